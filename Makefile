@@ -1,0 +1,63 @@
+# CLIP Explained: what can be made here.
+#
+#   make setup      create .venv and install everything (skipped when current; the other targets do it when needed)
+#   make figures    execute the notebooks; figures go to figures/, executed copies to build/notebooks/
+#   make test       run the tests
+#   make lint       ruff, pyright, and a check that no notebook carries outputs
+#   make lab        open JupyterLab
+#   make lock       resolve the dependencies anew and write requirements.lock
+#   make clean      remove build/ and caches (.venv and figures/ stay)
+#
+# One notebook, other parameters (only what is given is passed on; the rest keeps the notebook's own values):
+#   make figures NB=01 MODEL="ViT-B/16" DATASET=imagenet N_IMAGES=50 SEED=1 DEVICE=cuda OUT=/tmp/figures
+# ARGS adds arguments: make test ARGS="-k grid", make figures NB=01 ARGS='-p name value', make lab ARGS=--no-browser
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/setup-is-current
+
+.PHONY: setup figures test lint lab lock clean
+.DEFAULT_GOAL := setup
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml requirements.lock
+	@test -x $(BIN)/pip || $(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is " \
+		+ sys.version.split()[0] + ": try make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV): some gigabytes, some minutes"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e ".[dev]"
+	@touch $@
+
+# A parameter counts when it stands on make's command line, not when the environment happens to hold a variable of that name.
+given = $(if $(filter command,$(origin $(1))),-p $(2) '$(subst ','\'',$($(1)))')
+figures: $(STAMP)
+	@$(BIN)/python notebooks/run.py $(if $(filter command,$(origin NB)),$(NB)) $(strip $(call given,MODEL,model) \
+		$(call given,DATASET,dataset) $(call given,N_IMAGES,n_images) $(call given,SEED,seed) \
+		$(call given,DEVICE,device) $(call given,OUT,out_dir) $(ARGS))
+
+test: $(STAMP)
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP)
+	@$(BIN)/ruff check
+	@$(BIN)/pyright --pythonpath $(BIN)/python
+	@$(BIN)/nbstripout --verify notebooks/*.ipynb
+
+lab: $(STAMP)
+	@$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks $(ARGS)
+
+lock:
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	@mkdir -p build
+	@$(BIN)/python -m pip install --quiet --dry-run --ignore-installed --report build/resolved.json \
+		-e ".[dev,open-clip,transformers]"
+	@$(BIN)/python -c 'import json; found = [item["metadata"] for item in json.load(open("build/resolved.json"))["install"]]; \
+		print(*sorted((m["name"] + "==" + m["version"] for m in found if m["name"] != "clip-explain"), key=str.lower), sep="\n")' \
+		> build/requirements.lock
+	@mv build/requirements.lock requirements.lock
+
+clean:
+	@rm -rf build dist lib/*.egg-info .pytest_cache .ruff_cache
+	@find lib tests notebooks -name __pycache__ -prune -exec rm -rf {} + -o -name .ipynb_checkpoints -prune -exec rm -rf {} +
