@@ -3,15 +3,10 @@
 The bottom of the library: a `Clip` is a plain, never patched network with its tokenizer, name and checksum.
 """
 
-import hashlib
 import importlib
 import json
 import os
-import pickle
-import urllib.error
-import warnings
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,18 +19,29 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from clip_explain.errors import ImageError, MethodError, ModelError, TensorError, TextError, WeightsError, nearest
+from clip_explain.weights import build, clip, fill, pack, read_weights, unpack
 
-with warnings.catch_warnings():
-    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
-    import clip
+__all__ = [
+    "Clip",
+    "available_models",
+    "data_folder",
+    "encode_image",
+    "encode_text",
+    "fit_image",
+    "load",
+    "pack",
+    "preprocess",
+    "read_image",
+    "tokenize",
+    "unpack",
+    "visible_part",
+]
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's own, per colour channel, for pixels in [0, 1]
 STD = (0.26862954, 0.26130258, 0.27577711)
 FITS = ("crop", "full", "squash")
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 MAX_ASPECT = 20  # sides that differ more than this make a strip of thousands of patches
-VOCABULARY = 49408
-ARCHIVE_ONLY = ("input_resolution", "context_length", "vocab_size")  # in OpenAI's archives, but no weights
 
 EMBEDDED = ("tiny-vit", "tiny-resnet")
 OPENAI = tuple(clip.available_models())
@@ -86,9 +92,6 @@ class Clip:
     def context_length(self) -> int:
         """The most tokens that a text may have, its start and end tokens included."""
         return int(self.network.context_length)
-
-
-# ---------------------------------------------------------------------------------------------------------- loading
 
 
 def data_folder() -> Path:
@@ -168,13 +171,14 @@ def _download_openai(name: str) -> tuple[nn.Module, str]:
     url = clip.clip._MODELS[name]
     cache = Path("~/.cache/clip").expanduser()
     try:
-        network, _ = clip.load(name, device="cpu", jit=False)
-    except (urllib.error.URLError, OSError, RuntimeError) as error:
+        path = clip.clip._download(url, str(cache))
+    except (OSError, RuntimeError) as error:
         raise ModelError(
             f"the weights of {name!r} could not be downloaded ({error}). Download {url} on a machine with a network "
             f"and place the file, under its own name, in {cache}; or pass its path instead of the name."
         ) from error
-    return network, url.split("/")[-2]  # clip.load has checked the file against this checksum
+    state, sha256 = read_weights(path)
+    return build(state, source=path), sha256
 
 
 def _read_embedded(name: str) -> tuple[nn.Module, str]:
@@ -197,7 +201,7 @@ def _load_open_clip(name: str, device: torch.device, dtype: torch.dtype) -> Clip
     try:
         open_clip = importlib.import_module("open_clip")
     except ImportError as error:
-        raise ModelError(f"{name!r} needs the package open_clip: pip install 'clip-explain[open_clip]'") from error
+        raise ModelError(f"{name!r} needs the package open_clip: pip install 'clip-explain[open-clip]'") from error
     if arch not in open_clip.list_models():
         raise ModelError(f"open_clip has no architecture {arch!r}: {nearest(arch, open_clip.list_models())}")
     config = {} if Path(tag).is_file() else open_clip.get_pretrained_cfg(arch, tag)
@@ -215,119 +219,9 @@ def _load_open_clip(name: str, device: torch.device, dtype: torch.dtype) -> Clip
         hasattr(network.visual, "conv1") and hasattr(tokenizer, "encoder")
     ):
         raise ModelError(f"{arch!r} is not laid out like OpenAI's CLIP, and cannot be explained here")
-    _fill(network, state, source=str(path))
+    fill(network, state, source=str(path))
     statistics = tuple(config.get("mean") or MEAN), tuple(config.get("std") or STD)
     return Clip(_place(network, device, dtype), name, sha256, tokenizer, *statistics)
-
-
-# ---------------------------------------------------------------------------------------------------------- weights
-
-
-def read_weights(path: str | Path) -> tuple[dict[str, Tensor], str]:
-    """A weights file's state dict, with OpenAI's keys, and the file's sha256. Nothing but tensors is unpickled.
-
-    Raises WeightsError when the file is missing, unreadable or holds anything but named tensors.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise WeightsError(f"no weights file at {path}")
-    try:
-        content = _read_tensors(path)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(f"{path} is no state dict: it is damaged, or holds objects other than tensors") from error
-    except Exception as error:  # each format has its own errors for a damaged file
-        raise WeightsError(f"{path} cannot be read as weights: {str(error).splitlines()[0]}") from error
-    with path.open("rb") as file:
-        return _as_state(content, path), hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _read_tensors(path: Path) -> Any:
-    if path.suffix == ".safetensors":
-        return importlib.import_module("safetensors.torch").load_file(path)
-    if _is_torchscript(path):
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*torch.jit.*deprecated")
-            return dict(torch.jit.load(path, map_location="cpu").state_dict())
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any("/code/" in name for name in archive.namelist())
-
-
-def _as_state(content: Any, path: Path) -> dict[str, Tensor]:
-    """Strip what training loops wrap around a state dict: a "state_dict" entry, and names under "module."."""
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if not isinstance(content, Mapping) or not content:
-        raise WeightsError(f"{path} is no state dict: expected named tensors, got {type(content).__name__}")
-    strangers = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
-    if strangers:
-        raise WeightsError(f"{path} is no state dict: these entries are no tensors: {_some(strangers)}")
-    state = {str(key).removeprefix("module."): value for key, value in content.items()}
-    return unpack(state) if "token_embedding.rows" in state else state
-
-
-def build(state: Mapping[str, Tensor], source: str = "the state dict") -> nn.Module:
-    """OpenAI's network for a state dict, its shape read from the tensors, in float32.
-
-    Raises WeightsError naming the keys that are missing, unexpected or of a wrong shape.
-    """
-    state = {key: value for key, value in state.items() if key not in ARCHIVE_ONLY}
-    vision = "visual.proj" if "visual.proj" in state else "visual.layer1.0.conv1.weight"
-    positions = "visual.positional_embedding" if "visual.proj" in state else "visual.attnpool.positional_embedding"
-    text = ("text_projection", "positional_embedding", "token_embedding.weight", "ln_final.weight")
-    absent = [key for key in (vision, positions, "visual.conv1.weight", *text) if key not in state]
-    if absent:
-        raise WeightsError(f"{source} is not a CLIP in OpenAI's layout: it has no {_some(absent)}")
-    try:
-        network = clip.model.build_model(dict(state)).float()
-    except Exception as error:  # shapes that describe no network fail anywhere in its construction
-        raise WeightsError(f"{source} does not fit the CLIP that its shapes describe: {_reason(error)}") from error
-    _fill(network, state, source)  # once more, since build_model has rounded to fp16
-    return network
-
-
-def _fill(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        raise WeightsError(f"{source} does not fit the CLIP that its shapes describe: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    """Torch's own list of missing and misshapen keys, on one line and not pages long."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    lines = [line if len(line) <= 300 else line[:300] + " ..." for line in lines if not line.startswith("Error(s)")]
-    return _some(lines, 8, " ") if lines else type(error).__name__
-
-
-def _some(names: Sequence[str], count: int = 5, separator: str = ", ") -> str:
-    rest = f"{separator}... and {len(names) - count} more" if len(names) > count else ""
-    return separator.join(names[:count]) + rest
-
-
-def pack(state: Mapping[str, Tensor], rows: Int[Tensor, " rows"]) -> dict[str, Tensor]:
-    """A state dict in fp16 that keeps only the token embedding's `rows`; `unpack` makes the others zero."""
-    packed = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
-    embedding = packed.pop("token_embedding.weight")
-    packed["token_embedding.rows"] = rows.to(torch.int32).cpu()
-    packed["token_embedding.values"] = embedding[rows.to(embedding.device).long()]
-    return {key: value.detach().cpu().contiguous().clone() for key, value in packed.items()}
-
-
-def unpack(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of `pack`: OpenAI's keys, with a token embedding of 49,408 rows."""
-    state = dict(state)
-    rows, values = state.pop("token_embedding.rows").long(), state.pop("token_embedding.values")
-    weight = torch.zeros(VOCABULARY, values.shape[1], dtype=values.dtype)
-    return {**state, "token_embedding.weight": weight.index_copy_(0, rows, values)}
-
-
-# ------------------------------------------------------------------------------------------------------------ texts
 
 
 def tokenize(model: Clip, texts: str | Sequence[str], truncate: bool = False) -> Int[Tensor, "texts context"]:
@@ -366,9 +260,6 @@ def encode_text(model: Clip, texts: str | Sequence[str], truncate: bool = False)
     """The model's own text features at unit length, in float32."""
     with torch.no_grad():
         return nn.functional.normalize(model.network.encode_text(tokenize(model, texts, truncate)).float(), dim=-1)
-
-
-# ----------------------------------------------------------------------------------------------------------- images
 
 
 def encode_image(model: Clip, images: Images) -> Float[Tensor, "images embedding"]:

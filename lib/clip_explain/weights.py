@@ -1,0 +1,136 @@
+"""Weights files read safely into OpenAI's network, and the packed form of the embedded models.
+
+Below `model.py`, which knows where models come from; this knows only files and state dicts.
+"""
+
+import hashlib
+import pickle
+import warnings
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from clip_explain.errors import WeightsError
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+    import clip
+
+VOCABULARY = 49408
+ARCHIVE_ONLY = ("input_resolution", "context_length", "vocab_size")  # in OpenAI's archives, but no weights
+
+
+def read_weights(path: str | Path) -> tuple[dict[str, Tensor], str]:
+    """A weights file's state dict, with OpenAI's keys, and the file's sha256. Nothing but tensors is unpickled.
+
+    Raises WeightsError when the file is missing, unreadable or holds anything but named tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"no weights file at {path}")
+    try:
+        content = _read_tensors(path)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(f"{path} is no state dict: it is damaged, or holds objects other than tensors") from error
+    except Exception as error:  # each format has its own errors for a damaged file
+        raise WeightsError(f"{path} cannot be read as weights: {str(error).splitlines()[0]}") from error
+    with path.open("rb") as file:
+        return _as_state(content, path), hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_tensors(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    if _is_torchscript(path):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*torch.jit.load.*deprecated", category=FutureWarning)
+            return dict(torch.jit.load(path, map_location="cpu").state_dict())
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any("/code/" in name for name in archive.namelist())
+
+
+def _as_state(content: Any, path: Path) -> dict[str, Tensor]:
+    """Strip what training loops wrap around a state dict: a "state_dict" entry, and names under "module."."""
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping) or not content:
+        raise WeightsError(f"{path} is no state dict: expected named tensors, got {type(content).__name__}")
+    strangers = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
+    if strangers:
+        raise WeightsError(f"{path} is no state dict: these entries are no tensors: {_some(strangers)}")
+    state = {str(key).removeprefix("module."): value for key, value in content.items()}
+    return unpack(state) if "token_embedding.rows" in state else state
+
+
+def build(state: Mapping[str, Tensor], source: str = "the state dict") -> nn.Module:
+    """OpenAI's network for a state dict, its shape read from the tensors, in float32.
+
+    Raises WeightsError naming the keys that are missing, unexpected or of a wrong shape.
+    """
+    state = {key: value for key, value in state.items() if key not in ARCHIVE_ONLY}
+    vision = "visual.proj" if "visual.proj" in state else "visual.layer1.0.conv1.weight"
+    positions = "visual.positional_embedding" if "visual.proj" in state else "visual.attnpool.positional_embedding"
+    text = ("text_projection", "positional_embedding", "token_embedding.weight", "ln_final.weight")
+    absent = [key for key in (vision, positions, "visual.conv1.weight", *text) if key not in state]
+    if absent:
+        raise WeightsError(f"{source} is not a CLIP in OpenAI's layout: it has no {_some(absent)}")
+    try:
+        # Without storage: no random start to wait for, and build_model's rounding to fp16 touches nothing.
+        with torch.device("meta"), warnings.catch_warnings(action="ignore"):
+            network = clip.model.build_model(dict(state))
+    except Exception as error:  # shapes that describe no network fail anywhere in its construction
+        raise WeightsError(f"{source} does not fit the CLIP that its shapes describe: {_reason(error)}") from error
+    fill(network, {key: value.clone() for key, value in state.items()}, source, assign=True)
+    mask = network.build_attention_mask()
+    for block in network.transformer.resblocks:
+        block.attn_mask = mask
+    return network.float()
+
+
+def fill(network: nn.Module, state: Mapping[str, Tensor], source: str, assign: bool = False) -> None:
+    """Load a state dict strictly, with WeightsError naming what does not fit."""
+    try:
+        network.load_state_dict(state, assign=assign)
+    except RuntimeError as error:
+        raise WeightsError(f"{source} does not fit the CLIP that its shapes describe: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Torch's own list of missing and misshapen keys, on one line and not pages long."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line if len(line) <= 300 else line[:300] + " ..." for line in lines if not line.startswith("Error(s)")]
+    return _some(lines, 8, " ") if lines else type(error).__name__
+
+
+def _some(names: Sequence[str], count: int = 5, separator: str = ", ") -> str:
+    rest = f"{separator}... and {len(names) - count} more" if len(names) > count else ""
+    return separator.join(names[:count]) + rest
+
+
+def pack(state: Mapping[str, Tensor], rows: Int[Tensor, " rows"]) -> dict[str, Tensor]:
+    """A state dict in fp16 that keeps only the token embedding's `rows`; `unpack` makes the others zero."""
+    packed = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+    embedding = packed.pop("token_embedding.weight")
+    packed["token_embedding.rows"] = rows.to(torch.int32).cpu()
+    packed["token_embedding.values"] = embedding[rows.to(embedding.device).long()]
+    return {key: value.detach().cpu().contiguous().clone() for key, value in packed.items()}
+
+
+def unpack(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of `pack`: OpenAI's keys, with a token embedding of 49,408 rows."""
+    state = dict(state)
+    rows, values = state.pop("token_embedding.rows").long(), state.pop("token_embedding.values")
+    weight = torch.zeros(VOCABULARY, values.shape[1], dtype=values.dtype)
+    return {**state, "token_embedding.weight": weight.index_copy_(0, rows, values)}
