@@ -1,0 +1,39 @@
+"""What is done to raw maps after an explainer and before a metric or a plot: resize, and scale to [0, 1].
+
+All functions take any leading axes: (height, width), (images, targets, grid_h, grid_w) and so on.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from clip_explain.errors import MethodError, TensorError
+
+MODES = ("bilinear", "bicubic", "nearest")
+
+
+def resize(maps: Float[Tensor, "*axes grid_h grid_w"], size: tuple[int, int], mode: str = "bilinear") -> Tensor:
+    """Maps at another size (height, width): (*axes, height, width). A bicubic map may overshoot its range."""
+    if mode not in MODES:
+        raise MethodError(f"got mode={mode!r}, expected one of {', '.join(map(repr, MODES))}")
+    if min(size) < 1:
+        raise TensorError(f"got size={tuple(size)}, expected a height and a width of at least 1")
+    planes = maps.reshape(-1, 1, *maps.shape[-2:])
+    corners = {} if mode == "nearest" else {"align_corners": False}
+    return F.interpolate(planes, size=tuple(size), mode=mode, **corners).reshape(*maps.shape[:-2], *size)
+
+
+def normalize(maps: Float[Tensor, "*axes grid_h grid_w"]) -> Float[Tensor, "*axes grid_h grid_w"]:
+    """Min-max scaling of each map to [0, 1]; a degenerate map becomes zeros. TensorError if any value is not finite."""
+    if not torch.isfinite(maps).all():
+        raise TensorError("got maps with NaN or infinite values, expected finite ones")
+    low, high = maps.amin(dim=(-2, -1), keepdim=True), maps.amax(dim=(-2, -1), keepdim=True)
+    flat = degenerate(maps)[..., None, None]
+    return torch.where(flat, 0.0, (maps - low) / torch.where(flat, 1.0, high - low))
+
+
+def degenerate(maps: Float[Tensor, "*axes grid_h grid_w"]) -> Bool[Tensor, "*axes"]:
+    """True for each map that says nothing: constant, all zero included, up to rounding (8 ulp of its largest value)."""
+    low, high = maps.amin(dim=(-2, -1)), maps.amax(dim=(-2, -1))
+    return high - low <= 8 * torch.finfo(maps.dtype).eps * torch.maximum(low.abs(), high.abs())
