@@ -1,0 +1,81 @@
+"""The registries of explainers, and the two calls that look one up and run it.
+
+An explainer is a plain function: a `Query`, or a `WordQuery`, and its own keyword options in; raw maps out.
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+
+from jaxtyping import Float
+from torch import Tensor
+
+from clip_explain.errors import MethodError, nearest
+from clip_explain.explainers.attention import self_attention
+from clip_explain.explainers.grad_eclip import grad_eclip, grad_eclip_words
+from clip_explain.model import Clip, Images
+from clip_explain.query import Targets, make_query, make_word_query
+
+EXPLAINERS: dict[str, Callable[..., Tensor]] = {
+    "self_attention": self_attention,
+    "grad_eclip": grad_eclip,
+}
+
+WORD_EXPLAINERS: dict[str, Callable[..., Tensor]] = {
+    "grad_eclip": grad_eclip_words,
+}
+
+# Those of EXPLAINERS that take a ResNet as well as a ViT.
+FOR_RESNETS: frozenset[str] = frozenset()
+
+
+def explain(
+    model: Clip, images: Images, targets: Targets, method: str = "grad_eclip", fit: str = "crop", **options
+) -> Float[Tensor, "images targets grid_h grid_w"]:
+    """Raw maps of every image for every target, float32, on the method's own grid.
+
+    `images`: a PIL image, a path, a list of either, or preprocessed pixels (images, 3, height, width). `targets`: a
+    text, a list of texts, or directions (targets, embedding). `fit`: "crop", "full" or "squash", as in `preprocess`.
+    `options` are the method's own. Raises MethodError, ImageError, TextError or TensorError.
+    """
+    explainer = _find(method, EXPLAINERS, options)
+    if not model.is_vit and method not in FOR_RESNETS:
+        fitting = ", ".join(sorted(FOR_RESNETS)) or "none of the methods here"
+        raise MethodError(f"{method} needs a vision transformer and {model.name} is a ResNet, for which fit: {fitting}")
+    return explainer(make_query(model, images, targets, fit), **options)
+
+
+def explain_words(
+    model: Clip, images: Images, texts: str | Sequence[str], method: str = "grad_eclip", fit: str = "crop", **options
+) -> list[tuple[list[str], Float[Tensor, "images tokens"]]]:
+    """For each text its tokens, and their raw weights for every image, float32, start and end token left out.
+
+    Arguments and errors as in `explain`; `images` may also be embeddings (images, embedding).
+    """
+    explainer = _find(method, WORD_EXPLAINERS, options)
+    query = make_word_query(model, images, texts, fit)
+    weights, ends = explainer(query, **options), query.tokens.argmax(dim=-1).tolist()
+    return [
+        (_words(model, tokens[1:end].tolist()), weight[:, 1:end])
+        for tokens, end, weight in zip(query.tokens, ends, weights, strict=True)
+    ]
+
+
+def options_of(explainer: Callable[..., Tensor]) -> dict[str, object]:
+    """An explainer's own options and their defaults."""
+    parameters = inspect.signature(explainer).parameters.values()
+    return {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
+
+
+def _find(method: str, registry: dict[str, Callable[..., Tensor]], options: dict) -> Callable[..., Tensor]:
+    if method not in registry:
+        raise MethodError(f"unknown method {method!r}: {nearest(method, registry)}")
+    known = options_of(registry[method])
+    for option in options:
+        if option not in known:
+            raise MethodError(f"{method} has no option {option!r}: {nearest(option, known)}")
+    return registry[method]
+
+
+def _words(model: Clip, numbers: list[int]) -> list[str]:
+    """The tokens as text; one that ends a word loses the mark for it."""
+    return [model.tokenizer.decoder[number].removesuffix("</w>") for number in numbers]

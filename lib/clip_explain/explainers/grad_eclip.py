@@ -1,0 +1,125 @@
+"""Grad-ECLIP (Zhao et al.), the paper "GE": values of the last attention, weighted by channel and by place; eq. 5-8.
+
+Reads a trace: of an image (`grad_eclip`), or of a text with its end token as the class token (`grad_eclip_words`).
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from clip_explain.errors import MethodError
+from clip_explain.query import Query, WordQuery
+from clip_explain.trace import Block, Trace, gradients, join_heads, linear, pooled_row, split_heads
+
+SPATIAL = ("loose", "softmax", "none", "released")
+
+
+def grad_eclip(
+    query: Query, *, heads: str = "single", layers: int = 1, spatial: str = "loose", head: int | None = None
+) -> Float[Tensor, "images targets grid_h grid_w"]:
+    """Grad-ECLIP of the image: H_i = ReLU(sum_c w_c w_i v_ic), GE eq. 7, raw, >= 0, float32, on the patch grid.
+
+    v: the values of the last attention. w_c = d cos / d o_c, o being the attention's output for the class token before
+    the output projection. w_i, by `spatial`: "loose", q_cls k_i^T scaled to [0, 1] over the patches (eq. 8; all 1 where
+    it is constant); "softmax", the attention itself; "none", 1.
+
+    `heads`: "single", as the paper: the last block attends with one head, so its cosine is not the model's own;
+    "native": the model untouched, with o, v and w_i inside each head (eq. 5), summed over heads. `head=i` keeps that
+    head's part of the native map alone (GE appendix C). `layers=N` sums the signed maps of the last N blocks, all of
+    them single or native, before the ReLU. MethodError for an option out of range.
+
+    Differs from the authors' code in w_i: there it is the cosine of q_cls and k_i, all heads joined, both after the
+    output projection with its bias, scaled to [0, 1]; `spatial="released"` does so.
+    """
+    _check(spatial, head)
+    trace = query.trace(heads="native" if head is not None else heads, layers=layers, start="attended")
+    patches = torch.arange(trace.blocks[0].k.shape[-2], device=trace.pooled.device) > 0
+    total = signed_map(trace, query.targets, spatial, head, patches.expand(len(trace.pooled), -1))
+    return total[..., 1:].relu().unflatten(-1, trace.grid).float()
+
+
+def grad_eclip_words(
+    query: WordQuery, *, heads: str = "single", layers: int = 8, spatial: str = "loose", head: int | None = None
+) -> Float[Tensor, "texts images tokens"]:
+    """Grad-ECLIP of the words: as `grad_eclip`, with the end token in place of the class token; raw, >= 0, float32.
+
+    The paper sums the last 8 blocks. Weights of the start token, the end token and the padding are zero. "loose" is
+    scaled over the tokens that the end token sees, itself and the start included. Differs from the authors' code there:
+    `spatial="released"` takes the cosine after the output projection and scales it over all 77 tokens, so that padding,
+    which the model never sees, moves the weights. Their code also divides by the sum, and returns NaN where that is 0.
+    """
+    _check(spatial, head)
+    released = spatial == "released"
+    trace = query.trace(
+        heads="native" if head is not None else heads, layers=layers, start="attended", padding=released
+    )
+    position = torch.arange(trace.blocks[0].k.shape[-2], device=trace.pooled.device)
+    seen = (position <= trace.pooled[:, None]) | released
+    total = signed_map(trace, query.targets, spatial, head, seen)
+    words = (position > 0) & (position < trace.pooled[:, None])
+    return torch.where(words[:, None], total, 0.0).relu().float()
+
+
+def signed_map(
+    trace: Trace, targets: Tensor, spatial: str, head: int | None, among: Bool[Tensor, "images tokens"]
+) -> Float[Tensor, "images targets tokens"]:
+    """Sum over the trace's blocks of sum_c w_c w_i v_ic, before the ReLU. w_i is scaled `among` these tokens."""
+    slopes = gradients(trace.embedding, [block.attended for block in trace.blocks], targets)
+    with torch.no_grad():
+        parts = []
+        for block, slope in zip(trace.blocks, slopes, strict=True):
+            channel = channel_weight(slope, block, trace)
+            place = spatial_weight(block, trace, spatial, among)
+            by_head = torch.einsum("ithw,ihnw->ithn", channel, block.v.to(channel)) * place[:, None].to(channel)
+            parts.append(by_head.sum(dim=2) if head is None else by_head[:, :, _checked_head(head, block)])
+        return torch.stack(parts).sum(dim=0)
+
+
+def channel_weight(
+    slope: Float[Tensor, "images targets queries channels"], block: Block, trace: Trace
+) -> Float[Tensor, "images targets heads width"]:
+    """w_c = d cos / d o_c of the pooled token (GE eq. 8), cut into heads."""
+    return split_heads(pooled_row(slope, trace.pooled)[..., None, :], block.v.shape[1])[..., 0, :]
+
+
+def spatial_weight(
+    block: Block, trace: Trace, spatial: str, among: Bool[Tensor, "images tokens"]
+) -> Float[Tensor, "images heads_or_one tokens"]:
+    """w_i = Phi(q k_i^T) of the pooled token (GE eq. 8), in each head; other rules as `grad_eclip` says."""
+    precise = torch.promote_types(block.v.dtype, torch.float32)
+    if spatial == "none":
+        return torch.ones_like(among, dtype=precise)[:, None]
+    if spatial == "softmax":
+        return pooled_row(block.attention, trace.pooled).to(precise)
+    if spatial == "released":
+        out = block.module.attn.out_proj
+        q, k = (linear(join_heads(x), out.weight, out.bias).to(precise) for x in (block.q, block.k))
+        return scale(F.cosine_similarity(pooled_row(q, trace.pooled)[:, None], k, dim=-1)[:, None], among)
+    q = pooled_row(block.q, trace.pooled).to(precise)
+    return scale(torch.einsum("ihw,ihnw->ihn", q, block.k.to(precise)), among)
+
+
+def scale(
+    similarity: Float[Tensor, "images heads tokens"], among: Bool[Tensor, "images tokens"]
+) -> Float[Tensor, "images heads tokens"]:
+    """The paper's Phi: min-max `among` these tokens to [0, 1]; 1 everywhere where they are all the same."""
+    inside = among[:, None]
+    low = similarity.masked_fill(~inside, float("inf")).amin(dim=-1, keepdim=True)
+    high = similarity.masked_fill(~inside, float("-inf")).amax(dim=-1, keepdim=True)
+    same = high - low <= 8 * torch.finfo(similarity.dtype).eps * torch.maximum(low.abs(), high.abs())
+    return torch.where(same, 1.0, (similarity - low) / torch.where(same, 1.0, high - low))
+
+
+def _check(spatial: str, head: int | None) -> None:
+    if spatial not in SPATIAL:
+        raise MethodError(f"got spatial={spatial!r}, expected one of {', '.join(map(repr, SPATIAL))}")
+    if spatial == "released" and head is not None:
+        raise MethodError("spatial='released' joins all heads, so it has no part of one head; use 'loose' or 'softmax'")
+
+
+def _checked_head(head: int, block: Block) -> int:
+    count = block.v.shape[1]
+    if not 0 <= head < count:
+        raise MethodError(f"got head={head}, expected 0 to {count - 1}: the model has {count} heads in a layer")
+    return head

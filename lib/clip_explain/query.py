@@ -1,0 +1,136 @@
+"""What is to be explained: pixels and directions in the embedding space (`Query`), or words and images (`WordQuery`).
+
+Above trace.py, whose traces a query caches, so that several explainers share one forward; below the explainers.
+Targets are plain tensors of unit vectors, so negation is `-targets(model, "a dog")`: the map of what speaks against.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from clip_explain.errors import TensorError, TextError
+from clip_explain.model import Clip, Images, encode_image, preprocess, tokenize
+from clip_explain.trace import Trace, trace_image, trace_text
+
+TEXTS_AT_ONCE = 256
+
+Targets = str | Sequence[str] | Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """Why are these images close to these directions? Every image is explained for every target.
+
+    `pixels` are preprocessed; `targets` have unit length. Build one by `make_query`, which checks both.
+    """
+
+    model: Clip
+    pixels: Float[Tensor, "images 3 height width"]
+    targets: Float[Tensor, "targets embedding"]
+    _traces: dict = field(default_factory=dict, init=False, repr=False)
+
+    def trace(self, **options) -> Trace:
+        """The trace of the images, computed once for the same options (those of `trace_image`)."""
+        return _cached(self._traces, lambda: trace_image(self.model.network, self.pixels, **options), options)
+
+
+@dataclass(frozen=True, eq=False)
+class WordQuery:
+    """Which words bring these texts close to these images? Every text is explained for every image.
+
+    `tokens` come from `tokenize`; `targets` are the images' unit embeddings. Build one by `make_word_query`.
+    """
+
+    model: Clip
+    tokens: Int[Tensor, "texts context"]
+    targets: Float[Tensor, "images embedding"]
+    _traces: dict = field(default_factory=dict, init=False, repr=False)
+
+    def trace(self, **options) -> Trace:
+        """The trace of the texts, computed once for the same options (those of `trace_text`)."""
+        return _cached(self._traces, lambda: trace_text(self.model.network, self.tokens, **options), options)
+
+
+def make_query(model: Clip, images: Images, spec: Targets, fit: str = "crop") -> Query:
+    """A query from images (a PIL image, a path, a list of either, preprocessed pixels) and `targets(model, spec)`."""
+    return Query(model, preprocess(model, images, fit), targets(model, spec))
+
+
+def make_word_query(model: Clip, images: Images | Tensor, texts: str | Sequence[str], fit: str = "crop") -> WordQuery:
+    """A word query from texts and images, or the images' embeddings as a float tensor (images, embedding)."""
+    given = isinstance(images, Tensor) and images.ndim == 2
+    embeddings = images if given else _embed_images(model, preprocess(model, images, fit))
+    return WordQuery(model, tokenize(model, texts), directions(model, embeddings))
+
+
+def targets(model: Clip, spec: Targets, templates: Sequence[str] = ("{}",)) -> Float[Tensor, "targets embedding"]:
+    """Unit vectors to explain: of one text, of several, or a float tensor (targets, embedding) scaled to length 1.
+
+    With several `templates` ("a photo of a {}.") a text's target is the mean of its unit embeddings in all of them,
+    scaled to length 1 again: CLIP's prompt ensemble. Raises TextError or TensorError.
+    """
+    if isinstance(spec, Tensor):
+        return directions(model, spec)
+    names = [spec] if isinstance(spec, str) else list(spec)
+    if not names or not all(isinstance(name, str) and name.strip() for name in names):
+        raise TextError(f"got targets {names!r}, expected at least one text, and none of them empty")
+    bare = [template for template in templates if "{}" not in template]
+    if bare or not templates:
+        raise TextError(f"got templates {list(templates)!r}, expected at least one, each with a {{}} for the text")
+    prompts = [template.replace("{}", name) for name in names for template in templates]
+    return unit(_embed_texts(model, prompts).unflatten(0, (len(names), -1)).mean(dim=1))
+
+
+def difference(model: Clip, positive: Targets, negative: Targets) -> Float[Tensor, "targets embedding"]:
+    """Unit directions from the `negative` targets to the `positive` ones, as from "a sad face" to "a happy face"."""
+    return directions(model, targets(model, positive) - targets(model, negative))
+
+
+def directions(model: Clip, vectors: Tensor) -> Float[Tensor, "targets embedding"]:
+    """Checked vectors at unit length, float32 (or float64) on the model's device. TensorError for a bad one."""
+    width = model.network.text_projection.shape[-1]
+    if vectors.ndim != 2 or vectors.shape[1] != width or not len(vectors) or not vectors.is_floating_point():
+        raise TensorError(
+            f"got targets of shape {tuple(vectors.shape)} and {vectors.dtype}, expected floats (targets, {width})"
+        )
+    if not torch.isfinite(vectors).all():
+        raise TensorError("got targets with NaN or infinite values, expected finite ones")
+    if not vectors.any(dim=1).all():
+        raise TensorError("got a target that is all zero, which has no direction")
+    return unit(vectors.detach().to(model.device))
+
+
+def unit(vectors: Float[Tensor, "*axes embedding"]) -> Float[Tensor, "*axes embedding"]:
+    """Vectors scaled to length 1, in float32 at least; by the largest entry first, so that no length overflows."""
+    vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
+    largest = vectors.abs().amax(dim=-1, keepdim=True).clamp_min(torch.finfo(vectors.dtype).tiny)
+    return F.normalize(vectors / largest, dim=-1)
+
+
+def scores(query: Query | WordQuery, **options) -> Tensor:
+    """Cosine of every image (of a `WordQuery`, every text) and target, from the cached trace of these options."""
+    embedding = unit(query.trace(**options).embedding.detach())
+    return embedding @ query.targets.T.to(embedding)
+
+
+def _cached(traces: dict, compute, options: dict) -> Trace:
+    key = tuple(sorted(options.items()))
+    if key not in traces:
+        traces[key] = compute()
+    return traces[key]
+
+
+def _embed_texts(model: Clip, texts: list[str]) -> Float[Tensor, "texts embedding"]:
+    """Unit embeddings, by a trace: it is `encode_text` without the work on padding."""
+    parts = tokenize(model, texts).split(TEXTS_AT_ONCE)
+    return torch.cat([unit(trace_text(model.network, part).embedding) for part in parts])
+
+
+def _embed_images(model: Clip, pixels: Tensor) -> Float[Tensor, "images embedding"]:
+    if model.is_vit:
+        return unit(trace_image(model.network, pixels).embedding)
+    return encode_image(model, pixels)
