@@ -132,17 +132,38 @@ def test_windows_and_culling_lose_no_ray():
         assert hits.depth.ravel() == pytest.approx(np.minimum(depth, every.min(0)), rel=1e-5)
 
 
+def ground_and_lamp(world, i, size):
+    """Points of the ground seen in a grid, and the unit directions from them to lamp i."""
+    rays = first_hits(world, size, size).rays
+    origin = world.camera.position.astype(np.float32)[:, None, None]
+    point = origin - rays * origin[2] / rays[2]
+    to = world.lamps[i].astype(np.float32)[:, None, None] - point
+    return point, to / np.sqrt((to**2).sum(0))
+
+
 def test_shadows_on_the_ground_equal_those_of_a_search_through_all_things():
     for world in random_scenes(6):
-        rays = first_hits(world, 40, 40).rays
-        origin = world.camera.position.astype(np.float32)[:, None, None]
-        point = origin - rays * origin[2] / rays[2]
         for i in range(3):
-            to = world.lamps[i].astype(np.float32)[:, None, None] - point
-            to /= np.sqrt((to**2).sum(0))
-            flat = point.reshape(3, -1), to.reshape(3, -1)
-            every = [np.isfinite(intersect(item, *flat)[0]) for item in world.things]
+            point, to = ground_and_lamp(world, i, 40)
+            every = [np.isfinite(intersect(item, point.reshape(3, -1), to.reshape(3, -1))[0]) for item in world.things]
             assert (_shadows(world, i, point, to).ravel() == np.any(every, axis=0)).all()
+
+
+@pytest.mark.parametrize("i", range(3))
+def test_a_ball_throws_its_shadow_where_worked_out_by_hand(i):
+    world, lamp = scene(thing("sphere"), zoom=1.0), LAMPS[i]
+    dark = _shadows(world, i, *ground_and_lamp(world, i, 64))
+    spot = np.append(lamp[:2] * -LARGE / (lamp[2] - LARGE), 0)  # where the line from the lamp through the middle ends
+    for factor, expected in ((1, True), (3.2, False), (-2, False)):
+        x, y, _ = world.camera.project(spot * factor)[0] * 64
+        assert dark[int(y), int(x)] == expected
+
+
+def test_shadows_darken_the_ground_and_never_light_it():
+    world = sample_scene(np.random.default_rng(4), count=5)
+    rays = first_hits(world, 32, 32).rays
+    bare, shaded = (_light_on_ground(Scene(t, world.camera, world.lamps), rays) for t in ((), world.things))
+    assert (shaded <= bare + 1e-6).all() and (bare - shaded).max() > 0.3
 
 
 def test_normals_are_unit_and_face_the_camera():
@@ -201,16 +222,6 @@ def test_metal_mirrors_what_stands_beside_it():
     change = beside.image[beside.masks[0]].astype(int) - alone.image[beside.masks[0]]
     redder = change[:, 0] - change[:, 2] > 15
     assert 0.02 < redder.mean() < 0.5
-
-
-def test_the_middle_of_a_ball_throws_its_shadow_where_worked_out_by_hand():
-    world = scene(thing("sphere"), zoom=1.0)
-    rays = first_hits(world, 64, 64).rays
-    loss = _light_on_ground(scene(zoom=1.0), rays) - _light_on_ground(world, rays)
-    for lamp in LAMPS:  # the line from the lamp through the middle (0, 0, 0.7) meets the ground at `spot`
-        spot = np.append(lamp[:2] * -LARGE / (lamp[2] - LARGE), 0)
-        (x, y, _), (far_x, far_y, _) = world.camera.project(np.stack([spot, spot * 3])) * 64
-        assert loss[int(far_y), int(far_x)] < 0.1 < 0.15 < loss[int(y), int(x)]
 
 
 def test_an_empty_scene_is_bare_ground():
