@@ -11,10 +11,10 @@ import clip
 import numpy as np
 import pytest
 import safetensors.torch
-import small_clip
 import torch
 from PIL import Image
 
+import small_clip
 from clip_explain import errors, model
 
 SIZES = {  # embed, resolution, vision layers, vision width, patch, text width, heads, text layers

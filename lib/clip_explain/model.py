@@ -143,8 +143,8 @@ def _device(device: str | torch.device | None) -> torch.device:
         return torch.zeros(1, device=device).device
     except (RuntimeError, AssertionError, ValueError) as error:
         have = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-        reason = str(error).splitlines()[0]
-        raise ModelError(f"device {str(device)!r} cannot be used: {reason} Available: {', '.join(have)}.") from error
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        raise ModelError(f"device {str(device)!r} cannot be used: {reason}. Available: {', '.join(have)}.") from error
 
 
 def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:

@@ -35,11 +35,12 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], str]:
     if not path.is_file():
         raise WeightsError(f"no weights file at {path}")
     try:
-        content = _read_tensors(path)
+        with warnings.catch_warnings(action="ignore"):  # torch.jit.load is deprecated, OpenAI's archives stay
+            content = _read_tensors(path)
     except pickle.UnpicklingError as error:
         raise WeightsError(f"{path} is no state dict: it is damaged, or holds objects other than tensors") from error
     except Exception as error:  # each format has its own errors for a damaged file
-        raise WeightsError(f"{path} cannot be read as weights: {str(error).splitlines()[0]}") from error
+        raise WeightsError(f"{path} cannot be read as weights: {_reason(error)}") from error
     with path.open("rb") as file:
         return _as_state(content, path), hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -48,9 +49,7 @@ def _read_tensors(path: Path) -> Any:
     if path.suffix == ".safetensors":
         return load_file(path)
     if _is_torchscript(path):
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*torch.jit.load.*deprecated", category=FutureWarning)
-            return dict(torch.jit.load(path, map_location="cpu").state_dict())
+        return dict(torch.jit.load(path, map_location="cpu").state_dict())
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
@@ -108,7 +107,7 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], source: str, assign: b
 
 
 def _reason(error: Exception) -> str:
-    """Torch's own list of missing and misshapen keys, on one line and not pages long."""
+    """What torch says, such as its list of missing and misshapen keys, on one line and not pages long."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     lines = [line if len(line) <= 300 else line[:300] + " ..." for line in lines if not line.startswith("Error(s)")]
     return _some(lines, 8, " ") if lines else type(error).__name__

@@ -1,0 +1,170 @@
+"""The command line: one image and some texts in, one picture of their maps and scores out.
+
+Above everything else. The library is imported only when there is something to do, so that --help is quick.
+"""
+
+import argparse
+import contextlib
+import inspect
+import os
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from types import NoneType
+from typing import Any, get_args
+
+from clip_explain.errors import ClipExplainError, MethodError, OutputError
+
+FORMATS = (".png", ".pdf", ".svg")
+COLUMNS = 4
+TITLE_LETTERS = 120
+WORDS = {"true": True, "yes": True, "false": False, "no": False, "none": None}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; 0, or 2 after an error said in one line on stderr."""
+    arguments = parse(argv)
+    try:
+        if arguments.list:
+            print_list()
+        else:
+            draw(arguments)
+    except ClipExplainError as error:
+        print(f"clip-explain: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("clip-explain", description="Which pixels made CLIP give each text its score?")
+    parser.add_argument("image", nargs="?", help="an image file")
+    parser.add_argument("texts", nargs="*", help="one or more texts, each in quotes")
+    parser.add_argument("--list", action="store_true", help="print the models and the methods with their options")
+    parser.add_argument("--model", default="tiny-vit", help="a name of --list, a weights file, or open_clip:ARCH/TAG")
+    parser.add_argument("--method", default="grad_eclip", help="a name of --list (default: grad_eclip)")
+    parser.add_argument(
+        "--option", action="append", default=[], metavar="NAME=VALUE", help="an option of the method; may be repeated"
+    )
+    parser.add_argument("--fit", default="crop", metavar="crop|full|squash", help="what of the image is looked at")
+    parser.add_argument("--out", default="map.png", type=Path, help="a .png, .pdf or .svg (default: map.png)")
+    parser.add_argument("--device", help="cpu, cuda, ... (default: cuda where there is one)")
+    parser.add_argument("--dtype", metavar="fp32|fp16|bf16", help="(default: fp16 on cuda, fp32 elsewhere)")
+    parser.add_argument("--truncate", action="store_true", help="cut a text that is too long for the model")
+    arguments = parser.parse_intermixed_args(argv)  # options may stand between the texts
+    if not arguments.list and not arguments.texts:
+        parser.error("an image and at least one text are needed, or --list")
+    return arguments
+
+
+def print_list() -> None:
+    from clip_explain.explainers import EXPLAINERS, options_of
+    from clip_explain.model import available_models
+
+    print("models:")
+    for name in available_models():
+        print(f"  {name}")
+    print("methods (with the options that --option takes):")
+    for name, explainer in EXPLAINERS.items():
+        print(f"  {name:24}", *(f"{option}={value}" for option, value in options_of(explainer).items()))
+
+
+def draw(arguments: argparse.Namespace) -> None:
+    """Compute the maps, print the scores and write the picture."""
+    from clip_explain.explainers import explain
+    from clip_explain.model import encode_text, load, preprocess, read_image, visible_part
+
+    check_output(arguments.out)
+    options = parse_options(arguments.method, arguments.option)
+    image = read_image(arguments.image)
+    model = load(arguments.model, arguments.device, arguments.dtype)
+    targets = encode_text(model, arguments.texts, arguments.truncate)
+    pixels = preprocess(model, image, arguments.fit)
+    maps = explain(model, pixels, targets, arguments.method, **options)[0].cpu()
+    titles = [f"{Path(arguments.image).name}\n{model.name}, {arguments.method}"]
+    for text, score in zip(arguments.texts, scores_as_text(model, pixels, targets), strict=True):
+        print(f"{score}  {text}")
+        titles.append(f"{textwrap.shorten(text, TITLE_LETTERS)}\n{score}")
+    label = f"{arguments.method} {options or ''}, fit {arguments.fit}, {model.name}, weights {model.sha256}"
+    save_picture(visible_part(image, arguments.fit), maps, titles, arguments.out, label)
+
+
+def parse_options(method: str, pairs: Sequence[str]) -> dict[str, Any]:
+    """The --option arguments, each with the type that the method's signature gives it.
+
+    An unknown method or option is left as it is: `explain` refuses it, with the names it might have meant.
+    """
+    from clip_explain.explainers import EXPLAINERS
+
+    given = dict(pair.partition("=")[::2] for pair in pairs)
+    known = inspect.signature(EXPLAINERS[method]).parameters if method in EXPLAINERS else {}
+    return {name: typed(name, text, known[name].annotation) if name in known else text for name, text in given.items()}
+
+
+def typed(name: str, text: str, annotation: Any) -> Any:
+    """An option's text as the first type of its annotation that takes it: "2" is 2 for `layers: int`."""
+    kinds = get_args(annotation) or (annotation,)
+    for kind in kinds:
+        if kind in (bool, NoneType) and isinstance(WORDS.get(text.lower(), ""), kind):
+            return WORDS[text.lower()]
+        if kind in (int, float, str):
+            with contextlib.suppress(ValueError):
+                return kind(text)
+    expected = " or ".join(getattr(kind, "__name__", str(kind)) for kind in kinds)
+    raise MethodError(f"the option {name} takes {expected}, got {text!r}")
+
+
+def scores_as_text(model, pixels, targets) -> list[str]:
+    """Each text's cosine with the image and, among several, its softmax probability at the model's temperature."""
+    from clip_explain.model import encode_image
+    from clip_explain.query import make_query, scores
+
+    cosines = scores(make_query(model, pixels, targets)) if model.is_vit else encode_image(model, pixels) @ targets.T
+    shown = [f"cosine {cosine:.3f}" for cosine in cosines[0].tolist()]
+    if len(shown) == 1:
+        return shown
+    chances = (cosines[0] * model.network.logit_scale.float().exp()).softmax(dim=0)
+    return [f"{cosine}, {chance:.0%}" for cosine, chance in zip(shown, chances.tolist(), strict=True)]
+
+
+def check_output(out: Path) -> None:
+    """Raise OutputError now, before the work, if `out` cannot be written."""
+    problem = None
+    if out.suffix.lower() not in FORMATS:
+        problem = f"its name must end in one of {', '.join(FORMATS)}"
+    elif not out.parent.is_dir():
+        problem = f"there is no folder {out.parent}"
+    elif out.is_dir():
+        problem = "it is a folder"
+    elif not os.access(out.parent, os.W_OK):
+        problem = f"the folder {out.parent} is read-only"
+    if problem:
+        raise OutputError(f"cannot write {out}: {problem}")
+
+
+def save_picture(image, maps, titles: Sequence[str], out: Path, label: str) -> None:
+    """The image and its overlays, written beside `out` first and moved there when complete."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot as plt
+
+    from clip_explain import plots
+
+    plots.use_style()
+    columns = min(COLUMNS, len(titles))
+    figure = plots.grid([image] * len(titles), [None, *maps], titles, columns, panel=3.0)[0, 0].figure
+    temporary = out.with_name(f".{out.stem}-{os.getpid()}{out.suffix}")
+    try:
+        figure.savefig(temporary, metadata={"Title": label})
+        os.replace(temporary, out)
+    except OSError as error:
+        raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
+    finally:
+        plt.close(figure)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

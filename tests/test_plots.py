@@ -1,0 +1,95 @@
+"""The overlay rule worked by hand, and figures whose titles are not cut."""
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from matplotlib import pyplot as plt
+
+from clip_explain import errors, plots
+
+matplotlib.use("agg")
+GREY = np.full((8, 12, 3), 128, dtype=np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def no_figures_left():
+    yield
+    plt.close("all")
+
+
+def test_blend_by_hand():
+    """A map that has its pixel per image pixel is only normalised: -2, 0, 2 become 0, 0.5, 1."""
+    image = np.full((1, 3, 3), 0.5)
+    colours = plt.get_cmap(plots.COLOURS)([0.0, 0.5, 1.0])[:, :3]
+    low, high = plots.STRENGTH
+    expected = [(1 - s) * 0.5 + s * colour for s, colour in zip([low, (low + high) / 2, high], colours, strict=True)]
+    np.testing.assert_allclose(plots.blend(image, np.array([[-2.0, 0.0, 2.0]]))[0], expected, atol=1e-6)
+
+
+def test_blend_is_blind_to_scale_and_offset_and_kind_of_array():
+    heat = torch.rand(3, 4, generator=torch.Generator().manual_seed(0))
+    expected = plots.blend(GREY, heat)
+    assert expected.shape == GREY.shape and 0 <= expected.min() < expected.max() <= 1
+    np.testing.assert_allclose(plots.blend(GREY / 255, (5 * heat - 3).double().numpy()), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0])
+def test_a_constant_map_is_the_lowest_colour_everywhere(value):
+    low = plots.STRENGTH[0]
+    lowest = np.array(plt.get_cmap(plots.COLOURS)(0.0)[:3])
+    found = plots.blend(GREY, np.full((2, 3), value))
+    np.testing.assert_allclose(found, np.broadcast_to((1 - low) * 128 / 255 + low * lowest, found.shape), atol=1e-6)
+
+
+def test_the_colour_map_rises_in_lightness():
+    red, green, blue = plt.get_cmap(plots.COLOURS)(np.linspace(0, 1, 64))[:, :3].T
+    assert (np.diff(0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2) > 0).all()
+
+
+def test_the_hottest_place_is_where_the_map_says():
+    heat = np.zeros((4, 6))
+    heat[3, 1] = 1
+    light = plots.blend(np.zeros((64, 96, 3)), heat).sum(axis=2)
+    row, column = np.unravel_index(light.argmax(), light.shape)
+    assert (row // 16, column // 16) == (3, 1)
+
+
+def test_overlay_draws_into_the_given_axes():
+    _, (first, second) = plt.subplots(1, 2)
+    assert plots.overlay(GREY, np.eye(3), first, "a $5 cube, $ more") is first
+    assert len(first.images) == 1 and not second.images and first.get_title() == "a $5 cube, $ more"
+    assert plots.show(GREY) is second  # the current axes
+
+
+def test_grid_in_reading_order_with_whole_titles():
+    long = "a photo of a small red metal cube behind a WIDE GREEN cylinder that costs $5 or $6\ncosine 0.123, 45%"
+    axes = plots.grid([GREY] * 5, [None, *np.random.default_rng(0).random((4, 3, 3))], [long] * 5, 3, ["one", "two"])
+    assert axes.shape == (2, 3) and not axes[1, 2].axison
+    np.testing.assert_allclose(axes[0, 0].images[0].get_array(), GREY / 255)
+    assert axes[1, 0].get_ylabel() == "two"
+    figure = axes[0, 0].figure
+    figure.canvas.draw()
+    whole = figure.bbox
+    boxes = [ax.title.get_window_extent() for ax in axes.flat[:5]]
+    for box in boxes:
+        assert whole.x0 <= box.x0 and box.x1 <= whole.x1 and whole.y0 <= box.y0 and box.y1 <= whole.y1
+    assert boxes[0].x1 < boxes[1].x0 and boxes[1].x1 < boxes[2].x0
+    assert " ".join(axes[0, 0].get_title().split()) == " ".join(long.split())
+
+
+@pytest.mark.parametrize("shape", [(8, 12), (3, 8, 12), (8, 12, 4)])
+def test_wrong_images_are_refused(shape):
+    with pytest.raises(errors.TensorError, match="height, width, 3"):
+        plots.blend(np.zeros(shape), np.eye(3))
+
+
+@pytest.mark.parametrize("map", [np.zeros((1, 3, 3)), np.zeros((0, 3)), np.array([[0.0, np.nan]])])
+def test_wrong_maps_are_refused(map):
+    with pytest.raises(errors.TensorError):
+        plots.blend(GREY, map)
+
+
+def test_grid_wants_as_many_maps_as_images():
+    with pytest.raises(errors.TensorError, match="2 images, 1 maps"):
+        plots.grid([GREY, GREY], [None])
