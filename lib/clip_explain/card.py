@@ -1,0 +1,151 @@
+"""Exports a trained model to data/models/, measures it on scenes that it never saw and writes both into its card.
+
+`python -m clip_explain.card tiny-vit`: after `training.py`, and whenever the figures are to be measured again.
+"""
+
+import argparse
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from clip_explain import maps
+from clip_explain.explainers import EXPLAINERS
+from clip_explain.model import Clip, data_folder, encode_image, load
+from clip_explain.query import Query, targets
+from clip_explain.scenes.pool import Pool, make_pool
+from clip_explain.scenes.world import ATTRIBUTES
+from clip_explain.training import MEAN, PLANS, STD, build
+from clip_explain.weights import pack
+
+HELD_OUT = 1_000_001  # the seed of the held-out pools; trainings use small ones
+AT_ONCE = 50
+PAIRS = [f"a {color} {shape}" for color in ATTRIBUTES["color"] for shape in ATTRIBUTES["shape"]]
+
+
+def export(name: str, folder: Path) -> dict:
+    """Pack the newest checkpoint of a training into data/models/; returns the training's part of the card."""
+    plan = PLANS[name]
+    state = torch.load(folder / "checkpoint.pt", weights_only=True)
+    start = build(plan, plan.seed).token_embedding.weight
+    learned = state["network"]["token_embedding.weight"]
+    rows = (learned != start).any(1).nonzero()[:, 0]  # tokens that never stood in a caption keep their start values
+    path = data_folder() / "models" / f"{name}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(pack(state["network"], rows), path.with_suffix(".tmp"), {"format": "pt"})
+    os.replace(path.with_suffix(".tmp"), path)
+    steps = state["step"]
+    return {"steps": steps, "samples": samples_after(plan, steps), "tokens_learned": len(rows), "plan": asdict(plan)}
+
+
+def samples_after(plan, steps: int) -> int:
+    """Pictures seen in the first so many steps."""
+    return sum([stage.batch for stage in plan.stages for _ in range(stage.steps)][:steps])
+
+
+# -- figures
+
+
+def pixels_of(pool: Pool, rows: slice) -> Tensor:
+    """Preprocessed pixels of a pool's pictures."""
+    return (torch.from_numpy(np.ascontiguousarray(pool.images[rows])).permute(0, 3, 1, 2).float() / 255 - MEAN) / STD
+
+
+def features(model: Clip, pool: Pool) -> Tensor:
+    """Unit image embeddings of all of a pool's pictures."""
+    parts = [slice(i, i + AT_ONCE) for i in range(0, len(pool), AT_ONCE)]
+    return torch.cat([encode_image(model, pixels_of(pool, part)) for part in tqdm(parts, "embedding", leave=False)])
+
+
+def zero_shot(model: Clip, embedded: Tensor, prompts: list[str]) -> np.ndarray:
+    """The index of each picture's best prompt."""
+    return (embedded @ targets(model, prompts).T).argmax(1).cpu().numpy()
+
+
+def recognition(model: Clip, pool: Pool) -> dict[str, float]:
+    """Zero-shot accuracy on pictures of one thing: colour and shape together, and each attribute by itself."""
+    embedded, truth = features(model, pool), pool.attributes[:, 0]
+    pair = truth[:, 1].astype(int) * len(ATTRIBUTES["shape"]) + truth[:, 3]
+    found = {"color x shape": (zero_shot(model, embedded, PAIRS) == pair).mean()}
+    for column, (key, values) in enumerate(ATTRIBUTES.items()):
+        prompts = [f"a {value}" if key == "shape" else f"a {value} object" for value in values]
+        found[key] = (zero_shot(model, embedded, prompts) == truth[:, column]).mean()
+    return {f"zero-shot {key}": round(float(value), 4) for key, value in found.items()}
+
+
+def retrieval(model: Clip, pool: Pool, group: int = 100) -> dict[str, float]:
+    """Text-to-image recall@1 among groups of pictures of three things, captions "a COLOR SHAPE, ... and ..." all distinct."""
+    embedded, captions = features(model, pool), [list_things(row) for row in pool.attributes]
+    hits, asked = 0, 0
+    for start in range(0, len(pool) - group + 1, group):
+        first = {caption: i for i, caption in reversed(list(enumerate(captions[start : start + group])))}
+        images = embedded[start : start + group][list(first.values())]
+        best = (targets(model, list(first)) @ images.T).argmax(1).cpu()
+        hits, asked = hits + int((best == torch.arange(len(first))).sum()), asked + len(first)
+    return {"text-to-image recall@1 of 100": round(hits / asked, 4)}
+
+
+def list_things(attributes: np.ndarray) -> str:
+    """All things of a scene by colour and shape."""
+    names = [PAIRS[int(a[1]) * len(ATTRIBUTES["shape"]) + int(a[3])] for a in attributes if a[0] >= 0]
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+
+
+def pointing(model: Clip, pool: Pool, method: str = "grad_eclip", **options) -> dict[str, float]:
+    """Point game: is the map's maximum on the one thing that the phrase "COLOR SHAPE" names? With the level of chance.
+
+    Asked of every thing that is the only one of its colour and shape in its picture and has 50 pixels in sight.
+    """
+    directions = targets(model, PAIRS)
+    hits, chance = [], []
+    for start in tqdm(range(0, len(pool), AT_ONCE), "pointing", leave=False):
+        part = slice(start, start + AT_ONCE)
+        raw = EXPLAINERS[method](Query(model, pixels_of(pool, part), directions), **options)
+        for i, asked in enumerate(unique_things(pool.attributes[part])):
+            ids = pool.ids[start + i]
+            for thing, pair in asked:
+                if (ids == thing).sum() >= 50:
+                    peak = maps.resize(raw[i, pair], ids.shape).argmax().item()
+                    hits.append(ids.ravel()[peak] == thing)
+                    chance.append((ids == thing).mean())
+    return {"point game": round(float(np.mean(hits)), 4), "point game by chance": round(float(np.mean(chance)), 4), "phrases": len(hits)}
+
+
+def unique_things(attributes: np.ndarray) -> list[list[tuple[int, int]]]:
+    """For each scene the things that no other shares colour and shape with, and the index of their pair."""
+    pairs = np.where(attributes[..., 0] >= 0, attributes[..., 1].astype(int) * len(ATTRIBUTES["shape"]) + attributes[..., 3], -1)
+    return [[(t, int(p)) for t, p in enumerate(row) if p >= 0 and (row == p).sum() == 1] for row in pairs]
+
+
+def measure(model: Clip, folder: Path, scenes: int = 2000) -> dict[str, float]:
+    """All figures of the card, on `scenes` held-out scenes for each."""
+    pools = {r: make_pool(folder / f"held-out-{r}-{scenes}", scenes, HELD_OUT, r) for r in ("one", "three", "several")}
+    return {**recognition(model, pools["one"]), **retrieval(model, pools["three"]), **pointing(model, pools["several"])}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", choices=list(PLANS))
+    parser.add_argument("--folder", type=Path, default=None, help="the training's folder; default runs/MODEL")
+    parser.add_argument("--scenes", type=int, default=2000)
+    parser.add_argument("--measure-only", action="store_true", help="keep the weights, measure again")
+    args = parser.parse_args()
+    folder = args.folder or Path("runs") / args.model
+    path = data_folder() / "models" / f"{args.model}.json"
+    card = json.loads(path.read_text()) if args.measure_only else {"training": export(args.model, folder)}
+    model = load(args.model, device="cpu")
+    figures = measure(model, folder, args.scenes)
+    card = {"name": args.model, "sha256": model.sha256, **card, "held_out_scenes": args.scenes, "figures": figures}
+    path.with_suffix(".tmp").write_text(json.dumps(card, indent=1) + "\n")
+    os.replace(path.with_suffix(".tmp"), path)
+    print(json.dumps(figures, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The embedded world: CLEVR-like scenes with exact masks and captions, their domains, abstract paintings and simple faces."""

@@ -1,0 +1,336 @@
+"""Trains the embedded models on the embedded world: `python -m clip_explain.training tiny-vit`.
+
+CLIP's symmetric contrastive loss and nothing else: no masks and no labels of patches enter it. Resumable, on a CPU or a GPU.
+"""
+
+import argparse
+import json
+import math
+import os
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import clip
+import numpy as np
+import torch
+import torch.nn.functional as F
+from clip.model import CLIP
+from torch import Tensor
+from tqdm import tqdm
+
+from .scenes import captions as cap
+from .scenes.pool import Pool, make_pool
+from .scenes.world import ATTRIBUTES
+
+MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1)  # CLIP's
+STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(3, 1, 1)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Some steps of the curriculum.
+
+    `window`: side in pixels of the part of the 224-pixel picture that is looked at, a multiple of the patch. Its patches
+    keep their own positional embeddings, so a model trained on windows needs no resizing for whole pictures.
+    `scale`: lowest and highest magnification of the pool's pictures. `grey`: share of pictures without colour.
+    `shares`: what kinds of captions are drawn. `close`: extra weight of scenes with one or two things.
+    """
+
+    steps: int
+    batch: int
+    window: int
+    scale: tuple[float, float]
+    grey: float
+    close: float
+    shares: dict[str, float] = field(hash=False)
+    pool: tuple[str, int, int] = ("train", 1, 4550)  # recipe, seed, scenes
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that decides a training: the architecture, the curriculum and the optimiser's settings."""
+
+    vision_width: int
+    vision_layers: int
+    text_width: int
+    text_layers: int
+    embed: int
+    patch: int
+    stages: tuple[Stage, ...]
+    seed: int = 1
+    rate: float = 1e-3
+    warmup: int = 200
+    decay: float = 0.05
+
+
+FIRST = {"single": 0.6, "double": 0.4}
+SECOND = {"single": 0.3, "double": 0.5, "full": 0.2}
+THIRD = {"single": 0.15, "double": 0.35, "full": 0.2, "place": 0.08, "pair": 0.12, "relation": 0.05, "triple": 0.05}
+PLANS = {
+    "tiny-vit": Plan(
+        vision_width=128, vision_layers=12, text_width=128, text_layers=12, embed=128, patch=16,
+        stages=(
+            Stage(2400, 96, 80, (0.7, 1.5), 0.4, 4.0, FIRST),
+            Stage(1400, 96, 112, (0.7, 1.4), 0.3, 1.0, SECOND),
+            Stage(2000, 64, 224, (1.0, 1.25), 0.2, 0.5, THIRD, ("whole", 2, 6000)),
+        ),
+    ),
+}  # fmt: skip
+
+
+# -- the model
+
+
+def build(plan: Plan, generator_seed: int) -> CLIP:
+    """OpenAI's CLIP with random weights at 224 pixels; the seed decides them."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator_seed)
+        heads = plan.text_width // 64
+        return CLIP(plan.embed, 224, plan.vision_layers, plan.vision_width, plan.patch, 77, 49408, plan.text_width, heads, plan.text_layers)
+
+
+def run_blocks(blocks: torch.nn.Module, x: Tensor, causal: bool) -> Tensor:
+    """OpenAI's residual blocks on (batch, tokens, channels) for any number of tokens."""
+    for block in blocks:
+        heads = block.attn.num_heads
+        qkv = F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias)
+        q, k, v = qkv.view(*x.shape[:2], 3, heads, -1).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2).reshape(x.shape)
+        x = x + block.attn.out_proj(attended)
+        x = x + block.mlp(block.ln_2(x))
+    return x
+
+
+def embed_windows(visual: torch.nn.Module, pixels: Tensor, corner: tuple[int, int]) -> Tensor:
+    """Image embeddings of windows whose top left patch is `corner` (row, column) of the model's own grid."""
+    patches = visual.conv1(pixels)
+    rows, columns = patches.shape[2:]
+    side = math.isqrt(len(visual.positional_embedding) - 1)
+    grid = visual.positional_embedding[1:].view(side, side, -1)
+    here = grid[corner[0] : corner[0] + rows, corner[1] : corner[1] + columns].flatten(0, 1)
+    first = (visual.class_embedding + visual.positional_embedding[0]).expand(len(pixels), 1, -1)
+    x = torch.cat([first, patches.flatten(2).transpose(1, 2) + here], 1)
+    return visual.ln_post(run_blocks(visual.transformer.resblocks, visual.ln_pre(x), False)[:, 0]) @ visual.proj
+
+
+def embed_texts(network: CLIP, tokens: Tensor) -> Tensor:
+    """Text embeddings; trailing padding is cut off, which changes nothing under a causal mask."""
+    last = tokens.argmax(1)
+    tokens = tokens[:, : int(last.max()) + 1]
+    x = network.token_embedding(tokens) + network.positional_embedding[: tokens.shape[1]]
+    x = network.ln_final(run_blocks(network.transformer.resblocks, x, True))
+    return x[torch.arange(len(x), device=x.device), last] @ network.text_projection
+
+
+def contrastive_loss(logits: Tensor, truth: Tensor) -> Tensor:
+    """CLIP's symmetric loss where an image may have several true captions, and a caption several images.
+
+    `logits` (images, texts), `truth` the same shape: 1 true, 0 false, -1 left out. Each true pair is told from all false
+    ones of its row (and of its column): -log(e^p / (e^p + sum of e^n)). With one true pair a row it is CLIP's own loss.
+    """
+    return (_one_side(logits, truth) + _one_side(logits.T, truth.T)) / 2
+
+
+def _one_side(logits: Tensor, truth: Tensor) -> Tensor:
+    false = logits.masked_fill(truth != 0, -1e4).logsumexp(1, keepdim=True)
+    true = (truth == 1).float()
+    each = (F.softplus(false - logits) * true).sum(1) / true.sum(1).clamp(min=1)
+    return each.sum() / (true.sum(1) > 0).sum().clamp(min=1)
+
+
+# -- batches
+
+
+@dataclass(frozen=True)
+class Batch:
+    """pixels (images, 3, window, window), tokens (texts, 77), truth (images, texts), corner of the window in patches."""
+
+    pixels: Tensor
+    tokens: Tensor
+    truth: Tensor
+    corner: tuple[int, int]
+
+
+def draw_batch(pool: Pool, weights: np.ndarray, stage: Stage, patch: int, rng: np.random.Generator) -> Batch:
+    """Windows at random magnification, flipped or not, with captions true of them; all from `rng`."""
+    picked = rng.choice(len(pool), stage.batch, p=weights)
+    scale = np.exp(rng.uniform(*np.log(stage.scale), stage.batch))
+    flip, grey = rng.random(stage.batch) < 0.5, rng.random(stage.batch) < stage.grey
+    span = stage.window / scale  # the window's side in the pool's pixels
+    left, top = place_windows(pool, picked, span, rng)
+    facts = window_facts(pool, picked, np.stack([left, top, span, scale], 1), flip, ~grey)
+    said = [c for i in range(stage.batch) if (c := cap.draw_caption(facts, i, stage.shares, rng))]
+    pixels = jitter(cut(pool, picked, left, top, span, flip, stage.window), grey, rng)
+    spare = (pool.ids.shape[1] - stage.window) // patch
+    corner = (int(rng.integers(spare + 1)), int(rng.integers(spare + 1)))
+    tokens = clip.tokenize([cap.say(c, rng) for c in said])
+    return Batch(pixels, tokens, torch.from_numpy(cap.truth(said, facts)), corner)
+
+
+def place_windows(pool: Pool, picked: np.ndarray, span: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Left and top of windows that each hold the middle of one thing, drawn by lot among the picture's own."""
+    things = (rng.random(len(picked)) * (pool.attributes[picked, :, 0] >= 0).sum(1)).astype(int)
+    corners = pool.centers[picked, things].T - span * rng.uniform(0.2, 0.8, (2, len(picked)))
+    return np.clip(corners, 0, np.maximum(pool.ids.shape[1] - span, 0)).astype(np.float32)
+
+
+def window_facts(pool: Pool, picked: np.ndarray, windows: np.ndarray, flip: np.ndarray, color: np.ndarray) -> cap.Facts:
+    """What can be told from each window (left, top, span, scale): a thing is seen when 45 % of it and 150 pixels are inside."""
+    seen, across = np.zeros(pool.attributes.shape[1:2], np.int8)[None].repeat(len(picked), 0), np.zeros((len(picked), pool.attributes.shape[1]))
+    for row, (i, (left, top, span, scale)) in enumerate(zip(picked, windows, strict=True)):
+        inside = pool.ids[i, int(top) : math.ceil(top + span), int(left) : math.ceil(left + span)]
+        count, middle = _count(inside, seen.shape[1])
+        share, pixels = count / np.maximum(pool.areas[i], 1), count * scale**2
+        seen[row] = np.where((share >= 0.45) & (pixels >= 150), 1, np.where((share < 0.08) | (pixels < 12), 0, -1))
+        across[row] = 1 - middle if flip[row] else middle
+    along = pool.along[picked] * np.where(flip, -1, 1)[:, None, None] ** np.array([1, 0])
+    reach = pool.zoom[picked] * windows[:, 3]
+    return cap.Facts(pool.attributes[picked], seen, along, across, color, (reach > 1.95) & (reach < 3.0))
+
+
+def _count(ids: np.ndarray, things: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels of each thing, and their mean horizontal place from 0 to 1."""
+    flat = ids.ravel().astype(np.int64) + 1
+    x = np.broadcast_to((np.arange(ids.shape[1]) + 0.5) / ids.shape[1], ids.shape).ravel()
+    count = np.bincount(flat, minlength=things + 1)[1 : things + 1]
+    return count, np.bincount(flat, x, things + 1)[1 : things + 1] / np.maximum(count, 1)
+
+
+def cut(pool: Pool, picked, left, top, span, flip, window: int) -> Tensor:
+    """The windows' pixels, 0 to 1, resampled bilinearly to (images, 3, window, window)."""
+    out = torch.empty(len(picked), 3, window, window)
+    for row, i in enumerate(picked):
+        side, x, y = round(float(span[row])), round(float(left[row])), round(float(top[row]))
+        part = np.ascontiguousarray(pool.images[i, y : y + side, x : x + side, :][:, :: -1 if flip[row] else 1])
+        part = torch.from_numpy(part).permute(2, 0, 1)[None].float() / 255
+        out[row] = F.interpolate(part, (window, window), mode="bilinear", antialias=True)[0]
+    return out
+
+
+def jitter(pixels: Tensor, grey: np.ndarray, rng: np.random.Generator) -> Tensor:
+    """Exposure, contrast, a slight cast, blur and noise, all small enough that colour names stay true; then CLIP's scaling."""
+    count = len(pixels)
+    draw = lambda low, high, *shape: torch.from_numpy(rng.uniform(low, high, (count, *shape)).astype(np.float32))  # noqa: E731
+    pixels = pixels ** draw(0.75, 1.3, 1, 1, 1) * draw(0.8, 1.2, 1, 1, 1) * draw(0.95, 1.05, 3, 1, 1)
+    mean = pixels.mean((1, 2, 3), keepdim=True)
+    pixels = mean + (pixels - mean) * draw(0.8, 1.2, 1, 1, 1)
+    luma = (pixels * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1, keepdim=True)
+    pixels = torch.where(torch.from_numpy(grey)[:, None, None, None], luma, pixels)
+    soft = F.avg_pool2d(pixels, 3, 1, 1, count_include_pad=False)
+    pixels = torch.lerp(pixels, soft, (draw(-0.6, 1.0, 1, 1, 1)).clamp(0, 1))
+    noise = torch.from_numpy(rng.standard_normal(pixels.shape, np.float32)) * draw(-0.02, 0.04, 1, 1, 1).clamp(0)
+    return ((pixels + noise).clamp(0, 1) - MEAN) / STD
+
+
+# -- training
+
+
+def train(plan: Plan, folder: Path, device: str = "cpu", until: int | None = None) -> CLIP:
+    """Run a plan from the newest checkpoint in `folder` to its end, or for `until` steps in all; returns the network."""
+    network = build(plan, plan.seed).to(device)
+    optimizer = make_optimizer(network, plan)
+    start = resume(network, optimizer, folder / "checkpoint.pt")
+    stages = [stage for stage in plan.stages for _ in range(stage.steps)]
+    pool, weights, drawn_for = None, None, None
+    bar = tqdm(range(start, min(until or len(stages), len(stages))), initial=start, total=len(stages), unit="step")
+    saved = time.time()
+    for step in bar:
+        stage, rng = stages[step], np.random.default_rng([plan.seed, step])
+        if stage is not drawn_for:
+            pool = make_pool(folder / "pool-{}-{}".format(*stage.pool), stage.pool[2], stage.pool[1], stage.pool[0])
+            weights, drawn_for = scene_weights(pool, stage.close), stage
+        set_rate(optimizer, plan.rate * schedule(step, len(stages), plan.warmup))
+        batch = draw_batch(pool, weights, stage, plan.patch, rng)
+        figures = take_step(network, optimizer, batch, device)
+        log(folder, {"step": step, "window": stage.window, **figures})
+        bar.set_postfix(figures)
+        if time.time() - saved > 120 or step == len(stages) - 1:
+            checkpoint(network, optimizer, step + 1, folder / "checkpoint.pt")
+            saved = time.time()
+    return network
+
+
+def take_step(network: CLIP, optimizer: torch.optim.Optimizer, batch: Batch, device: str) -> dict[str, float]:
+    """One step of AdamW; returns the loss and how often a true caption is the image's best."""
+    truth = batch.truth.to(device)
+    with torch.autocast(torch.device(device).type, torch.bfloat16):
+        images = embed_windows(network.visual, batch.pixels.to(device), batch.corner)
+        texts = embed_texts(network, batch.tokens.to(device))
+    scale = network.logit_scale.exp()
+    logits = scale * F.normalize(images.float(), dim=-1) @ F.normalize(texts.float(), dim=-1).T
+    loss = contrastive_loss(logits, truth)
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+    optimizer.step()
+    network.logit_scale.data.clamp_(0, math.log(100))
+    best = truth.gather(1, logits.masked_fill(truth < 0, -1e4).argmax(1, keepdim=True))
+    return {"loss": round(loss.item(), 4), "best": round((best == 1).float().mean().item(), 3), "scale": round(scale.item(), 1)}
+
+
+def make_optimizer(network: CLIP, plan: Plan) -> torch.optim.AdamW:
+    """AdamW, without decay for biases, norms, embeddings and the temperature."""
+    matrices = [p for n, p in network.named_parameters() if p.ndim > 1 and "embedding" not in n]
+    rest = [p for n, p in network.named_parameters() if p.ndim <= 1 or "embedding" in n]
+    groups = [{"params": matrices, "weight_decay": plan.decay}, {"params": rest, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=plan.rate, betas=(0.9, 0.98), eps=1e-6, fused=True)
+
+
+def schedule(step: int, steps: int, warmup: int) -> float:
+    """Linear warm-up, then half a cosine to a hundredth."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.01 + 0.99 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup))) / 2
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def scene_weights(pool: Pool, close: float) -> np.ndarray:
+    """Chance of each scene: those with one or two things are `close` times as likely."""
+    few = (pool.attributes[:, :, 0] >= 0).sum(1) <= 2
+    weights = np.where(few, close, 1.0)
+    return weights / weights.sum()
+
+
+def checkpoint(network: CLIP, optimizer: torch.optim.Optimizer, step: int, path: Path) -> None:
+    """Write all that is needed to go on, by way of a temporary file."""
+    state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+    torch.save(state, path.with_suffix(".tmp"))
+    os.replace(path.with_suffix(".tmp"), path)
+
+
+def resume(network: CLIP, optimizer: torch.optim.Optimizer, path: Path) -> int:
+    """Load a checkpoint if there is one; returns the step to go on with."""
+    if not path.exists():
+        return 0
+    state = torch.load(path, weights_only=True)
+    network.load_state_dict(state["network"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["step"]
+
+
+def log(folder: Path, row: dict) -> None:
+    with open(folder / "log.jsonl", "a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", choices=list(PLANS))
+    parser.add_argument("--folder", type=Path, default=None, help="checkpoints and pools; default runs/MODEL")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--until", type=int, default=None, help="stop after so many steps in all")
+    args = parser.parse_args()
+    folder = args.folder or Path("runs") / args.model
+    folder.mkdir(parents=True, exist_ok=True)
+    plan = PLANS[args.model]
+    (folder / "plan.json").write_text(json.dumps(asdict(plan), indent=1))
+    train(plan, folder, args.device, args.until)
+
+
+if __name__ == "__main__":
+    main()

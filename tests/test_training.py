@@ -1,0 +1,112 @@
+"""The training loop in small: the loss by hand, windows against whole pictures, resuming, export."""
+
+import json
+import math
+
+import clip
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from clip_explain import training
+from clip_explain.card import export, list_things, unique_things
+from clip_explain.scenes.pool import make_pool
+from clip_explain.training import Plan, Stage, build, contrastive_loss, embed_texts, embed_windows, schedule, train
+from clip_explain.weights import read_weights
+
+SHARES = {"single": 0.5, "double": 0.5}
+SMALL = Plan(
+    vision_width=64, vision_layers=2, text_width=64, text_layers=2, embed=32, patch=16, warmup=2,
+    stages=(
+        Stage(3, 4, 48, (0.8, 1.2), 0.3, 2.0, SHARES, ("train", 1, 4)),
+        Stage(3, 4, 224, (1.0, 1.2), 0.3, 1.0, SHARES, ("whole", 1, 4)),
+    ),
+)  # fmt: skip
+
+
+def test_loss_is_clips_own_when_each_row_has_one_true_caption():
+    logits = torch.randn(5, 5, generator=torch.Generator().manual_seed(0))
+    right = torch.arange(5)
+    expected = (F.cross_entropy(logits, right) + F.cross_entropy(logits.T, right)) / 2
+    torch.testing.assert_close(contrastive_loss(logits, torch.eye(5).long()), expected)
+
+
+def test_loss_by_hand():
+    logits, truth = torch.tensor([[1.0, 2.0, 0.0]]), torch.tensor([[1, 0, -1]])
+    row = math.log(1 + math.exp(2 - 1))  # the third caption is left out
+    column = 0.0  # one picture: the true caption has no false picture to be told from
+    assert contrastive_loss(logits, truth).item() == pytest.approx((row + column) / 2, abs=1e-6)
+
+
+def test_loss_with_rows_that_have_no_true_or_no_false_caption_is_finite():
+    logits = torch.randn(3, 2, requires_grad=True)
+    loss = contrastive_loss(logits, torch.tensor([[1, 1], [0, 0], [-1, -1]]))
+    loss.backward()
+    assert torch.isfinite(loss) and torch.isfinite(logits.grad).all()
+
+
+def test_windows_and_short_texts_agree_with_the_network_itself():
+    network = build(SMALL, 1).eval()
+    pixels = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(embed_windows(network.visual, pixels, (0, 0)), network.encode_image(pixels), rtol=1e-4, atol=1e-5)
+    tokens = clip.tokenize(["a red cube", "a picture of a small blue ball"])
+    torch.testing.assert_close(embed_texts(network, tokens), network.encode_text(tokens), rtol=1e-4, atol=1e-5)
+
+
+def test_schedule_rises_then_falls():
+    rates = [schedule(step, 100, 10) for step in range(100)]
+    assert rates[0] == 0.1 and rates[10] == pytest.approx(1.0) and rates[-1] < 0.02
+    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("training")
+    return folder, train(SMALL, folder)
+
+
+def test_training_stopped_and_resumed_equals_training_at_one_go(trained, tmp_path):
+    _, whole = trained
+    train(SMALL, tmp_path, until=3)
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 3
+    resumed = train(SMALL, tmp_path)
+    for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0, msg=name)
+
+
+def test_log_has_a_row_a_step(trained):
+    folder, _ = trained
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(6))
+    assert all(math.isfinite(row["loss"]) for row in rows)
+
+
+def test_export_keeps_what_was_learned(trained, monkeypatch, tmp_path):
+    folder, network = trained
+    monkeypatch.setenv("CLIP_EXPLAIN_DATA", str(tmp_path))
+    monkeypatch.setitem(training.PLANS, "small", SMALL)
+    note = export("small", folder)
+    assert note["steps"] == 6 and note["samples"] == 24
+    state, _ = read_weights(tmp_path / "models" / "small.safetensors")
+    assert state["token_embedding.weight"].shape == (49408, 64)
+    rebuilt = clip.model.build_model(state).float().eval()
+    tokens = clip.tokenize(["a thing"])
+    assert F.cosine_similarity(rebuilt.encode_text(tokens), network.encode_text(tokens)).item() > 0.999
+
+
+def test_pool_is_decided_by_its_seed_and_reused(tmp_path):
+    first = make_pool(tmp_path / "a", 3, 7, "three", size=64, workers=1)
+    again = make_pool(tmp_path / "b", 3, 7, "three", size=64, workers=1)
+    other = make_pool(tmp_path / "c", 3, 8, "three", size=64, workers=1)
+    assert (first.images == again.images).all() and not (first.images == other.images).all()
+    assert ((first.attributes[:, :, 0] >= 0).sum(1) == 3).all()
+    stamp = (tmp_path / "a" / "images.npy").stat().st_mtime_ns
+    make_pool(tmp_path / "a", 3, 7, "three", size=64, workers=1)
+    assert (tmp_path / "a" / "images.npy").stat().st_mtime_ns == stamp
+
+
+def test_unique_things_and_their_names():
+    scene = np.array([[0, 1, 0, 0], [1, 1, 1, 0], [0, 2, 0, 1], [-1, -1, -1, -1]])  # two red cubes, one blue sphere
+    assert unique_things(scene[None]) == [[(2, 2 * 5 + 1)]]
+    assert list_things(scene) == "a red cube, a red cube and a blue sphere"
