@@ -213,7 +213,8 @@ def _load_open_clip(name: str, device: torch.device, dtype: torch.dtype) -> Clip
     except Exception as error:  # whatever the hub's client raises without a network
         raise ModelError(f"the weights of {name!r} could not be downloaded: {error}") from error
     state, sha256 = read_weights(path)
-    network = open_clip.create_model(arch, force_quick_gelu=bool(config.get("quick_gelu")))
+    precision = {value: key for key, value in DTYPES.items()}[dtype]
+    network = open_clip.create_model(arch, precision=precision, force_quick_gelu=bool(config.get("quick_gelu")))
     tokenizer = open_clip.get_tokenizer(arch)
     if not all(hasattr(network, part) for part in ("token_embedding", "ln_final")) or not (
         hasattr(network.visual, "conv1") and hasattr(tokenizer, "encoder")
@@ -221,7 +222,7 @@ def _load_open_clip(name: str, device: torch.device, dtype: torch.dtype) -> Clip
         raise ModelError(f"{arch!r} is not laid out like OpenAI's CLIP, and cannot be explained here")
     fill(network, state, source=str(path))
     statistics = tuple(config.get("mean") or MEAN), tuple(config.get("std") or STD)
-    return Clip(_place(network, device, dtype), name, sha256, tokenizer, *statistics)
+    return Clip(network.to(device).eval().requires_grad_(False), name, sha256, tokenizer, *statistics)
 
 
 def tokenize(model: Clip, texts: str | Sequence[str], truncate: bool = False) -> Int[Tensor, "texts context"]:

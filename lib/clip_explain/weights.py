@@ -69,7 +69,7 @@ def _as_state(content: Any, path: Path) -> dict[str, Tensor]:
     strangers = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
     if strangers:
         raise WeightsError(f"{path} is no state dict: these entries are no tensors: {_some(strangers)}")
-    state = {str(key).removeprefix("module."): value for key, value in content.items()}
+    state = {str(key).removeprefix("module."): value for key, value in content.items() if key not in ARCHIVE_ONLY}
     return unpack(state) if "token_embedding.rows" in state else state
 
 
@@ -78,7 +78,6 @@ def build(state: Mapping[str, Tensor], source: str = "the state dict") -> nn.Mod
 
     Raises WeightsError naming the keys that are missing, unexpected or of a wrong shape.
     """
-    state = {key: value for key, value in state.items() if key not in ARCHIVE_ONLY}
     vision = "visual.proj" if "visual.proj" in state else "visual.layer1.0.conv1.weight"
     positions = "visual.positional_embedding" if "visual.proj" in state else "visual.attnpool.positional_embedding"
     text = ("text_projection", "positional_embedding", "token_embedding.weight", "ln_final.weight")
