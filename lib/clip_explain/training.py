@@ -66,14 +66,16 @@ class Plan:
 
 FIRST = {"single": 0.6, "double": 0.4}
 SECOND = {"single": 0.3, "double": 0.5, "full": 0.2}
-THIRD = {"single": 0.15, "double": 0.35, "full": 0.2, "place": 0.08, "pair": 0.12, "relation": 0.05, "triple": 0.05}
+THIRD = {"single": 0.2, "double": 0.4, "full": 0.2, "pair": 0.1, "relation": 0.05, "triple": 0.05}
+FOURTH = {"single": 0.15, "double": 0.35, "full": 0.15, "place": 0.05, "pair": 0.1, "relation": 0.05, "triple": 0.15}
 PLANS = {
     "tiny-vit": Plan(
         vision_width=128, vision_layers=12, text_width=128, text_layers=12, embed=128, patch=16,
         stages=(
             Stage(2400, 96, 80, (0.7, 1.5), 0.4, 4.0, FIRST),
-            Stage(1400, 96, 112, (0.7, 1.4), 0.3, 1.0, SECOND),
-            Stage(2000, 64, 224, (1.0, 1.25), 0.2, 0.5, THIRD, ("whole", 2, 6000)),
+            Stage(700, 96, 112, (0.7, 1.4), 0.3, 1.0, SECOND),
+            Stage(900, 64, 160, (0.85, 1.3), 0.25, 0.7, THIRD, ("whole", 2, 6000)),
+            Stage(1300, 64, 224, (1.0, 1.2), 0.15, 0.7, FOURTH, ("whole", 2, 6000)),
         ),
     ),
 }  # fmt: skip
@@ -233,7 +235,8 @@ def train(plan: Plan, folder: Path, device: str = "cpu", until: int | None = Non
     start = resume(network, optimizer, folder / "checkpoint.pt")
     stages = [stage for stage in plan.stages for _ in range(stage.steps)]
     pool, weights, drawn_for = None, None, None
-    bar = tqdm(range(start, min(until or len(stages), len(stages))), initial=start, total=len(stages), unit="step")
+    end = min(until or len(stages), len(stages))
+    bar = tqdm(range(start, end), initial=start, total=len(stages), unit="step")
     saved = time.time()
     for step in bar:
         stage, rng = stages[step], np.random.default_rng([plan.seed, step])
@@ -245,7 +248,7 @@ def train(plan: Plan, folder: Path, device: str = "cpu", until: int | None = Non
         figures = take_step(network, optimizer, batch, device)
         log(folder, {"step": step, "window": stage.window, **figures})
         bar.set_postfix(figures)
-        if time.time() - saved > 120 or step == len(stages) - 1:
+        if time.time() - saved > 120 or step == end - 1:
             checkpoint(network, optimizer, step + 1, folder / "checkpoint.pt")
             saved = time.time()
     return network
