@@ -79,7 +79,8 @@ def test_lock_satisfies_every_requirement():
 
 def test_library_and_notebooks_import_only_what_is_declared():
     notebooks = ROOT / "notebooks"
-    sources = [path.read_text() for path in [*ROOT.glob("lib/**/*.py"), *notebooks.glob("*.py")]]
+    scripts = [path for folder in ("lib", "notebooks", "benchmarks") for path in ROOT.glob(f"{folder}/**/*.py")]
+    sources = [path.read_text() for path in scripts]
     sources += [notebook_source(path) for path in notebooks.glob("*.ipynb")]
     runtime = set(by_name(PROJECT["dependencies"]))
     optional = set(by_name(EXTRAS["open-clip"] + EXTRAS["transformers"]))
