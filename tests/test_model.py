@@ -148,7 +148,8 @@ def test_open_clip_local_checkpoint(tmp_path):
     tokens = model.tokenize(found, TEXTS)
     assert torch.equal(tokens.long(), open_clip.get_tokenizer("ViT-S-32-alt")(TEXTS).long())
     with torch.no_grad():
-        assert torch.equal(found.network.encode_text(tokens), network.encode_text(tokens))
+        # frozen parameters take torch's fused attention, which rounds differently
+        assert torch.allclose(found.network.encode_text(tokens), network.encode_text(tokens), atol=1e-4)
     assert (found.is_vit, found.image_size, found.patch_size) == (True, 224, 32)
 
 
