@@ -94,7 +94,9 @@ def test_what_cannot_be_told_is_left_open():
 def test_drawn_captions_are_true_and_name_only_what_shows(kind):
     rng = np.random.default_rng(0)
     for color in (True, False):
-        known = facts([RED_CUBE, BLUE_BALL, RED_CONE], color=color, along=[[-1, 2], [1, 0], [0, 1]], across=[0.1, 0.9, 0.5])
+        known = facts(
+            [RED_CUBE, BLUE_BALL, RED_CONE], color=color, along=[[-1, 2], [1, 0], [0, 1]], across=[0.1, 0.9, 0.5]
+        )
         for _ in range(40):
             claim = draw_caption(known, 0, {kind: 1.0}, rng)
             assert judge(claim, known) == 1

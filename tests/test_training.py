@@ -49,7 +49,9 @@ def test_loss_with_rows_that_have_no_true_or_no_false_caption_is_finite():
 def test_windows_and_short_texts_agree_with_the_network_itself():
     network = build(SMALL, 1).eval()
     pixels = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(embed_windows(network.visual, pixels, (0, 0)), network.encode_image(pixels), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        embed_windows(network.visual, pixels, (0, 0)), network.encode_image(pixels), rtol=1e-4, atol=1e-5
+    )
     tokens = clip.tokenize(["a red cube", "a picture of a small blue ball"])
     torch.testing.assert_close(embed_texts(network, tokens), network.encode_text(tokens), rtol=1e-4, atol=1e-5)
 

@@ -21,7 +21,7 @@ from clip_explain.model import Clip, data_folder, encode_image, load
 from clip_explain.query import Query, targets
 from clip_explain.scenes.pool import Pool, make_pool
 from clip_explain.scenes.world import ATTRIBUTES
-from clip_explain.training import MEAN, PLANS, STD, build
+from clip_explain.training import PLANS, Plan, build, normalized
 from clip_explain.weights import pack
 
 HELD_OUT = 1_000_001  # the seed of the held-out pools; trainings use small ones
@@ -44,9 +44,14 @@ def export(name: str, folder: Path) -> dict:
     return {"steps": steps, "samples": samples_after(plan, steps), "tokens_learned": len(rows), "plan": asdict(plan)}
 
 
-def samples_after(plan, steps: int) -> int:
+def samples_after(plan: Plan, steps: int) -> int:
     """Pictures seen in the first so many steps."""
     return sum([stage.batch for stage in plan.stages for _ in range(stage.steps)][:steps])
+
+
+def pair_of(attributes: np.ndarray) -> np.ndarray:
+    """Index into `PAIRS` of things' attributes (..., 4)."""
+    return attributes[..., 1].astype(int) * len(ATTRIBUTES["shape"]) + attributes[..., 3]
 
 
 # -- figures
@@ -54,7 +59,7 @@ def samples_after(plan, steps: int) -> int:
 
 def pixels_of(pool: Pool, rows: slice) -> Tensor:
     """Preprocessed pixels of a pool's pictures."""
-    return (torch.from_numpy(np.ascontiguousarray(pool.images[rows])).permute(0, 3, 1, 2).float() / 255 - MEAN) / STD
+    return normalized(torch.from_numpy(pool.images[rows].copy()).permute(0, 3, 1, 2).float() / 255)
 
 
 def features(model: Clip, pool: Pool) -> Tensor:
@@ -71,8 +76,7 @@ def zero_shot(model: Clip, embedded: Tensor, prompts: list[str]) -> np.ndarray:
 def recognition(model: Clip, pool: Pool) -> dict[str, float]:
     """Zero-shot accuracy on pictures of one thing: colour and shape together, and each attribute by itself."""
     embedded, truth = features(model, pool), pool.attributes[:, 0]
-    pair = truth[:, 1].astype(int) * len(ATTRIBUTES["shape"]) + truth[:, 3]
-    found = {"color x shape": (zero_shot(model, embedded, PAIRS) == pair).mean()}
+    found = {"color x shape": (zero_shot(model, embedded, PAIRS) == pair_of(truth)).mean()}
     for column, (key, values) in enumerate(ATTRIBUTES.items()):
         prompts = [f"a {value}" if key == "shape" else f"a {value} object" for value in values]
         found[key] = (zero_shot(model, embedded, prompts) == truth[:, column]).mean()
@@ -80,7 +84,7 @@ def recognition(model: Clip, pool: Pool) -> dict[str, float]:
 
 
 def retrieval(model: Clip, pool: Pool, group: int = 100) -> dict[str, float]:
-    """Text-to-image recall@1 among groups of pictures of three things, captions "a COLOR SHAPE, ... and ..." all distinct."""
+    """Text-to-image recall@1 among groups of pictures of three things, by captions "a COLOR SHAPE, ... and ..."."""
     embedded, captions = features(model, pool), [list_things(row) for row in pool.attributes]
     hits, asked = 0, 0
     for start in range(0, len(pool) - group + 1, group):
@@ -93,7 +97,7 @@ def retrieval(model: Clip, pool: Pool, group: int = 100) -> dict[str, float]:
 
 def list_things(attributes: np.ndarray) -> str:
     """All things of a scene by colour and shape."""
-    names = [PAIRS[int(a[1]) * len(ATTRIBUTES["shape"]) + int(a[3])] for a in attributes if a[0] >= 0]
+    names = [PAIRS[pair] for pair in pair_of(attributes[attributes[:, 0] >= 0])]
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
 
 
@@ -114,12 +118,13 @@ def pointing(model: Clip, pool: Pool, method: str = "grad_eclip", **options) -> 
                     peak = maps.resize(raw[i, pair], ids.shape).argmax().item()
                     hits.append(ids.ravel()[peak] == thing)
                     chance.append((ids == thing).mean())
-    return {"point game": round(float(np.mean(hits)), 4), "point game by chance": round(float(np.mean(chance)), 4), "phrases": len(hits)}
+    found = {"point game": float(np.mean(hits)), "point game by chance": float(np.mean(chance))}
+    return {**{key: round(value, 4) for key, value in found.items()}, "phrases": len(hits)}
 
 
 def unique_things(attributes: np.ndarray) -> list[list[tuple[int, int]]]:
     """For each scene the things that no other shares colour and shape with, and the index of their pair."""
-    pairs = np.where(attributes[..., 0] >= 0, attributes[..., 1].astype(int) * len(ATTRIBUTES["shape"]) + attributes[..., 3], -1)
+    pairs = np.where(attributes[..., 0] >= 0, pair_of(attributes), -1)
     return [[(t, int(p)) for t, p in enumerate(row) if p >= 0 and (row == p).sum() == 1] for row in pairs]
 
 

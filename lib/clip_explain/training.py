@@ -1,6 +1,6 @@
 """Trains the embedded models on the embedded world: `python -m clip_explain.training tiny-vit`.
 
-CLIP's symmetric contrastive loss and nothing else: no masks and no labels of patches enter it. Resumable, on a CPU or a GPU.
+CLIP's symmetric contrastive loss and nothing else: no masks and no labels of patches. Resumable, on a CPU or a GPU.
 """
 
 import argparse
@@ -11,27 +11,26 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import clip
 import numpy as np
 import torch
 import torch.nn.functional as F
-from clip.model import CLIP
+from jaxtyping import Float, Int, Int8
 from torch import Tensor
 from tqdm import tqdm
 
-from .scenes import captions as cap
-from .scenes.pool import Pool, make_pool
-from .scenes.world import ATTRIBUTES
+from clip_explain.model import MEAN, STD
+from clip_explain.scenes import captions as cap
+from clip_explain.scenes.pool import Pool, make_pool
+from clip_explain.weights import clip
 
-MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1)  # CLIP's
-STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(3, 1, 1)
+CLIP = clip.model.CLIP
 
 
 @dataclass(frozen=True)
 class Stage:
     """Some steps of the curriculum.
 
-    `window`: side in pixels of the part of the 224-pixel picture that is looked at, a multiple of the patch. Its patches
+    `window`: side in pixels of the part of the 224-pixel picture that is looked at, whole patches. They
     keep their own positional embeddings, so a model trained on windows needs no resizing for whole pictures.
     `scale`: lowest and highest magnification of the pool's pictures. `grey`: share of pictures without colour.
     `shares`: what kinds of captions are drawn. `close`: extra weight of scenes with one or two things.
@@ -84,16 +83,18 @@ PLANS = {
 # -- the model
 
 
-def build(plan: Plan, generator_seed: int) -> CLIP:
+def build(plan: Plan, seed: int) -> CLIP:
     """OpenAI's CLIP with random weights at 224 pixels; the seed decides them."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator_seed)
-        heads = plan.text_width // 64
-        return CLIP(plan.embed, 224, plan.vision_layers, plan.vision_width, plan.patch, 77, 49408, plan.text_width, heads, plan.text_layers)
+        torch.manual_seed(seed)
+        vision = (224, plan.vision_layers, plan.vision_width, plan.patch)
+        return CLIP(plan.embed, *vision, 77, 49408, plan.text_width, plan.text_width // 64, plan.text_layers)
 
 
-def run_blocks(blocks: torch.nn.Module, x: Tensor, causal: bool) -> Tensor:
-    """OpenAI's residual blocks on (batch, tokens, channels) for any number of tokens."""
+def run_blocks(
+    blocks: torch.nn.Module, x: Float[Tensor, "images tokens channels"], causal: bool
+) -> Float[Tensor, "images tokens channels"]:
+    """OpenAI's residual blocks, batch first, for any number of tokens; the forward that keeps its parts is trace.py's."""
     for block in blocks:
         heads = block.attn.num_heads
         qkv = F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias)
@@ -104,7 +105,9 @@ def run_blocks(blocks: torch.nn.Module, x: Tensor, causal: bool) -> Tensor:
     return x
 
 
-def embed_windows(visual: torch.nn.Module, pixels: Tensor, corner: tuple[int, int]) -> Tensor:
+def embed_windows(
+    visual: torch.nn.Module, pixels: Float[Tensor, "images 3 height width"], corner: tuple[int, int]
+) -> Float[Tensor, "images embedding"]:
     """Image embeddings of windows whose top left patch is `corner` (row, column) of the model's own grid."""
     patches = visual.conv1(pixels)
     rows, columns = patches.shape[2:]
@@ -116,7 +119,7 @@ def embed_windows(visual: torch.nn.Module, pixels: Tensor, corner: tuple[int, in
     return visual.ln_post(run_blocks(visual.transformer.resblocks, visual.ln_pre(x), False)[:, 0]) @ visual.proj
 
 
-def embed_texts(network: CLIP, tokens: Tensor) -> Tensor:
+def embed_texts(network: CLIP, tokens: Int[Tensor, "texts context"]) -> Float[Tensor, "texts embedding"]:
     """Text embeddings; trailing padding is cut off, which changes nothing under a causal mask."""
     last = tokens.argmax(1)
     tokens = tokens[:, : int(last.max()) + 1]
@@ -125,11 +128,11 @@ def embed_texts(network: CLIP, tokens: Tensor) -> Tensor:
     return x[torch.arange(len(x), device=x.device), last] @ network.text_projection
 
 
-def contrastive_loss(logits: Tensor, truth: Tensor) -> Tensor:
+def contrastive_loss(logits: Float[Tensor, "images texts"], truth: Int[Tensor, "images texts"]) -> Float[Tensor, ""]:
     """CLIP's symmetric loss where an image may have several true captions, and a caption several images.
 
-    `logits` (images, texts), `truth` the same shape: 1 true, 0 false, -1 left out. Each true pair is told from all false
-    ones of its row (and of its column): -log(e^p / (e^p + sum of e^n)). With one true pair a row it is CLIP's own loss.
+    `truth`: 1 true, 0 false, -1 left out. Each true pair is told from all false ones of its row (and of its column):
+    -log(e^p / (e^p + sum of e^n)). With one true pair a row it is CLIP's own loss.
     """
     return (_one_side(logits, truth) + _one_side(logits.T, truth.T)) / 2
 
@@ -146,11 +149,11 @@ def _one_side(logits: Tensor, truth: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Batch:
-    """pixels (images, 3, window, window), tokens (texts, 77), truth (images, texts), corner of the window in patches."""
+    """Windows, captions and which is true of which; `corner` is the window's place in the model's grid, in patches."""
 
-    pixels: Tensor
-    tokens: Tensor
-    truth: Tensor
+    pixels: Float[Tensor, "images 3 height width"]
+    tokens: Int[Tensor, "texts context"]
+    truth: Int8[Tensor, "images texts"]
     corner: tuple[int, int]
 
 
@@ -178,11 +181,12 @@ def place_windows(pool: Pool, picked: np.ndarray, span: np.ndarray, rng: np.rand
 
 
 def window_facts(pool: Pool, picked: np.ndarray, windows: np.ndarray, flip: np.ndarray, color: np.ndarray) -> cap.Facts:
-    """What can be told from each window (left, top, span, scale): a thing is seen when 45 % of it and 150 pixels are inside."""
-    seen, across = np.zeros(pool.attributes.shape[1:2], np.int8)[None].repeat(len(picked), 0), np.zeros((len(picked), pool.attributes.shape[1]))
+    """What windows (left, top, span, scale) tell: a thing is seen if 45 % of it and 150 pixels are inside."""
+    shape = (len(picked), pool.attributes.shape[1])
+    seen, across = np.zeros(shape, np.int8), np.zeros(shape)
     for row, (i, (left, top, span, scale)) in enumerate(zip(picked, windows, strict=True)):
         inside = pool.ids[i, int(top) : math.ceil(top + span), int(left) : math.ceil(left + span)]
-        count, middle = _count(inside, seen.shape[1])
+        count, middle = _count(inside, shape[1])
         share, pixels = count / np.maximum(pool.areas[i], 1), count * scale**2
         seen[row] = np.where((share >= 0.45) & (pixels >= 150), 1, np.where((share < 0.08) | (pixels < 12), 0, -1))
         across[row] = 1 - middle if flip[row] else middle
@@ -211,25 +215,33 @@ def cut(pool: Pool, picked, left, top, span, flip, window: int) -> Tensor:
 
 
 def jitter(pixels: Tensor, grey: np.ndarray, rng: np.random.Generator) -> Tensor:
-    """Exposure, contrast, a slight cast, blur and noise, all small enough that colour names stay true; then CLIP's scaling."""
-    count = len(pixels)
-    draw = lambda low, high, *shape: torch.from_numpy(rng.uniform(low, high, (count, *shape)).astype(np.float32))  # noqa: E731
-    pixels = pixels ** draw(0.75, 1.3, 1, 1, 1) * draw(0.8, 1.2, 1, 1, 1) * draw(0.95, 1.05, 3, 1, 1)
+    """Exposure, contrast, a cast, blur and noise, so small that colour names stay true; then CLIP's scaling."""
+    pixels = pixels ** _draw(rng, 0.75, 1.3, pixels) * _draw(rng, 0.8, 1.2, pixels) * _draw(rng, 0.95, 1.05, pixels, 3)
     mean = pixels.mean((1, 2, 3), keepdim=True)
-    pixels = mean + (pixels - mean) * draw(0.8, 1.2, 1, 1, 1)
+    pixels = mean + (pixels - mean) * _draw(rng, 0.8, 1.2, pixels)
     luma = (pixels * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1, keepdim=True)
     pixels = torch.where(torch.from_numpy(grey)[:, None, None, None], luma, pixels)
     soft = F.avg_pool2d(pixels, 3, 1, 1, count_include_pad=False)
-    pixels = torch.lerp(pixels, soft, (draw(-0.6, 1.0, 1, 1, 1)).clamp(0, 1))
-    noise = torch.from_numpy(rng.standard_normal(pixels.shape, np.float32)) * draw(-0.02, 0.04, 1, 1, 1).clamp(0)
-    return ((pixels + noise).clamp(0, 1) - MEAN) / STD
+    pixels = torch.lerp(pixels, soft, _draw(rng, -0.6, 1.0, pixels).clamp(0, 1))
+    noise = torch.from_numpy(rng.standard_normal(pixels.shape, np.float32)) * _draw(rng, -0.02, 0.04, pixels).clamp(0)
+    return normalized((pixels + noise).clamp(0, 1))
+
+
+def _draw(rng: np.random.Generator, low: float, high: float, like: Tensor, channels: int = 1) -> Tensor:
+    """One number an image (or an image and channel), uniform from low to high."""
+    return torch.from_numpy(rng.uniform(low, high, (len(like), channels, 1, 1)).astype(np.float32))
+
+
+def normalized(pixels: Float[Tensor, "images 3 height width"]) -> Float[Tensor, "images 3 height width"]:
+    """Pixels of 0 to 1 as CLIP's preprocessing hands them on."""
+    return (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
 
 # -- training
 
 
 def train(plan: Plan, folder: Path, device: str = "cpu", until: int | None = None) -> CLIP:
-    """Run a plan from the newest checkpoint in `folder` to its end, or for `until` steps in all; returns the network."""
+    """Run a plan from the checkpoint in `folder`, if any, to its end or to `until` steps; returns the network."""
     network = build(plan, plan.seed).to(device)
     optimizer = make_optimizer(network, plan)
     start = resume(network, optimizer, folder / "checkpoint.pt")
@@ -241,7 +253,7 @@ def train(plan: Plan, folder: Path, device: str = "cpu", until: int | None = Non
     for step in bar:
         stage, rng = stages[step], np.random.default_rng([plan.seed, step])
         if stage is not drawn_for:
-            pool = make_pool(folder / "pool-{}-{}".format(*stage.pool), stage.pool[2], stage.pool[1], stage.pool[0])
+            pool = open_stage_pool(folder, stage)
             weights, drawn_for = scene_weights(pool, stage.close), stage
         set_rate(optimizer, plan.rate * schedule(step, len(stages), plan.warmup))
         batch = draw_batch(pool, weights, stage, plan.patch, rng)
@@ -252,6 +264,12 @@ def train(plan: Plan, folder: Path, device: str = "cpu", until: int | None = Non
             checkpoint(network, optimizer, step + 1, folder / "checkpoint.pt")
             saved = time.time()
     return network
+
+
+def open_stage_pool(folder: Path, stage: Stage) -> Pool:
+    """The stage's scenes, rendered first if they are not there yet."""
+    recipe, seed, scenes = stage.pool
+    return make_pool(folder / f"pool-{recipe}-{seed}", scenes, seed, recipe)
 
 
 def take_step(network: CLIP, optimizer: torch.optim.Optimizer, batch: Batch, device: str) -> dict[str, float]:
@@ -269,7 +287,11 @@ def take_step(network: CLIP, optimizer: torch.optim.Optimizer, batch: Batch, dev
     optimizer.step()
     network.logit_scale.data.clamp_(0, math.log(100))
     best = truth.gather(1, logits.masked_fill(truth < 0, -1e4).argmax(1, keepdim=True))
-    return {"loss": round(loss.item(), 4), "best": round((best == 1).float().mean().item(), 3), "scale": round(scale.item(), 1)}
+    return {
+        "loss": round(loss.item(), 4),
+        "best": round((best == 1).float().mean().item(), 3),
+        "scale": round(scale.item(), 1),
+    }
 
 
 def make_optimizer(network: CLIP, plan: Plan) -> torch.optim.AdamW:

@@ -1,14 +1,14 @@
 """A caption grammar for scenes, with synonyms, and which captions are true of which pictures.
 
-A `Caption` is what is claimed; `say` words it; `truth` decides it against a batch of facts in three values, since a picture
-that is grey, or cropped so that a thing is hardly seen, leaves some claims open.
+A `Caption` is what is claimed; `say` words it; `truth` decides it against a batch of facts, in three values, since a
+picture that is grey, or cropped so that a thing is hardly seen, leaves some claims open.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from .world import ATTRIBUTES
+from clip_explain.scenes.world import ATTRIBUTES
 
 WORDS = {  # how each value may be worded; the first is the plain name
     "large": ("large", "big"),
@@ -36,7 +36,7 @@ NOT_SAID = -2
 
 @dataclass(frozen=True)
 class Caption:
-    """Claims that there are distinct things, one per phrase; a phrase is indices into size, color, material, shape (-2: not said).
+    """Claims that there are distinct things, one a phrase: indices into size, color, material, shape (-2: not said).
 
     `relation` holds between the first two things; `place` is where in the picture the first stands.
     """
@@ -152,13 +152,19 @@ def _related(relation: str, facts: Facts) -> np.ndarray:
 
 KINDS = {  # what is said of a thing: shares of each set of attributes (size, color, material, shape)
     "single": (((0, 0, 0, 1), 0.4), ((0, 1, 0, 0), 0.25), ((0, 0, 1, 0), 0.15), ((1, 0, 0, 0), 0.2)),
-    "double": (((0, 1, 0, 1), 0.5), ((0, 0, 1, 1), 0.15), ((1, 0, 0, 1), 0.15), ((0, 1, 1, 0), 0.1), ((1, 1, 0, 0), 0.1)),
+    "double": (
+        ((0, 1, 0, 1), 0.5),
+        ((0, 0, 1, 1), 0.15),
+        ((1, 0, 0, 1), 0.15),
+        ((0, 1, 1, 0), 0.1),
+        ((1, 1, 0, 0), 0.1),
+    ),
     "full": (((1, 1, 0, 1), 0.3), ((0, 1, 1, 1), 0.3), ((1, 0, 1, 1), 0.1), ((1, 1, 1, 1), 0.3)),
 }
 
 
 def draw_caption(facts: Facts, i: int, shares: dict[str, float], rng: np.random.Generator) -> Caption | None:
-    """A caption true of picture i: of kind "single", "double", "full", "place", "pair", "relation" or "triple" by `shares`.
+    """A caption true of picture i, of a kind drawn by `shares`: those of KINDS, "place", "pair", "relation", "triple".
 
     None where no thing is clearly seen. Size and colour are named only where they can be told.
     """
@@ -183,4 +189,8 @@ def _draw_phrase(facts: Facts, i: int, thing: int, level: str, rng: np.random.Ge
     keep = options[rng.choice(len(options), p=[share for _, share in options])][0]
     told = (facts.size[i], facts.color[i], True, True)
     said = [int(v) if k and t else NOT_SAID for v, k, t in zip(facts.attributes[i, thing], keep, told, strict=True)]
-    return tuple(said) if any(v != NOT_SAID for v in said) else (NOT_SAID, NOT_SAID, NOT_SAID, int(facts.attributes[i, thing, 3]))
+    return (
+        tuple(said)
+        if any(v != NOT_SAID for v in said)
+        else (NOT_SAID, NOT_SAID, NOT_SAID, int(facts.attributes[i, thing, 3]))
+    )

@@ -1,4 +1,7 @@
-"""A cached pool of rendered scenes, so that rendering never limits training: one array a field, scene i made from (seed, i) alone."""
+"""A cached pool of rendered scenes, so that rendering never limits training.
+
+One array a field on disk; scene i is made from (seed, i) alone.
+"""
 
 import json
 import os
@@ -9,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from .raycast import render
-from .world import ATTRIBUTES, Scene, sample_scene
+from clip_explain.scenes.raycast import render
+from clip_explain.scenes.world import ATTRIBUTES, Scene, sample_scene
 
 MOST = 10  # things a scene can hold
 RECIPES = {  # share, framing, fewest and most things, lowest and highest zoom
@@ -35,12 +38,15 @@ RECIPES = {  # share, framing, fewest and most things, lowest and highest zoom
 
 @dataclass(frozen=True)
 class Pool:
-    """Fields over scenes; `things` is always 10, absent ones have attributes -1.
+    """Fields over scenes. `things` is always 10; those that a scene lacks have attributes -1.
 
-    images uint8 (scenes, height, width, 3); ids int8 (scenes, height, width); attributes int8 (scenes, things, 4), indices
-    into `ATTRIBUTES`; along float32 (scenes, things, 2), camera-plane right and depth in world units; areas float32
-    (scenes, things), pixels if nothing stood before; centers float32 (scenes, things, 2), the middle (x, y) of each outline in
-    pixels; zoom float32 (scenes,).
+    images uint8 (scenes, height, width, 3)
+    ids int8 (scenes, height, width), the thing that each pixel shows, -1 for the ground
+    attributes int8 (scenes, things, 4), indices into `ATTRIBUTES`
+    along float32 (scenes, things, 2), place to the right and in depth, in world units, along the camera's directions
+    areas float32 (scenes, things), pixels if nothing stood before
+    centers float32 (scenes, things, 2), the middle (x, y) of each outline in pixels
+    zoom float32 (scenes,)
     """
 
     images: np.ndarray
@@ -122,7 +128,13 @@ def facts(scene: Scene, areas: np.ndarray, size: int) -> dict[str, np.ndarray]:
         centers[i] = scene.camera.project(thing.center)[0, :2] * size
         along[i] = [_on_ground(scene, axis) @ [thing.x, thing.y] for axis in (0, 2)]
     seen[: len(areas)] = areas
-    return {"attributes": attributes, "along": along, "areas": seen, "centers": centers, "zoom": 16 / 35 / scene.camera.half_width}
+    return {
+        "attributes": attributes,
+        "along": along,
+        "areas": seen,
+        "centers": centers,
+        "zoom": 16 / 35 / scene.camera.half_width,
+    }
 
 
 def _on_ground(scene: Scene, axis: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a scene of the embedded world holds: CLEVR's colours, shapes, materials, sizes, camera and lamps, and how they are drawn by lot.
+"""What a scene of the embedded world holds, and how it is drawn by lot: CLEVR's colours, materials, sizes and camera.
 
 Nothing here makes pixels; `raycast.py` does that from a `Scene`.
 """
@@ -56,7 +56,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole at `position` with the rows of `axes` = right, up, forward; `half_width` and `half_height` are tangents."""
+    """A pinhole at `position` with the rows of `axes` right, up, forward; the half sizes are tangents."""
 
     position: np.ndarray
     axes: np.ndarray
@@ -103,7 +103,11 @@ def look_at(position: np.ndarray, target: np.ndarray, zoom: float, aspect: float
 
 
 def sample_scene(
-    rng: np.random.Generator, count: int = 4, framing: str = "framed", aspect: float = 1.0, zoom: float | None = None,
+    rng: np.random.Generator,
+    count: int = 4,
+    framing: str = "framed",
+    aspect: float = 1.0,
+    zoom: float | None = None,
     fixed: tuple[dict[str, str], ...] = (),
 ) -> Scene:
     """Draw a scene of `count` things (1 to 10), each wholly in the picture and none hidden by more than about half.
