@@ -94,7 +94,7 @@ def build(plan: Plan, seed: int) -> CLIP:
 def run_blocks(
     blocks: torch.nn.Module, x: Float[Tensor, "images tokens channels"], causal: bool
 ) -> Float[Tensor, "images tokens channels"]:
-    """OpenAI's residual blocks, batch first, for any number of tokens; the forward that keeps its parts is trace.py's."""
+    """OpenAI's residual blocks, batch first, for any number of tokens; trace.py has the one that keeps its parts."""
     for block in blocks:
         heads = block.attn.num_heads
         qkv = F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias)
