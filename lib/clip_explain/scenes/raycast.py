@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Int8, UInt8
 from PIL import Image, ImageFilter
 
-from .solids import DISTANCES, NORMALS, dot
+from .solids import DISTANCES, NORMALS, dot, ring_share
 from .world import COLORS, Camera, Scene, Thing
 
 GROUND = 0.30  # linear reflectance of the ground
@@ -109,11 +109,27 @@ def intersect(
 def chord(
     thing: Thing, origin: Float[np.ndarray, "3 #rays"], rays: Float[np.ndarray, "3 rays"]
 ) -> Float[np.ndarray, " rays"]:
-    """Length of each unit ray between entering a thing and leaving it for good; zero where it misses."""
+    """Length of each unit ray inside a thing, zero where it misses."""
     start, along, _ = _local(thing, origin, rays)
     beyond = np.sqrt(dot(start, start)) + 3 * thing.radius
-    inside = beyond - _distance(thing, start, along) - _distance(thing, start + along * beyond, -along)
-    return np.maximum(inside, 0)
+    enter = _distance(thing, start, along)
+    length = beyond - enter - _distance(thing, start + along * beyond, -along)
+    hit = length > 0
+    if thing.shape == "ring":
+        start = np.broadcast_to(start, along.shape)[:, hit]
+        length[hit] *= ring_share(start, along[:, hit], enter[hit], length[hit], thing.radius)
+    return np.where(hit, length, 0)
+
+
+def thickness(scene: Scene, rows: int, columns: int) -> Float[np.ndarray, "things rows columns"]:
+    """Length of each ray inside each thing, in world units, whatever stands before it: what an X-ray crosses."""
+    origin, rays = _point(scene.camera.position), _rays(scene.camera, rows, columns)
+    out = np.zeros((len(scene.things), rows, columns), np.float32)
+    windows = _windows(scene, _corners(scene), rows, columns)
+    for lengths, thing, window in zip(out, scene.things, windows, strict=True):
+        near = rays[:, *window]
+        lengths[window] = chord(thing, origin, near.reshape(3, -1)).reshape(near.shape[1:])
+    return out
 
 
 def _point(vector: np.ndarray) -> np.ndarray:
