@@ -67,7 +67,7 @@ def image_forward(state, pixels, native, single=0):
 
 def text_forward(state, tokens, native, single=0):
     """Blocks, embedding and end position of one tokenized text (context,), padding included."""
-    x = state["token_embedding.weight"][tokens.long()] + state["positional_embedding"]
+    x = state["token_embedding.weight"][tokens.long()] + state["positional_embedding"][: len(tokens)]
     found = blocks(state, "transformer.", x.detach().requires_grad_(), native, single, causal=True)
     end = int(tokens.argmax())
     return found, norm(state, "ln_final", found[-1]["output"])[end] @ state["text_projection"], end
