@@ -56,6 +56,16 @@ def test_windows_and_short_texts_agree_with_the_network_itself():
     torch.testing.assert_close(embed_texts(network, tokens), network.encode_text(tokens), rtol=1e-4, atol=1e-5)
 
 
+def test_class_token_that_reads_late_ignores_patches_until_then():
+    visual = build(SMALL, 1).eval().visual
+    pixels = torch.randn(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    never = embed_windows(visual, pixels, (0, 0), reads_from=2)
+    torch.testing.assert_close(never[0], never[1])  # two blocks, no patch ever read: the picture does not matter
+    late = embed_windows(visual, pixels, (0, 0), reads_from=1)
+    assert not torch.allclose(late[0], late[1])
+    assert not torch.allclose(late, embed_windows(visual, pixels, (0, 0)))
+
+
 def test_schedule_rises_then_falls():
     rates = [schedule(step, 100, 10) for step in range(100)]
     assert rates[0] == 0.1 and rates[10] == pytest.approx(1.0) and rates[-1] < 0.02
@@ -89,7 +99,7 @@ def test_export_keeps_what_was_learned(trained, monkeypatch, tmp_path):
     monkeypatch.setenv("CLIP_EXPLAIN_DATA", str(tmp_path))
     monkeypatch.setitem(training.PLANS, "small", SMALL)
     note = export("small", folder)
-    assert note["steps"] == 6 and note["samples"] == 24
+    assert len(note["sha256"]) == 64 and note["steps"] == 6 and note["samples"] == 24
     state, _ = read_weights(tmp_path / "models" / "small.safetensors")
     assert state["token_embedding.weight"].shape == (49408, 64)
     rebuilt = clip.model.build_model(state).float().eval()

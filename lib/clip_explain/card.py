@@ -4,6 +4,7 @@
 """
 
 import argparse
+import hashlib
 import json
 import os
 from dataclasses import asdict
@@ -30,7 +31,7 @@ PAIRS = [f"a {color} {shape}" for color in ATTRIBUTES["color"] for shape in ATTR
 
 
 def export(name: str, folder: Path) -> dict:
-    """Pack the newest checkpoint of a training into data/models/; returns the training's part of the card."""
+    """Pack the newest checkpoint of a training into data/models/; returns its card, still without figures."""
     plan = PLANS[name]
     state = torch.load(folder / "checkpoint.pt", weights_only=True)
     start = build(plan, plan.seed).token_embedding.weight
@@ -39,9 +40,10 @@ def export(name: str, folder: Path) -> dict:
     path = data_folder() / "models" / f"{name}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(pack(state["network"], rows), path.with_suffix(".tmp"), {"format": "pt"})
+    sha256 = hashlib.sha256(path.with_suffix(".tmp").read_bytes()).hexdigest()
     os.replace(path.with_suffix(".tmp"), path)
-    steps = state["step"]
-    return {"steps": steps, "samples": samples_after(plan, steps), "tokens_learned": len(rows), "plan": asdict(plan)}
+    done = {"seed": plan.seed, "steps": state["step"], "samples": samples_after(plan, state["step"])}
+    return {"name": name, "sha256": sha256, **done, "tokens_learned": len(rows), "plan": asdict(plan)}
 
 
 def samples_after(plan: Plan, steps: int) -> int:
@@ -134,21 +136,27 @@ def measure(model: Clip, folder: Path, scenes: int = 2000) -> dict[str, float]:
     return {**recognition(model, pools["one"]), **retrieval(model, pools["three"]), **pointing(model, pools["several"])}
 
 
+def write_card(name: str, card: dict) -> None:
+    """Write data/models/NAME.json by way of a temporary file."""
+    path = data_folder() / "models" / f"{name}.json"
+    path.with_suffix(".tmp").write_text(json.dumps(card, indent=1) + "\n")
+    os.replace(path.with_suffix(".tmp"), path)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Export a trained embedded model, measure it and write its card.")
     parser.add_argument("model", choices=list(PLANS))
     parser.add_argument("--folder", type=Path, default=None, help="the training's folder; default runs/MODEL")
     parser.add_argument("--scenes", type=int, default=2000)
     parser.add_argument("--measure-only", action="store_true", help="keep the weights, measure again")
     args = parser.parse_args()
     folder = args.folder or Path("runs") / args.model
-    path = data_folder() / "models" / f"{args.model}.json"
-    card = json.loads(path.read_text()) if args.measure_only else {"training": export(args.model, folder)}
+    if not args.measure_only:
+        write_card(args.model, export(args.model, folder))
     model = load(args.model, device="cpu")
+    card = json.loads((data_folder() / "models" / f"{args.model}.json").read_text())
     figures = measure(model, folder, args.scenes)
-    card = {"name": args.model, "sha256": model.sha256, **card, "held_out_scenes": args.scenes, "figures": figures}
-    path.with_suffix(".tmp").write_text(json.dumps(card, indent=1) + "\n")
-    os.replace(path.with_suffix(".tmp"), path)
+    write_card(args.model, {**card, "held_out_scenes": args.scenes, "figures": figures})
     print(json.dumps(figures, indent=1))
 
 

@@ -15,15 +15,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, Int8
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from clip_explain.model import MEAN, STD
 from clip_explain.scenes import captions as cap
 from clip_explain.scenes.pool import Pool, make_pool
 from clip_explain.weights import clip
-
-CLIP = clip.model.CLIP
 
 
 @dataclass(frozen=True)
@@ -33,6 +31,9 @@ class Stage:
     `window`: side in pixels of the part of the 224-pixel picture that is looked at, whole patches. They
     keep their own positional embeddings, so a model trained on windows needs no resizing for whole pictures.
     `scale`: lowest and highest magnification of the pool's pictures. `grey`: share of pictures without colour.
+    `late`: share of steps in which the class token attends to the patches only from a random block of LATE on
+    (before it, to itself). Else a small model gathers what it needs in its first blocks, and its last values, which
+    Grad-ECLIP reads, say little; at other steps, and whenever it is used, the network runs as it is.
     `shares`: what kinds of captions are drawn. `close`: extra weight of scenes with one or two things.
     """
 
@@ -44,6 +45,7 @@ class Stage:
     close: float
     shares: dict[str, float] = field(hash=False)
     pool: tuple[str, int, int] = ("train", 1, 4550)  # recipe, seed, scenes
+    late: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Plan:
     decay: float = 0.05
 
 
+LATE = (4, 12)  # of the twelve blocks, where a class token that reads late may begin
 FIRST = {"single": 0.6, "double": 0.4}
 SECOND = {"single": 0.3, "double": 0.5, "full": 0.2}
 THIRD = {"single": 0.2, "double": 0.4, "full": 0.2, "pair": 0.1, "relation": 0.05, "triple": 0.05}
@@ -73,8 +76,9 @@ PLANS = {
         stages=(
             Stage(2400, 96, 80, (0.7, 1.5), 0.4, 4.0, FIRST),
             Stage(700, 96, 112, (0.7, 1.4), 0.3, 1.0, SECOND),
-            Stage(900, 64, 160, (0.85, 1.3), 0.25, 0.7, THIRD, ("whole", 2, 6000)),
-            Stage(1300, 64, 224, (1.0, 1.2), 0.15, 0.7, FOURTH, ("whole", 2, 6000)),
+            Stage(157, 64, 160, (0.85, 1.3), 0.25, 0.7, THIRD, ("whole", 2, 6000)),
+            Stage(743, 64, 160, (0.85, 1.3), 0.25, 0.7, THIRD, ("whole", 2, 6000), 0.6),
+            Stage(1300, 64, 224, (1.0, 1.2), 0.15, 0.7, FOURTH, ("whole", 2, 6000), 0.6),
         ),
     ),
 }  # fmt: skip
@@ -83,30 +87,38 @@ PLANS = {
 # -- the model
 
 
-def build(plan: Plan, seed: int) -> CLIP:
+def build(plan: Plan, seed: int) -> nn.Module:
     """OpenAI's CLIP with random weights at 224 pixels; the seed decides them."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         vision = (224, plan.vision_layers, plan.vision_width, plan.patch)
-        return CLIP(plan.embed, *vision, 77, 49408, plan.text_width, plan.text_width // 64, plan.text_layers)
+        return clip.model.CLIP(plan.embed, *vision, 77, 49408, plan.text_width, plan.text_width // 64, plan.text_layers)
 
 
 def run_blocks(
-    blocks: torch.nn.Module, x: Float[Tensor, "images tokens channels"], causal: bool
+    blocks: nn.Module, x: Float[Tensor, "images tokens channels"], causal: bool, reads_from: int = 0
 ) -> Float[Tensor, "images tokens channels"]:
-    """OpenAI's residual blocks, batch first, for any number of tokens; trace.py has the one that keeps its parts."""
-    for block in blocks:
+    """OpenAI's residual blocks, batch first, for any number of tokens; trace.py has the one that keeps its parts.
+
+    In blocks before `reads_from` the first token attends to itself alone.
+    """
+    for index, block in enumerate(blocks):
         heads = block.attn.num_heads
         qkv = F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias)
         q, k, v = qkv.view(*x.shape[:2], 3, heads, -1).permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2).reshape(x.shape)
-        x = x + block.attn.out_proj(attended)
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        if index < reads_from:
+            attended = torch.cat([v[:, :, :1], attended[:, :, 1:]], 2)
+        x = x + block.attn.out_proj(attended.transpose(1, 2).reshape(x.shape))
         x = x + block.mlp(block.ln_2(x))
     return x
 
 
 def embed_windows(
-    visual: torch.nn.Module, pixels: Float[Tensor, "images 3 height width"], corner: tuple[int, int]
+    visual: nn.Module,
+    pixels: Float[Tensor, "images 3 height width"],
+    corner: tuple[int, int],
+    reads_from: int = 0,
 ) -> Float[Tensor, "images embedding"]:
     """Image embeddings of windows whose top left patch is `corner` (row, column) of the model's own grid."""
     patches = visual.conv1(pixels)
@@ -116,10 +128,13 @@ def embed_windows(
     here = grid[corner[0] : corner[0] + rows, corner[1] : corner[1] + columns].flatten(0, 1)
     first = (visual.class_embedding + visual.positional_embedding[0]).expand(len(pixels), 1, -1)
     x = torch.cat([first, patches.flatten(2).transpose(1, 2) + here], 1)
-    return visual.ln_post(run_blocks(visual.transformer.resblocks, visual.ln_pre(x), False)[:, 0]) @ visual.proj
+    return (
+        visual.ln_post(run_blocks(visual.transformer.resblocks, visual.ln_pre(x), False, reads_from)[:, 0])
+        @ visual.proj
+    )
 
 
-def embed_texts(network: CLIP, tokens: Int[Tensor, "texts context"]) -> Float[Tensor, "texts embedding"]:
+def embed_texts(network: nn.Module, tokens: Int[Tensor, "texts context"]) -> Float[Tensor, "texts embedding"]:
     """Text embeddings; trailing padding is cut off, which changes nothing under a causal mask."""
     last = tokens.argmax(1)
     tokens = tokens[:, : int(last.max()) + 1]
@@ -155,6 +170,7 @@ class Batch:
     tokens: Int[Tensor, "texts context"]
     truth: Int8[Tensor, "images texts"]
     corner: tuple[int, int]
+    reads_from: int  # the first block in which the class token attends to patches
 
 
 def draw_batch(pool: Pool, weights: np.ndarray, stage: Stage, patch: int, rng: np.random.Generator) -> Batch:
@@ -170,7 +186,8 @@ def draw_batch(pool: Pool, weights: np.ndarray, stage: Stage, patch: int, rng: n
     spare = (pool.ids.shape[1] - stage.window) // patch
     corner = (int(rng.integers(spare + 1)), int(rng.integers(spare + 1)))
     tokens = clip.tokenize([cap.say(c, rng) for c in said])
-    return Batch(pixels, tokens, torch.from_numpy(cap.truth(said, facts)), corner)
+    reads_from = int(rng.integers(*LATE)) if rng.random() < stage.late else 0
+    return Batch(pixels, tokens, torch.from_numpy(cap.truth(said, facts)), corner, reads_from)
 
 
 def place_windows(pool: Pool, picked: np.ndarray, span: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -240,7 +257,7 @@ def normalized(pixels: Float[Tensor, "images 3 height width"]) -> Float[Tensor, 
 # -- training
 
 
-def train(plan: Plan, folder: Path, device: str = "cpu", until: int | None = None) -> CLIP:
+def train(plan: Plan, folder: Path, device: str = "cpu", until: int | None = None) -> nn.Module:
     """Run a plan from the checkpoint in `folder`, if any, to its end or to `until` steps; returns the network."""
     network = build(plan, plan.seed).to(device)
     optimizer = make_optimizer(network, plan)
@@ -258,7 +275,7 @@ def train(plan: Plan, folder: Path, device: str = "cpu", until: int | None = Non
         set_rate(optimizer, plan.rate * schedule(step, len(stages), plan.warmup))
         batch = draw_batch(pool, weights, stage, plan.patch, rng)
         figures = take_step(network, optimizer, batch, device)
-        log(folder, {"step": step, "window": stage.window, **figures})
+        log(folder, {"step": step, "window": stage.window, "reads_from": batch.reads_from, **figures})
         bar.set_postfix(figures)
         if time.time() - saved > 120 or step == end - 1:
             checkpoint(network, optimizer, step + 1, folder / "checkpoint.pt")
@@ -272,11 +289,11 @@ def open_stage_pool(folder: Path, stage: Stage) -> Pool:
     return make_pool(folder / f"pool-{recipe}-{seed}", scenes, seed, recipe)
 
 
-def take_step(network: CLIP, optimizer: torch.optim.Optimizer, batch: Batch, device: str) -> dict[str, float]:
+def take_step(network: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, device: str) -> dict[str, float]:
     """One step of AdamW; returns the loss and how often a true caption is the image's best."""
     truth = batch.truth.to(device)
     with torch.autocast(torch.device(device).type, torch.bfloat16):
-        images = embed_windows(network.visual, batch.pixels.to(device), batch.corner)
+        images = embed_windows(network.visual, batch.pixels.to(device), batch.corner, batch.reads_from)
         texts = embed_texts(network, batch.tokens.to(device))
     scale = network.logit_scale.exp()
     logits = scale * F.normalize(images.float(), dim=-1) @ F.normalize(texts.float(), dim=-1).T
@@ -294,7 +311,7 @@ def take_step(network: CLIP, optimizer: torch.optim.Optimizer, batch: Batch, dev
     }
 
 
-def make_optimizer(network: CLIP, plan: Plan) -> torch.optim.AdamW:
+def make_optimizer(network: nn.Module, plan: Plan) -> torch.optim.AdamW:
     """AdamW, without decay for biases, norms, embeddings and the temperature."""
     matrices = [p for n, p in network.named_parameters() if p.ndim > 1 and "embedding" not in n]
     rest = [p for n, p in network.named_parameters() if p.ndim <= 1 or "embedding" in n]
@@ -321,14 +338,14 @@ def scene_weights(pool: Pool, close: float) -> np.ndarray:
     return weights / weights.sum()
 
 
-def checkpoint(network: CLIP, optimizer: torch.optim.Optimizer, step: int, path: Path) -> None:
+def checkpoint(network: nn.Module, optimizer: torch.optim.Optimizer, step: int, path: Path) -> None:
     """Write all that is needed to go on, by way of a temporary file."""
     state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
     torch.save(state, path.with_suffix(".tmp"))
     os.replace(path.with_suffix(".tmp"), path)
 
 
-def resume(network: CLIP, optimizer: torch.optim.Optimizer, path: Path) -> int:
+def resume(network: nn.Module, optimizer: torch.optim.Optimizer, path: Path) -> int:
     """Load a checkpoint if there is one; returns the step to go on with."""
     if not path.exists():
         return 0
@@ -344,7 +361,7 @@ def log(folder: Path, row: dict) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Train an embedded model, or go on with its training.")
     parser.add_argument("model", choices=list(PLANS))
     parser.add_argument("--folder", type=Path, default=None, help="checkpoints and pools; default runs/MODEL")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
