@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from clip_explain.errors import TensorError, TextError
@@ -63,7 +63,7 @@ def make_query(model: Clip, images: Images, spec: Targets, fit: str = "crop") ->
 def make_word_query(model: Clip, images: Images | Tensor, texts: str | Sequence[str], fit: str = "crop") -> WordQuery:
     """A word query from texts and images, or the images' embeddings as a float tensor (images, embedding)."""
     given = isinstance(images, Tensor) and images.ndim == 2
-    embeddings = images if given else _embed_images(model, preprocess(model, images, fit))
+    embeddings = images if given else embed_images(model, preprocess(model, images, fit))
     return WordQuery(model, tokenize(model, texts), directions(model, embeddings))
 
 
@@ -88,6 +88,30 @@ def targets(model: Clip, spec: Targets, templates: Sequence[str] = ("{}",)) -> F
 def difference(model: Clip, positive: Targets, negative: Targets) -> Float[Tensor, "targets embedding"]:
     """Unit directions from the `negative` targets to the `positive` ones, as from "a sad face" to "a happy face"."""
     return directions(model, targets(model, positive) - targets(model, negative))
+
+
+def without_word(model: Clip, text: str, words: str | Sequence[str]) -> Float[Tensor, "targets embedding"]:
+    """Unit directions enc(t) - enc(t without w), both of unit length first: what each word w adds to the text t.
+
+    A word may be several in a row ("red cube"); it is found in the text's tokens, so whatever its case, and every
+    occurrence is dropped. All words dropped leave the empty text. TextError for a word that is not in the text.
+    """
+    tokens = tokenize(model, text)
+    rest = [drop_tokens(tokens, _occurrences(model, tokens[0], word)[None]) for word in _listed(words)]
+    embedded = embed_tokens(model, torch.cat([tokens, *rest]))
+    return directions(model, embedded[:1] - embedded[1:])
+
+
+def empty_text(model: Clip) -> Float[Tensor, "1 embedding"]:
+    """The unit embedding of the empty text: a start and an end token, which `tokenize` refuses as a text."""
+    tokens = tokenize(model, "a")
+    return embed_tokens(model, drop_tokens(tokens, (tokens != tokens[0, 0]) & (tokens != tokens.max())))
+
+
+def drop_tokens(tokens: Int[Tensor, "texts context"], dropped: Bool[Tensor, "texts context"]) -> Tensor:
+    """Tokens with the dropped ones left out, the rest moved up to the start and zeros put behind them."""
+    order = dropped.to(torch.int8).argsort(dim=-1, stable=True)
+    return tokens.masked_fill(dropped, 0).gather(-1, order)
 
 
 def directions(model: Clip, vectors: Tensor) -> Float[Tensor, "targets embedding"]:
@@ -124,13 +148,40 @@ def _cached(traces: dict, compute, options: dict) -> Trace:
     return traces[key]
 
 
+def _listed(words: str | Sequence[str]) -> list[str]:
+    found = [words] if isinstance(words, str) else list(words)
+    if not found:
+        raise TextError("got no words to leave out, expected at least one")
+    return found
+
+
+def _occurrences(model: Clip, row: Int[Tensor, " context"], word: str) -> Bool[Tensor, " context"]:
+    """True for the tokens of every occurrence of whole word(s) in a text's tokens."""
+    numbers = row[: int(row.argmax()) + 1].tolist()
+    wanted = tokenize(model, word)[0]
+    wanted = wanted[1 : int(wanted.argmax())].tolist()
+    decode, found = model.tokenizer.decoder, torch.zeros_like(row, dtype=torch.bool)
+    for start in range(1, len(numbers) - len(wanted)):
+        begins = start == 1 or decode[numbers[start - 1]].endswith("</w>")
+        if begins and numbers[start : start + len(wanted)] == wanted:
+            found[start : start + len(wanted)] = True
+    if not found.any():
+        text = "".join(decode[number] for number in numbers[1:-1]).replace("</w>", " ").strip()
+        raise TextError(f"there is no word {word!r} in the text {text!r}")
+    return found
+
+
 def _embed_texts(model: Clip, texts: list[str]) -> Float[Tensor, "texts embedding"]:
+    return embed_tokens(model, tokenize(model, texts))
+
+
+def embed_tokens(model: Clip, tokens: Int[Tensor, "texts context"]) -> Float[Tensor, "texts embedding"]:
     """Unit embeddings, by a trace: it is `encode_text` without the work on padding."""
-    parts = tokenize(model, texts).split(TEXTS_AT_ONCE)
-    return torch.cat([unit(trace_text(model.network, part).embedding) for part in parts])
+    return torch.cat([unit(trace_text(model.network, part).embedding) for part in tokens.split(TEXTS_AT_ONCE)])
 
 
-def _embed_images(model: Clip, pixels: Tensor) -> Float[Tensor, "images embedding"]:
+def embed_images(model: Clip, pixels: Tensor) -> Float[Tensor, "images embedding"]:
+    """Unit embeddings of preprocessed pixels; of a ViT by a trace, so at any size."""
     if model.is_vit:
         return unit(trace_image(model.network, pixels).embedding)
     return encode_image(model, pixels)

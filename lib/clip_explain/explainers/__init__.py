@@ -12,12 +12,15 @@ from torch import Tensor
 from clip_explain.errors import MethodError, nearest
 from clip_explain.explainers.attention import self_attention
 from clip_explain.explainers.grad_eclip import grad_eclip, grad_eclip_words
+from clip_explain.explainers.surgery import clip_surgery, gem
 from clip_explain.model import Clip, Images
 from clip_explain.query import Targets, make_query, make_word_query
 
 EXPLAINERS: dict[str, Callable[..., Tensor]] = {
     "self_attention": self_attention,
     "grad_eclip": grad_eclip,
+    "clip_surgery": clip_surgery,
+    "gem": gem,
 }
 
 WORD_EXPLAINERS: dict[str, Callable[..., Tensor]] = {
