@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from clip_explain.scenes.captions import RELATIONS, Caption, Facts, draw_caption, phrase, say, truth
+from clip_explain.scenes.captions import RELATIONS, Caption, Facts, draw_caption, draw_swap, phrase, say, truth
 from clip_explain.scenes.world import ATTRIBUTES
 
 RED_CUBE, BLUE_BALL, RED_CONE = (
@@ -105,3 +105,13 @@ def test_drawn_captions_are_true_and_name_only_what_shows(kind):
 
 def test_nothing_seen_nothing_said():
     assert draw_caption(facts([RED_CUBE], seen=[0]), 0, {"single": 1.0}, np.random.default_rng(0)) is None
+
+
+def test_swaps_mix_up_two_things():
+    rng = np.random.default_rng(0)
+    known = facts([RED_CUBE, BLUE_BALL])
+    heard = {say(draw_swap(known, 0, rng)) for _ in range(20)}
+    assert heard == {"a red sphere", "a blue cube"}
+    assert judge(draw_swap(known, 0, rng), known) == 0
+    assert draw_swap(facts([RED_CUBE, RED_CONE]), 0, rng) is None  # the same colour: nothing to mix up
+    assert draw_swap(facts([RED_CUBE, BLUE_BALL], color=False), 0, rng) is None

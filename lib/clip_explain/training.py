@@ -34,6 +34,7 @@ class Stage:
     `late`: share of steps in which the class token attends to the patches only from a random block of LATE on
     (before it, to itself). Else a small model gathers what it needs in its first blocks, and its last values, which
     Grad-ECLIP reads, say little; at other steps, and whenever it is used, the network runs as it is.
+    `swaps`: beside its true caption each picture gets one that mixes up two of its things.
     `shares`: what kinds of captions are drawn. `close`: extra weight of scenes with one or two things.
     """
 
@@ -46,6 +47,7 @@ class Stage:
     shares: dict[str, float] = field(hash=False)
     pool: tuple[str, int, int] = ("train", 1, 4550)  # recipe, seed, scenes
     late: float = 0.0
+    swaps: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,9 @@ PLANS = {
             Stage(2400, 96, 80, (0.7, 1.5), 0.4, 4.0, FIRST),
             Stage(700, 96, 112, (0.7, 1.4), 0.3, 1.0, SECOND),
             Stage(157, 64, 160, (0.85, 1.3), 0.25, 0.7, THIRD, ("whole", 2, 6000)),
-            Stage(743, 64, 160, (0.85, 1.3), 0.25, 0.7, THIRD, ("whole", 2, 6000), 0.6),
-            Stage(1300, 64, 224, (1.0, 1.2), 0.15, 0.7, FOURTH, ("whole", 2, 6000), 0.6),
+            Stage(255, 64, 160, (0.85, 1.3), 0.25, 0.7, THIRD, ("whole", 2, 6000), 0.6),
+            Stage(288, 64, 160, (0.85, 1.3), 0.2, 0.7, THIRD, ("whole", 2, 6000), 0.6, True),
+            Stage(1250, 64, 224, (1.0, 1.2), 0.15, 0.7, FOURTH, ("whole", 2, 6000), 0.6, True),
         ),
     ),
 }  # fmt: skip
@@ -181,7 +184,9 @@ def draw_batch(pool: Pool, weights: np.ndarray, stage: Stage, patch: int, rng: n
     span = stage.window / scale  # the window's side in the pool's pixels
     left, top = place_windows(pool, picked, span, rng)
     facts = window_facts(pool, picked, np.stack([left, top, span, scale], 1), flip, ~grey)
-    said = [c for i in range(stage.batch) if (c := cap.draw_caption(facts, i, stage.shares, rng))]
+    drawn = [cap.draw_caption(facts, i, stage.shares, rng) for i in range(stage.batch)]
+    drawn += [cap.draw_swap(facts, i, rng) for i in range(stage.batch) if stage.swaps]
+    said = [caption for caption in drawn if caption]
     pixels = jitter(cut(pool, picked, left, top, span, flip, stage.window), grey, rng)
     spare = (pool.ids.shape[1] - stage.window) // patch
     corner = (int(rng.integers(spare + 1)), int(rng.integers(spare + 1)))

@@ -184,6 +184,20 @@ def draw_caption(facts: Facts, i: int, shares: dict[str, float], rng: np.random.
     return Caption(phrases)
 
 
+def draw_swap(facts: Facts, i: int, rng: np.random.Generator) -> Caption | None:
+    """A caption that gives one seen thing's colour to another's shape: mostly false of picture i, and hard to tell so.
+
+    None where colour does not show or no two seen things differ in both.
+    """
+    visible = np.flatnonzero(facts.seen[i] == 1)
+    names = facts.attributes[i, visible]
+    pairs = [(a, b) for a in names for b in names if a[1] != b[1] and a[3] != b[3]]
+    if not pairs or not facts.color[i]:
+        return None
+    one, other = pairs[rng.integers(len(pairs))]
+    return Caption(((NOT_SAID, int(one[1]), NOT_SAID, int(other[3])),))
+
+
 def _draw_phrase(facts: Facts, i: int, thing: int, level: str, rng: np.random.Generator) -> tuple[int, ...]:
     options = KINDS[level]
     keep = options[rng.choice(len(options), p=[share for _, share in options])][0]
