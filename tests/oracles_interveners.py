@@ -4,7 +4,11 @@ As in oracles.py: straight from the papers' equations on a state dict, no code s
 there (noise, masks, coalitions) is given here.
 """
 
+import itertools
+import math
+
 import torch
+from torch.nn import functional as F
 
 from oracles import cosine, image_forward, norm
 
@@ -62,3 +66,77 @@ def gem(state, pixels, targets, native, layers, iterations=1, temperature=None):
     patches = second_path(state, found, len(found) - layers, attend)
     maps = [torch.stack([cosine(patch, target) for patch in patches[1:]]) for target in targets]
     return torch.stack(maps).reshape(len(targets), *grid).detach()
+
+
+def image_cosine(state, pixels, target, native):
+    return cosine(image_forward(state, pixels, native)[1], target).item()
+
+
+def rise(state, pixels, target, native, masks, keep):
+    """Petsiuk et al. 2018, eq. 6, with the masks given."""
+    total = sum(image_cosine(state, pixels * mask, target, native) * mask for mask in masks)
+    return total / (keep * len(masks))
+
+
+def rise_mask(kept, shift, size):
+    """One mask of RISE, sec. 3.2: a grid of kept cells, resized bilinearly, cut out at a shift."""
+    cells = len(kept)
+    height, width = (math.ceil(side / cells) for side in size)
+    large = F.interpolate(kept[None, None], size=((cells + 1) * height, (cells + 1) * width), mode="bilinear")[0, 0]
+    return large[shift[0] : shift[0] + size[0], shift[1] : shift[1] + size[1]]
+
+
+def patch_game(state, pixels, target, native):
+    """The score of a set of patches (indices), all others being zero."""
+    patch = state["visual.conv1.weight"].shape[-1]
+    columns = pixels.shape[2] // patch
+
+    def score(members):
+        seen = torch.zeros_like(pixels)
+        for member in members:
+            row, column = divmod(member, columns)
+            place = (slice(None), *(slice(at * patch, (at + 1) * patch) for at in (row, column)))
+            seen[place] = pixels[place]
+        return image_cosine(state, seen, target, native)
+
+    return {members: score(members) for members in subsets(range(pixels.shape[1] // patch * columns))}
+
+
+def subsets(players):
+    return [some for size in range(len(players) + 1) for some in itertools.combinations(players, size)]
+
+
+def shapley(game, players):
+    """Shapley 1953: sum over the sets S without i of |S|! (n - |S| - 1)! / n! (v(S with i) - v(S))."""
+    values = torch.zeros(players, dtype=torch.float64)
+    for i in range(players):
+        for some in subsets([j for j in range(players) if j != i]):
+            orders = math.factorial(len(some)) * math.factorial(players - len(some) - 1) / math.factorial(players)
+            values[i] += orders * (game[tuple(sorted((*some, i)))] - game[some])
+    return values
+
+
+def banzhaf(game, players):
+    """Banzhaf 1965: the mean of v(S with i) - v(S) over the sets S without i."""
+    values = torch.zeros(players, dtype=torch.float64)
+    for i in range(players):
+        for some in subsets([j for j in range(players) if j != i]):
+            values[i] += (game[tuple(sorted((*some, i)))] - game[some]) / 2 ** (players - 1)
+    return values
+
+
+def constrained_fit(sets, gains, total):
+    """min sum (gain - z . phi)^2 with sum phi = total, by its Lagrangian (KKT) equations."""
+    sets = sets.double()
+    players = sets.shape[1]
+    system = torch.zeros(players + 1, players + 1, dtype=torch.float64)
+    system[:players, :players] = 2 * sets.T @ sets
+    system[:players, players] = system[players, :players] = 1
+    right = torch.cat([2 * sets.T @ gains, torch.tensor([total], dtype=torch.float64)])
+    return torch.linalg.solve(system, right)[:players]
+
+
+def free_fit(sets, scores):
+    """min sum (score - c - z . phi)^2."""
+    design = torch.cat([torch.ones(len(sets), 1, dtype=torch.float64), sets.double()], dim=1)
+    return torch.linalg.lstsq(design, scores[:, None]).solution[1:, 0]

@@ -1,19 +1,24 @@
 """Explainers that change the computation or the input: the authors' code, the equations, and their invariants."""
 
 import functools
+import hashlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from clip.model import CLIP
 
 import oracles_interveners as oracles
 import small_clip
 from clip_explain.errors import MethodError, TensorError, TextError
-from clip_explain.explainers import explain
+from clip_explain.explainers import explain, explain_words
+from clip_explain.explainers.batches import out_of_memory
+from clip_explain.explainers.masking import draw_masks, draw_sets, occlusion, rise
 from clip_explain.explainers.surgery import clip_surgery, gem
 from clip_explain.model import Clip, encode_text, tokenize
-from clip_explain.query import Query, drop_tokens, empty_text, unit, without_word
+from clip_explain.query import Query, drop_tokens, embed_images, empty_text, scores, targets, unit, without_word
+from clip_explain.templates import IMAGENET_TEMPLATES, SURGERY_TEMPLATES
 from clip_explain.weights import build
 from small_clip import relative_error
 
@@ -127,6 +132,178 @@ def test_gem_refuses_options_out_of_range(options):
         gem(query32(), layers=2, **options)
 
 
+# ----------------------------------------------------------------------------------------------- RISE and occlusion
+
+
+def test_oracle_rise_with_given_masks():
+    query = exact_query()
+    masks = torch.rand(5, 96, 160, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    got = rise(query, masks=masks, keep=0.3, batch_size=2)
+    assert got.shape == (2, 3, 96, 160)
+    for index, pixels in enumerate(query.pixels):
+        for number, target in enumerate(query.targets):
+            assert relative_error(got[index, number], oracles.rise(state(), pixels, target, 2, masks, 0.3)) < 1e-6
+
+
+@pytest.mark.parametrize("size, cells", [((40, 64), 8), ((33, 50), 4), ((5, 3), 8), ((16, 16), 1)])
+def test_rise_masks_are_resized_and_shifted_grids(size, cells):
+    generator, again = (torch.Generator().manual_seed(5) for _ in range(2))
+    got = torch.cat(list(draw_masks(7, size, cells, 0.4, 3, generator)))
+    kept = (torch.rand(7, cells, cells, generator=again) < 0.4).float()
+    shifts = [torch.randint(-(-side // cells), (7,), generator=again).tolist() for side in size]
+    for mask, grid, shift in zip(got, kept, zip(*shifts, strict=True), strict=True):
+        assert torch.allclose(mask, oracles.rise_mask(grid, shift, size), atol=1e-5)
+
+
+def test_rise_masks_keep_the_share_asked_for():
+    masks = torch.cat(list(draw_masks(2000, (32, 32), 4, 0.3, 500, torch.Generator().manual_seed(0))))
+    assert masks.min() >= 0 and masks.max() <= 1 and (masks.mean(dim=0) - 0.3).abs().max() < 0.05
+
+
+def test_rise_and_occlusion_do_not_depend_on_the_batch_size():
+    for explainer, options in ((rise, dict(masks=9)), (occlusion, dict(samples=9))):
+        few, many = (explainer(exact_query(), **options, batch_size=size) for size in (2, 64))
+        assert relative_error(few, many) < 1e-6
+
+
+@functools.cache
+def nine_patches() -> Query:
+    return Query(exact_model(), images((96, 96)), random_targets(2))
+
+
+@functools.cache
+def played_out() -> dict:
+    """The score of every set of patches of the second image, for the second target."""
+    return oracles.patch_game(state(), nine_patches().pixels[1], nine_patches().targets[1], 2)
+
+
+@pytest.mark.parametrize("value", ["shapley", "banzhaf"])
+def test_patch_values_are_exact_where_all_sets_fit(value):
+    got = occlusion(nine_patches(), value=value, samples=512)
+    assert got.shape == (2, 2, 3, 3)
+    assert relative_error(got[1, 1].flatten(), getattr(oracles, value)(played_out(), 9)) < 1e-6
+
+
+@pytest.mark.parametrize("value", ["shapley", "banzhaf"])
+def test_sampled_patch_values_are_the_fit_to_the_sets_drawn_and_come_near_the_exact_ones(value):
+    game = played_out()
+    got = occlusion(nine_patches(), value=value, samples=400, generator=7)[1, 1].flatten()
+    sets, weights = draw_sets(9, value, 400, torch.Generator().manual_seed(7))
+    assert len(sets) == 400 and weights.eq(1).all() and torch.equal(sets[:200], ~sets[200:])
+    scores = torch.tensor([game[tuple(one.nonzero()[:, 0].tolist())] for one in sets], dtype=torch.float64)
+    if value == "shapley":
+        whole, none = game[tuple(range(9))], game[()]
+        expected = oracles.constrained_fit(sets, scores - none, whole - none)
+    else:
+        expected = oracles.free_fit(sets, scores)
+    assert relative_error(got, expected) < 1e-6
+    assert relative_error(got, getattr(oracles, value)(game, 9)) < 0.25
+
+
+def test_shapley_values_add_up_to_the_score_less_that_of_the_empty_image():
+    query = query32()
+    maps = occlusion(query, samples=40)
+    empty = embed_images(query.model, torch.zeros_like(query.pixels)) @ query.targets.T
+    assert torch.allclose(maps.sum(dim=(-2, -1)), scores(query) - empty, atol=1e-5)
+
+
+def test_set_sizes_of_shapley_follow_its_kernel():
+    sets, _ = draw_sets(20, "shapley", 20000, torch.Generator().manual_seed(0))
+    sizes = torch.arange(1, 20)
+    expected = 1 / (sizes * (20 - sizes))
+    found = sets.sum(dim=1).bincount(minlength=21)[1:20] / 20000
+    assert (found - expected / expected.sum()).abs().max() < 0.01 and (sets.float().mean(dim=0) == 0.5).all()
+
+
+@pytest.mark.parametrize("method", ["rise", "occlusion"])
+def test_a_resnet_is_explained_as_a_black_box(method):
+    resnet = small_clip.wrap(CLIP(64, 64, (1, 1, 1, 1), 8, None, 77, 100, 64, 1, 1).eval())
+    maps = explain(resnet, images((64, 64), dtype=torch.float32), random_targets(2), method, **CHEAP[method])
+    assert torch.isfinite(maps).all() and maps.shape == (2, 2, *((64, 64) if method == "rise" else (2, 2)))
+
+
+@pytest.mark.parametrize(
+    "method, options",
+    [
+        ("rise", dict(masks=0)),
+        ("rise", dict(masks=torch.ones(0, 96, 160))),
+        ("rise", dict(cells=0)),
+        ("rise", dict(keep=0.0)),
+        ("rise", dict(keep=1.5)),
+        ("rise", dict(batch_size=0)),
+        ("occlusion", dict(samples=0)),
+        ("occlusion", dict(value="owen")),
+        ("occlusion", dict(batch_size=0)),
+    ],
+)
+def test_black_boxes_refuse_options_out_of_range(method, options):
+    with pytest.raises(MethodError, match="expected"):
+        explain(model32(), query32().pixels, query32().targets, method, **options)
+
+
+def test_rise_refuses_masks_of_another_size():
+    with pytest.raises(TensorError, match=r"expected \(masks, 96, 160\)"):
+        rise(query32(), masks=torch.ones(2, 160, 96))
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_out_of_memory_suggests_a_smaller_batch(error, monkeypatch):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("clip_explain.explainers.masking.embed_images", fail)
+    with pytest.raises(MethodError, match="batch_size=32: try batch_size=16"):
+        rise(query32(), masks=4, batch_size=32)
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory():
+    with pytest.raises(RuntimeError, match="another"), out_of_memory(32):
+        raise RuntimeError("another")
+
+
+# ------------------------------------------------------------------------------------------------- words left out
+
+
+def test_a_words_weight_is_what_its_absence_takes_away():
+    texts, others = ["a horseback riding dog.", "two cats"], random_targets(2, torch.float32)
+    found = explain_words(model32(), others, texts, "occlusion", batch_size=3)
+    rests = {
+        "a": "horseback riding dog.",
+        "dog": "a horseback riding.",
+        "two": "cats",
+        "cats": "two",
+        "riding": "a horseback dog.",
+    }
+    whole = encode_text(model32(), texts) @ others.T
+    for index, (tokens, weights) in enumerate(found):
+        assert weights.shape == (2, len(tokens)) and weights.dtype == torch.float32
+        for token, weight in zip(tokens, weights.T, strict=True):
+            if token in rests:
+                expected = whole[index] - encode_text(model32(), rests[token])[0] @ others.T
+                assert torch.allclose(weight, expected, atol=1e-5)
+
+
+def test_the_tokens_of_a_word_share_its_weight_and_add_up_to_it():
+    others = random_targets(2, torch.float32)
+    ((tokens, weights),) = explain_words(model32(), others, "an unbelievablest zyzzyva", "occlusion")
+    assert len(tokens) > 4
+    change = (
+        encode_text(model32(), "an unbelievablest zyzzyva") - encode_text(model32(), "an unbelievablest")
+    ) @ others.T
+    last = len(tokenize(model32(), "zyzzyva")[0].nonzero()) - 2
+    assert torch.allclose(weights[:, -last:].sum(dim=1), change, atol=1e-5)
+    assert last > 1 and torch.equal(weights[:, -1], weights[:, -2])
+
+
+def test_the_only_word_is_weighed_against_the_empty_text():
+    others = random_targets(2, torch.float32)
+    ((_, weights),) = explain_words(model32(), others, "dog", "occlusion")
+    change = (encode_text(model32(), "dog") - empty_text(model32())) @ others.T
+    assert torch.allclose(weights[:, 0], change[0], atol=1e-5)
+
+
 # ------------------------------------------------------------------------------------------- targets: words and texts
 
 
@@ -159,6 +336,16 @@ def test_a_word_that_is_not_in_the_text_is_refused(word):
         without_word(model32(), "A red cube", word)
 
 
+def test_the_templates_are_openais_80_and_surgerys_85():
+    assert len(set(IMAGENET_TEMPLATES)) == 80 and len(set(SURGERY_TEMPLATES)) == 85
+    digest = hashlib.sha256("\n".join(IMAGENET_TEMPLATES).encode()).hexdigest()
+    assert digest == "4f976686fb651bb5803d4689dcd849f75efe0ef19a3c801355bc9a6f03c8a5af"
+    assert all(template.count("{}") == 1 for template in SURGERY_TEMPLATES)
+    some = IMAGENET_TEMPLATES[:3]
+    mean = encode_text(model32(), [template.format("dog") for template in some]).mean(dim=0, keepdim=True)
+    assert relative_error(targets(model32(), "dog", some), unit(mean)) < 1e-5
+
+
 def test_drop_tokens_by_hand():
     tokens = torch.tensor([[98, 5, 6, 7, 99, 0], [98, 5, 99, 0, 0, 0]])
     dropped = torch.tensor([[0, 1, 0, 1, 0, 0], [0, 1, 0, 0, 0, 0]]).bool()
@@ -171,6 +358,8 @@ def test_drop_tokens_by_hand():
 CHEAP = {
     "clip_surgery": dict(layers=2, redundant=random_targets(9)[8:]),
     "gem": dict(layers=2),
+    "rise": dict(masks=6),
+    "occlusion": dict(samples=30),
 }
 
 

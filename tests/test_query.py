@@ -122,19 +122,24 @@ def test_a_word_query_takes_images_or_their_embeddings():
     assert torch.equal(by_pixels.tokens, by_embedding.tokens)
 
 
-# Options for a model of two layers.
-SHALLOW = {"clip_surgery": dict(layers=2), "gem": dict(layers=2)}
+# Options for a model of two layers, and for little work.
+DEEP = {"clip_surgery": dict(layers=2), "gem": dict(layers=2), "m2ib": dict(layer=0, steps=2)}
+LONG = {"rise": dict(masks=4), "occlusion": dict(samples=8)}
+DEEP_WORDS = {"m2ib": dict(layer=0, steps=2), "occlusion": {}}
 
 
 def test_every_registered_explainer_gives_finite_float32_maps_of_its_shape():
     for method in EXPLAINERS:
-        maps = explain(model(), PIXELS, ["a dog", "a cat", "a car"], method=method, **SHALLOW.get(method, {}))
-        assert maps.shape == (2, 3, 7, 7) and maps.dtype == torch.float32 and torch.isfinite(maps).all()
+        options = (DEEP | LONG).get(method, {})
+        maps = explain(model(), PIXELS, ["a dog", "a cat", "a car"], method=method, **options)
+        grid = (224, 224) if method == "rise" else (7, 7)
+        assert maps.shape == (2, 3, *grid) and maps.dtype == torch.float32 and torch.isfinite(maps).all()
 
 
 def test_every_registered_word_explainer_gives_tokens_and_weights():
     for method in WORD_EXPLAINERS:
-        found = explain_words(model(), PIXELS, ["a dog", "horseback riding"], method=method, layers=2)
+        options = DEEP_WORDS.get(method, dict(layers=2))
+        found = explain_words(model(), PIXELS, ["a dog", "horseback riding"], method=method, **options)
         assert [tokens for tokens, _ in found] == [["a", "dog"], ["horseback", "riding"]]
         assert [tuple(weights.shape) for _, weights in found] == [(2, 2), (2, 2)]
         assert all(torch.isfinite(weights).all() for _, weights in found)

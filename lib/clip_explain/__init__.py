@@ -35,7 +35,7 @@ _HOME = {
     "explain": "explainers",
     "explain_words": "explainers",
 }
-_MODULES = ("explainers", "maps", "model", "plots", "query", "trace")
+_MODULES = ("explainers", "maps", "model", "plots", "query", "templates", "trace")
 
 __all__ = [
     "ClipExplainError",

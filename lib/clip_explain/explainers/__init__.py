@@ -12,6 +12,7 @@ from torch import Tensor
 from clip_explain.errors import MethodError, nearest
 from clip_explain.explainers.attention import self_attention
 from clip_explain.explainers.grad_eclip import grad_eclip, grad_eclip_words
+from clip_explain.explainers.masking import occlusion, occlusion_words, rise
 from clip_explain.explainers.surgery import clip_surgery, gem
 from clip_explain.model import Clip, Images
 from clip_explain.query import Targets, make_query, make_word_query
@@ -21,14 +22,17 @@ EXPLAINERS: dict[str, Callable[..., Tensor]] = {
     "grad_eclip": grad_eclip,
     "clip_surgery": clip_surgery,
     "gem": gem,
+    "rise": rise,
+    "occlusion": occlusion,
 }
 
 WORD_EXPLAINERS: dict[str, Callable[..., Tensor]] = {
     "grad_eclip": grad_eclip_words,
+    "occlusion": occlusion_words,
 }
 
 # Those of EXPLAINERS that take a ResNet as well as a ViT.
-FOR_RESNETS: frozenset[str] = frozenset()
+FOR_RESNETS: frozenset[str] = frozenset({"rise", "occlusion"})
 
 
 def explain(
