@@ -20,7 +20,7 @@ SMALL = Plan(
     vision_width=64, vision_layers=2, text_width=64, text_layers=2, embed=32, patch=16, warmup=2,
     stages=(
         Stage(3, 4, 48, (0.8, 1.2), 0.3, 2.0, SHARES, ("train", 1, 4)),
-        Stage(3, 4, 224, (1.0, 1.2), 0.3, 1.0, SHARES, ("whole", 1, 4)),
+        Stage(3, 4, 224, (1.0, 1.2), 0.3, 1.0, SHARES, ("whole", 1, 4), swaps=True, keep=0.5),
     ),
 )  # fmt: skip
 
@@ -64,6 +64,19 @@ def test_class_token_that_reads_late_ignores_patches_until_then():
     late = embed_windows(visual, pixels, (0, 0), reads_from=1)
     assert not torch.allclose(late[0], late[1])
     assert not torch.allclose(late, embed_windows(visual, pixels, (0, 0)))
+
+
+def test_patches_left_out_do_not_matter():
+    visual = build(SMALL, 1).eval().visual
+    pixels = torch.randn(1, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    kept = torch.tensor([[0, 4, 8]])
+    other = pixels.clone()
+    other[..., :16, 16:] = 0  # patches 1 and 2
+    torch.testing.assert_close(
+        embed_windows(visual, pixels, (0, 0), kept=kept), embed_windows(visual, other, (0, 0), kept=kept)
+    )
+    every = torch.arange(9)[None]
+    torch.testing.assert_close(embed_windows(visual, pixels, (0, 0), kept=every), embed_windows(visual, pixels, (0, 0)))
 
 
 def test_schedule_rises_then_falls():

@@ -31,9 +31,11 @@ class Stage:
     `window`: side in pixels of the part of the 224-pixel picture that is looked at, whole patches. They
     keep their own positional embeddings, so a model trained on windows needs no resizing for whole pictures.
     `scale`: lowest and highest magnification of the pool's pictures. `grey`: share of pictures without colour.
-    `late`: share of steps in which the class token attends to the patches only from a random block of LATE on
-    (before it, to itself). Else a small model gathers what it needs in its first blocks, and its last values, which
-    Grad-ECLIP reads, say little; at other steps, and whenever it is used, the network runs as it is.
+    `late`: share of steps in which the class token attends to the patches only from a random block of LATE on (before
+    it, to itself), and in a share `last` of these only in the last one. Else a small model gathers what it needs in
+    its first blocks, and its last values, which Grad-ECLIP reads, say little. At other steps, and whenever it is used,
+    the network runs as it is.
+    `keep`: share of patches that is looked at, drawn anew for each picture, as FLIP does.
     `swaps`: beside its true caption each picture gets one that mixes up two of its things.
     `shares`: what kinds of captions are drawn. `close`: extra weight of scenes with one or two things.
     """
@@ -46,8 +48,10 @@ class Stage:
     close: float
     shares: dict[str, float] = field(hash=False)
     pool: tuple[str, int, int] = ("train", 1, 4550)  # recipe, seed, scenes
-    late: float = 0.0
     swaps: bool = False
+    late: float = 0.0
+    last: float = 0.0
+    keep: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -72,16 +76,19 @@ FIRST = {"single": 0.6, "double": 0.4}
 SECOND = {"single": 0.3, "double": 0.5, "full": 0.2}
 THIRD = {"single": 0.2, "double": 0.4, "full": 0.2, "pair": 0.1, "relation": 0.05, "triple": 0.05}
 FOURTH = {"single": 0.15, "double": 0.35, "full": 0.15, "place": 0.05, "pair": 0.1, "relation": 0.05, "triple": 0.15}
+WHOLE = ("whole", 2, 6000)
 PLANS = {
     "tiny-vit": Plan(
         vision_width=128, vision_layers=12, text_width=128, text_layers=12, embed=128, patch=16,
         stages=(
             Stage(2400, 96, 80, (0.7, 1.5), 0.4, 4.0, FIRST),
             Stage(700, 96, 112, (0.7, 1.4), 0.3, 1.0, SECOND),
-            Stage(157, 64, 160, (0.85, 1.3), 0.25, 0.7, THIRD, ("whole", 2, 6000)),
-            Stage(255, 64, 160, (0.85, 1.3), 0.25, 0.7, THIRD, ("whole", 2, 6000), 0.6),
-            Stage(288, 64, 160, (0.85, 1.3), 0.2, 0.7, THIRD, ("whole", 2, 6000), 0.6, True),
-            Stage(1250, 64, 224, (1.0, 1.2), 0.15, 0.7, FOURTH, ("whole", 2, 6000), 0.6, True),
+            Stage(157, 64, 160, (0.85, 1.3), 0.25, 0.7, THIRD, WHOLE),
+            Stage(255, 64, 160, (0.85, 1.3), 0.25, 0.7, THIRD, WHOLE, late=0.6),
+            Stage(288, 64, 160, (0.85, 1.3), 0.2, 0.7, THIRD, WHOLE, swaps=True, late=0.6),
+            Stage(83, 64, 224, (1.0, 1.2), 0.15, 0.7, FOURTH, WHOLE, swaps=True, late=0.6),
+            Stage(800, 64, 224, (1.0, 1.2), 0.15, 0.7, FOURTH, WHOLE, swaps=True, late=0.7, last=0.5, keep=0.5),
+            Stage(300, 64, 224, (1.0, 1.2), 0.15, 0.7, FOURTH, WHOLE, swaps=True, late=0.5, last=0.5),
         ),
     ),
 }  # fmt: skip
@@ -122,19 +129,23 @@ def embed_windows(
     pixels: Float[Tensor, "images 3 height width"],
     corner: tuple[int, int],
     reads_from: int = 0,
+    kept: Tensor | None = None,
 ) -> Float[Tensor, "images embedding"]:
-    """Image embeddings of windows whose top left patch is `corner` (row, column) of the model's own grid."""
+    """Image embeddings of windows whose top left patch is `corner` (row, column) of the model's own grid.
+
+    `kept` (images, patches): which of the window's patches are looked at; all when None.
+    """
     patches = visual.conv1(pixels)
     rows, columns = patches.shape[2:]
     side = math.isqrt(len(visual.positional_embedding) - 1)
     grid = visual.positional_embedding[1:].view(side, side, -1)
     here = grid[corner[0] : corner[0] + rows, corner[1] : corner[1] + columns].flatten(0, 1)
+    tokens = patches.flatten(2).transpose(1, 2) + here
+    if kept is not None:
+        tokens = tokens.gather(1, kept[..., None].expand(-1, -1, tokens.shape[-1]))
     first = (visual.class_embedding + visual.positional_embedding[0]).expand(len(pixels), 1, -1)
-    x = torch.cat([first, patches.flatten(2).transpose(1, 2) + here], 1)
-    return (
-        visual.ln_post(run_blocks(visual.transformer.resblocks, visual.ln_pre(x), False, reads_from)[:, 0])
-        @ visual.proj
-    )
+    x = visual.ln_pre(torch.cat([first, tokens], 1))
+    return visual.ln_post(run_blocks(visual.transformer.resblocks, x, False, reads_from)[:, 0]) @ visual.proj
 
 
 def embed_texts(network: nn.Module, tokens: Int[Tensor, "texts context"]) -> Float[Tensor, "texts embedding"]:
@@ -174,6 +185,7 @@ class Batch:
     truth: Int8[Tensor, "images texts"]
     corner: tuple[int, int]
     reads_from: int  # the first block in which the class token attends to patches
+    kept: Int[Tensor, "images patches"] | None
 
 
 def draw_batch(pool: Pool, weights: np.ndarray, stage: Stage, patch: int, rng: np.random.Generator) -> Batch:
@@ -190,9 +202,25 @@ def draw_batch(pool: Pool, weights: np.ndarray, stage: Stage, patch: int, rng: n
     pixels = jitter(cut(pool, picked, left, top, span, flip, stage.window), grey, rng)
     spare = (pool.ids.shape[1] - stage.window) // patch
     corner = (int(rng.integers(spare + 1)), int(rng.integers(spare + 1)))
-    tokens = clip.tokenize([cap.say(c, rng) for c in said])
-    reads_from = int(rng.integers(*LATE)) if rng.random() < stage.late else 0
-    return Batch(pixels, tokens, torch.from_numpy(cap.truth(said, facts)), corner, reads_from)
+    texts = clip.tokenize([cap.say(c, rng) for c in said])
+    truth = torch.from_numpy(cap.truth(said, facts))
+    return Batch(pixels, texts, truth, corner, draw_reading(stage, rng), draw_patches(stage, patch, rng))
+
+
+def draw_reading(stage: Stage, rng: np.random.Generator) -> int:
+    """The first block in which the class token reads: 0 as a rule, see `Stage.late`."""
+    if rng.random() >= stage.late:
+        return 0
+    return LATE[1] - 1 if stage.last and rng.random() < stage.last else int(rng.integers(*LATE))
+
+
+def draw_patches(stage: Stage, patch: int, rng: np.random.Generator) -> Tensor | None:
+    """For each picture the patches that are looked at, or None for all."""
+    if stage.keep == 1:
+        return None
+    patches = (stage.window // patch) ** 2
+    order = rng.permuted(np.tile(np.arange(patches), (stage.batch, 1)), axis=1)
+    return torch.from_numpy(order[:, : round(patches * stage.keep)].copy())
 
 
 def place_windows(pool: Pool, picked: np.ndarray, span: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -296,9 +324,9 @@ def open_stage_pool(folder: Path, stage: Stage) -> Pool:
 
 def take_step(network: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, device: str) -> dict[str, float]:
     """One step of AdamW; returns the loss and how often a true caption is the image's best."""
-    truth = batch.truth.to(device)
+    truth, kept = batch.truth.to(device), None if batch.kept is None else batch.kept.to(device)
     with torch.autocast(torch.device(device).type, torch.bfloat16):
-        images = embed_windows(network.visual, batch.pixels.to(device), batch.corner, batch.reads_from)
+        images = embed_windows(network.visual, batch.pixels.to(device), batch.corner, batch.reads_from, kept)
         texts = embed_texts(network, batch.tokens.to(device))
     scale = network.logit_scale.exp()
     logits = scale * F.normalize(images.float(), dim=-1) @ F.normalize(texts.float(), dim=-1).T
