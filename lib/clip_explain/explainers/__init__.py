@@ -10,15 +10,35 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clip_explain.errors import MethodError, nearest
-from clip_explain.explainers.attention import self_attention
+from clip_explain.explainers.attention import rollout, rollout_words, self_attention, self_attention_words
+from clip_explain.explainers.attention_gradients import (
+    all_gradients,
+    attention_grad_cam,
+    game,
+    game_words,
+    last_gradient,
+    legrad,
+)
+from clip_explain.explainers.grad_cam import grad_cam
 from clip_explain.explainers.grad_eclip import grad_eclip, grad_eclip_words
 from clip_explain.explainers.masking import occlusion, occlusion_words, rise
+from clip_explain.explainers.similarity import itsm, maskclip, reversed_itsm
 from clip_explain.explainers.surgery import clip_surgery, gem
 from clip_explain.model import Clip, Images
 from clip_explain.query import Targets, make_query, make_word_query
 
 EXPLAINERS: dict[str, Callable[..., Tensor]] = {
     "self_attention": self_attention,
+    "rollout": rollout,
+    "grad_cam": grad_cam,
+    "attention_grad_cam": attention_grad_cam,
+    "game": game,
+    "all_gradients": all_gradients,
+    "last_gradient": last_gradient,
+    "maskclip": maskclip,
+    "itsm": itsm,
+    "reversed_itsm": reversed_itsm,
+    "legrad": legrad,
     "grad_eclip": grad_eclip,
     "clip_surgery": clip_surgery,
     "gem": gem,
@@ -27,12 +47,15 @@ EXPLAINERS: dict[str, Callable[..., Tensor]] = {
 }
 
 WORD_EXPLAINERS: dict[str, Callable[..., Tensor]] = {
+    "self_attention": self_attention_words,
+    "rollout": rollout_words,
+    "game": game_words,
     "grad_eclip": grad_eclip_words,
     "occlusion": occlusion_words,
 }
 
 # Those of EXPLAINERS that take a ResNet as well as a ViT.
-FOR_RESNETS: frozenset[str] = frozenset({"rise", "occlusion"})
+FOR_RESNETS: frozenset[str] = frozenset({"grad_cam", "rise", "occlusion"})
 
 
 def explain(

@@ -1,13 +1,15 @@
 """Explainers that read attention alone: no gradient, and no target, enters.
 
-They show where the model looks, not why a text fits.
+They show where the model looks, not why a text fits. Also here: the product over layers that rollout and GAME share.
 """
 
-from jaxtyping import Float
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from clip_explain.query import Query
-from clip_explain.trace import pooled_row
+from clip_explain.query import Query, WordQuery
+from clip_explain.trace import Trace, image_tower, pooled_row, text_tower
 
 
 def self_attention(query: Query, *, heads: str = "native") -> Float[Tensor, "images targets grid_h grid_w"]:
@@ -18,5 +20,82 @@ def self_attention(query: Query, *, heads: str = "native") -> Float[Tensor, "ima
     channels: `heads="single"`.
     """
     trace = query.trace(heads=heads)
-    attention = pooled_row(trace.blocks[-1].attention, trace.pooled).float().mean(dim=1)
-    return attention[:, None, 1:].unflatten(-1, trace.grid).repeat(1, len(query.targets), 1, 1)
+    return on_grid(_last_attention(trace)[:, None], trace).repeat(1, len(query.targets), 1, 1)
+
+
+def self_attention_words(
+    query: WordQuery, *, heads: str = "native", single: int = 1
+) -> Float[Tensor, "texts images tokens"]:
+    """As `self_attention`, of the end token to the words; zero outside the words, the same for every image.
+
+    With `heads="single"` the last `single` text blocks have one head. Differs from the Grad-ECLIP authors' code, which
+    reads the attention behind the eight single-head blocks of its own method: `heads="single", single=8`.
+    """
+    trace = query.trace(heads=heads, single=single)
+    return on_words(_last_attention(trace)[:, None], trace).repeat(1, len(query.targets), 1)
+
+
+def rollout(query: Query, *, layers: int | None = None) -> Float[Tensor, "images targets grid_h grid_w"]:
+    """Attention rollout (Abnar & Zuidema 2020, section 3): the class token's row of the product over layers.
+
+    Factors are (A + I) / 2, A being the mean over heads: attention and the residual connection in equal parts, rows of
+    sum 1. Range 0 to 1; the same map for every target. `layers=N` multiplies the last N layers only (None: all).
+    MethodError if there are fewer. Differs from the Grad-ECLIP authors' code in `layers`, which is 1 there.
+    """
+    trace = query.trace(layers=layer_count(query, layers))
+    return on_grid(_rollout(trace), trace).repeat(1, len(query.targets), 1, 1)
+
+
+def rollout_words(query: WordQuery, *, layers: int | None = None) -> Float[Tensor, "texts images tokens"]:
+    """As `rollout`, over the text blocks: the end token's row; zero outside the words, the same for every image."""
+    trace = query.trace(layers=layer_count(query, layers))
+    return on_words(_rollout(trace), trace).repeat(1, len(query.targets), 1)
+
+
+def propagate(
+    steps: list[Float[Tensor, "images targets _ tokens"]], pooled: Int[Tensor, " images"]
+) -> Float[Tensor, "images targets tokens"]:
+    """The pooled token's row of (I + M_n) ... (I + M_1), for one matrix M a layer, in order of the forward.
+
+    As a row times one matrix after another, so that no product of two matrices is ever needed. Of the last layer only
+    the pooled token's row is read.
+    """
+    last = pooled_row(steps[-1], pooled)
+    row = F.one_hot(pooled, last.shape[-1]).to(last)[:, None] + last
+    for step in reversed(steps[:-1]):
+        row = row + (row[..., None, :] @ step)[..., 0, :]
+    return row
+
+
+def on_grid(row: Float[Tensor, "images targets tokens"], trace: Trace) -> Float[Tensor, "images targets grid_h grid_w"]:
+    """The patches' part of a row over all tokens of an image, as maps in float32."""
+    return row[..., 1:].unflatten(-1, trace.grid).float()
+
+
+def on_words(row: Float[Tensor, "texts images tokens"], trace: Trace) -> Float[Tensor, "texts images tokens"]:
+    """A row over all tokens of a text, in float32, with zeros outside the words (start, end and padding)."""
+    position = torch.arange(row.shape[-1], device=row.device)
+    words = (position > 0) & (position < trace.pooled[:, None])
+    return torch.where(words[:, None], row, 0.0).float()
+
+
+def layer_count(query: Query | WordQuery, layers: int | None) -> int:
+    """How many layers are read: all for None. The trace checks the range."""
+    if layers is not None:
+        return layers
+    tower = image_tower if isinstance(query, Query) else text_tower
+    return len(tower(query.model.network).blocks)
+
+
+def _last_attention(trace: Trace) -> Float[Tensor, "images tokens"]:
+    return precise(pooled_row(trace.blocks[-1].attention, trace.pooled)).mean(dim=1)
+
+
+def _rollout(trace: Trace) -> Float[Tensor, "images one tokens"]:
+    steps = [precise(block.attention).mean(dim=1)[:, None] for block in trace.blocks]
+    return propagate(steps, trace.pooled) / 2 ** len(steps)
+
+
+def precise(x: Tensor) -> Tensor:
+    """Out of the graph, in float32 at least."""
+    return x.detach().to(torch.promote_types(x.dtype, torch.float32))

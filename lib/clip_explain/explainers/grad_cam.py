@@ -1,0 +1,199 @@
+"""Grad-CAM and its variants on one feature map of the image encoder: the tokens of a ViT, or a stage of a ResNet.
+
+On a ResNet, and for the variants, the grad-cam package (Gildenblat et al.) does the weighting; it is imported only
+then. A ResNet's forward is written out here, as trace.py does for a ViT, so that any input size will do.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from clip_explain.errors import MethodError
+from clip_explain.explainers.attention import layer_count, precise
+from clip_explain.query import Query, unit
+from clip_explain.trace import HEADS, gradients, join_heads, linear, resize_positions, split_heads, trace_image
+
+# Name -> the grad-cam package's class; Score-CAM is computed here.
+VARIANTS = {
+    "grad_cam": "GradCAM",
+    "grad_cam_plus_plus": "GradCAMPlusPlus",
+    "xgrad_cam": "XGradCAM",
+    "layer_cam": "LayerCAM",
+    "score_cam": "ScoreCAM",
+}
+POOLS = ("patches", "tokens")
+STAGES = 4
+# Score-CAM encodes so many masked images at once.
+MASKED_AT_ONCE = 32
+
+
+def grad_cam(
+    query: Query,
+    *,
+    layer: int | None = None,
+    variant: str = "grad_cam",
+    heads: str = "native",
+    pool: str = "patches",
+    scale_logits: bool = False,
+) -> Float[Tensor, "images targets grid_h grid_w"]:
+    """Grad-CAM (Selvaraju et al. 2017; EP eq. 1-2): ReLU(sum_k a_k A^k), a_k the mean of dy/dA^k; raw, >= 0, float32.
+
+    A is, for a ViT, the patch tokens entering block `layer` (counted from 1; None: the last) and, for a ResNet, the
+    output of stage `layer` (1 to 4; None: the last). The map is on A's grid. y is the cosine, or the logit with
+    `scale_logits`, which matters to "grad_cam_plus_plus" and "score_cam" alone. `variant` is a key of VARIANTS, as the
+    grad-cam package has it; "score_cam" takes no gradient: a_k is the softmax over channels of the score of the image
+    masked by A^k, one forward for every channel. MethodError for an option out of range or if the package is missing.
+
+    Differs from the Grad-ECLIP authors' code for a ViT: there the last block has one head over all channels
+    (`heads="single"`) and the mean takes in the class token (`pool="tokens"`, for "grad_cam" alone).
+    """
+    _check(query, variant, heads, pool)
+    read = _entering_tokens if query.model.is_vit else _stage_output
+    leaf, embedding, grid = read(query, layer, heads)
+    features = _as_map(leaf.detach(), grid)
+    scale = query.model.network.logit_scale.detach().float().exp() if scale_logits else 1.0
+    if variant == "score_cam":
+        return _combine(score_weights(query, features, scale), features)
+    slope = gradients(embedding, [leaf], query.targets)[0] * scale
+    if pool == "tokens":
+        return _combine(slope.mean(dim=-2), features)
+    if query.model.is_vit and variant == "grad_cam":
+        return _combine(_as_map(slope, grid).mean(dim=(-2, -1)), features)
+    return _package_map(variant, query.pixels, features, _as_map(slope, grid))
+
+
+def score_weights(
+    query: Query, features: Float[Tensor, "images channels grid_h grid_w"], scale: float | Tensor = 1.0
+) -> Float[Tensor, "images targets channels"]:
+    """Score-CAM's weights (Wang et al. 2020, eq. 6-8): softmax over channels of the score of the masked image.
+
+    A mask is a channel, resized to the image and min-max scaled. The numbers are those of the grad-cam package, but a
+    masked image is encoded once for all targets.
+    """
+    pixels = query.pixels.detach()
+    with torch.no_grad():
+        scores = [
+            _masked_cosines(query, image, some) * scale
+            for image, channels in zip(pixels, features, strict=True)
+            for some in channels.split(MASKED_AT_ONCE)
+        ]
+        return torch.cat(scores).unflatten(0, tuple(features.shape[:2])).softmax(dim=1).transpose(1, 2)
+
+
+def resnet_stage(
+    visual: nn.Module, pixels: Float[Tensor, "images 3 height width"], stage: int
+) -> Float[Tensor, "images channels grid_h grid_w"]:
+    """The output of stage 1 to 4 of OpenAI's (or open_clip's) ModifiedResNet."""
+    x = pixels.to(visual.conv1.weight)
+    for number in (1, 2, 3):
+        x = getattr(visual, f"bn{number}")(getattr(visual, f"conv{number}")(x)).relu()
+    return _stages(visual, visual.avgpool(x), 1, stage)
+
+
+def resnet_embedding(
+    visual: nn.Module, features: Float[Tensor, "images channels grid_h grid_w"], stage: int
+) -> Float[Tensor, "images embedding"]:
+    """From a stage's output to the image embedding; the pool's positions are resized for another size than its own."""
+    return _attention_pool(visual.attnpool, _stages(visual, features, stage + 1, STAGES))
+
+
+def _stages(visual: nn.Module, x: Tensor, first: int, last: int) -> Tensor:
+    for number in range(first, last + 1):
+        x = getattr(visual, f"layer{number}")(x)
+    return x
+
+
+def _attention_pool(
+    pool: nn.Module, features: Float[Tensor, "images channels grid_h grid_w"]
+) -> Float[Tensor, "images embedding"]:
+    """A ResNet's last step: the mean over the grid attends to itself and to every cell."""
+    cells = features.flatten(2).transpose(1, 2)
+    position = resize_positions(pool.positional_embedding.detach(), tuple(features.shape[-2:])).to(cells)
+    tokens = torch.cat([cells.mean(dim=1, keepdim=True), cells], dim=1) + position
+    q, k, v = (
+        split_heads(linear(x, part.weight, part.bias), pool.num_heads)
+        for x, part in ((tokens[:, :1], pool.q_proj), (tokens, pool.k_proj), (tokens, pool.v_proj))
+    )
+    attention = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(dim=-1)
+    return linear(join_heads(attention @ v)[:, 0], pool.c_proj.weight, pool.c_proj.bias)
+
+
+def _entering_tokens(query: Query, layer: int | None, heads: str) -> tuple[Tensor, Tensor, tuple[int, int]]:
+    """All tokens entering a ViT's block, as a leaf; the embedding computed from them; the grid."""
+    depth = layer_count(query, None)
+    if layer is not None and not 1 <= layer <= depth:
+        raise MethodError(f"got layer={layer}, expected 1 to {depth}: the model has {depth} layers")
+    kept = 1 if layer is None else depth - layer + 1
+    trace = query.trace(heads=heads, layers=kept, single=1, start="input")
+    return trace.blocks[0].input, trace.embedding, trace.grid
+
+
+def _stage_output(query: Query, layer: int | None, heads: str) -> tuple[Tensor, Tensor, None]:
+    """A ResNet stage's output, as a leaf; the embedding computed from it."""
+    stage = STAGES if layer is None else layer
+    if not 1 <= stage <= STAGES:
+        raise MethodError(f"got layer={layer}, expected 1 to {STAGES}: a ResNet has {STAGES} stages")
+    visual = query.model.network.visual
+    with torch.inference_mode(False):
+        with torch.no_grad():
+            features = resnet_stage(visual, query.pixels.detach(), stage)
+        with torch.enable_grad():
+            return features.requires_grad_(), resnet_embedding(visual, features, stage), None
+
+
+def _as_map(x: Tensor, grid: tuple[int, int] | None) -> Float[Tensor, "*axes channels grid_h grid_w"]:
+    """Tokens (*axes, tokens, channels) without the class token as a feature map; with no grid, x is one already."""
+    return precise(x) if grid is None else precise(x)[..., 1:, :].transpose(-2, -1).unflatten(-1, grid)
+
+
+def _combine(
+    weights: Float[Tensor, "images targets channels"], features: Float[Tensor, "images channels grid_h grid_w"]
+) -> Float[Tensor, "images targets grid_h grid_w"]:
+    return torch.einsum("itc,ichw->ithw", weights.to(features), features).relu().float()
+
+
+def _package_map(
+    variant: str,
+    pixels: Tensor,
+    features: Float[Tensor, "images channels grid_h grid_w"],
+    slope: Float[Tensor, "images targets channels grid_h grid_w"],
+) -> Float[Tensor, "images targets grid_h grid_w"]:
+    """The grad-cam package's weighting of features by their gradients, after the ReLU and before it resizes."""
+    try:
+        import pytorch_grad_cam
+    except ImportError as error:
+        raise MethodError(f"grad_cam needs the grad-cam package here: pip install grad-cam ({error})") from error
+    # The package's object is given a model of one unused number, so that it puts no hook on ours.
+    cam = getattr(pytorch_grad_cam, VARIANTS[variant])(nn.ParameterList([nn.Parameter(torch.zeros(1))]), [])
+    images, targets = slope.shape[:2]
+    repeated = features.repeat_interleave(targets, dim=0).cpu().numpy()
+    maps = cam.get_cam_image(pixels, None, None, repeated, slope.flatten(0, 1).cpu().numpy(), False)
+    return torch.from_numpy(maps).unflatten(0, (images, targets)).relu().float().to(features.device)
+
+
+def _masked_cosines(
+    query: Query, image: Float[Tensor, "3 height width"], channels: Float[Tensor, "masks grid_h grid_w"]
+) -> Float[Tensor, "masks targets"]:
+    masks = F.interpolate(channels[None], size=image.shape[-2:], mode="bilinear", align_corners=True)[0]
+    low, high = masks.amin(dim=(-2, -1), keepdim=True), masks.amax(dim=(-2, -1), keepdim=True)
+    masks = (masks - low) / (high - low + 1e-8)  # the package's constant
+    network, masked = query.model.network, image * masks[:, None].to(image)
+    if query.model.is_vit:
+        embedding = trace_image(network, masked).embedding
+    else:
+        embedding = resnet_embedding(network.visual, resnet_stage(network.visual, masked, STAGES), STAGES)
+    embedding = unit(embedding)
+    return embedding @ query.targets.T.to(embedding)
+
+
+def _check(query: Query, variant: str, heads: str, pool: str) -> None:
+    for name, value, options in (("variant", variant, VARIANTS), ("heads", heads, HEADS), ("pool", pool, POOLS)):
+        if value not in options:
+            raise MethodError(f"got {name}={value!r}, expected one of {', '.join(map(repr, options))}")
+    if not query.model.is_vit and (heads, pool) != ("native", "patches"):
+        raise MethodError("heads='single' and pool='tokens' are for a ViT, and this model is a ResNet; leave them out")
+    if pool == "tokens" and variant != "grad_cam":
+        raise MethodError(f"pool='tokens' is for variant='grad_cam', got variant={variant!r}")
+    if heads == "single" and variant == "score_cam":
+        raise MethodError("variant='score_cam' encodes with the model's own heads, got heads='single'")

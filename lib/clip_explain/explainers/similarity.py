@@ -1,0 +1,64 @@
+"""Explainers that compare each patch with the target: MaskCLIP, and ICLIP's image-text similarity map ("IC").
+
+No gradient enters: a patch is carried into the embedding space, and its cosine with the target is the map.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from clip_explain.explainers.attention import on_grid, precise
+from clip_explain.query import Query, unit
+from clip_explain.trace import Block, finish_block, join_heads, linear, project
+
+
+def maskclip(query: Query, *, key_weight: bool = False) -> Float[Tensor, "images targets grid_h grid_w"]:
+    """MaskCLIP (Zhou et al. 2022a, section 3.2): cosine of the target and each patch's value; raw, -1 to 1.
+
+    In the last block attention is left out: every token keeps its own value, which passes the output projection, the
+    residual, the MLP, the last layer norm and the projection. Differs from the Grad-ECLIP authors' code, which
+    multiplies by the cosine of the class token's and the patches' keys after the output projection: `key_weight=True`.
+    """
+    trace = query.trace()
+    block = trace.blocks[-1]
+    with torch.no_grad():
+        tokens = project(trace.tower, finish_block(block.module, block.input, join_heads(block.v)))
+        similarity = _cosines(tokens, query.targets)
+        if key_weight:
+            similarity = similarity * _key_similarity(block)[:, None]
+    return on_grid(similarity, trace)
+
+
+def itsm(query: Query) -> Float[Tensor, "images targets grid_h grid_w"]:
+    """Image-text similarity map, IC eq. 1-3: cosine of the target and each projected patch token; raw, -1 to 1.
+
+    Tokens leave the last block, then pass the last layer norm and the projection. Resizing and min-max scaling (eq. 4)
+    are left to `maps`.
+    """
+    trace = query.trace(tokens="all")
+    with torch.no_grad():
+        return on_grid(_cosines(project(trace.tower, trace.blocks[-1].output), query.targets), trace)
+
+
+def reversed_itsm(query: Query) -> Float[Tensor, "images targets grid_h grid_w"]:
+    """Reversed similarity map, IC eq. 5: |1 - M|; raw, 0 to 2.
+
+    The paper's M is scaled to [0, 1] first. Here it is the raw cosine; scaled afterwards by `maps.normalize`, the map
+    is the paper's.
+    """
+    return (1 - itsm(query)).abs()
+
+
+def _cosines(
+    tokens: Float[Tensor, "images tokens embedding"], targets: Float[Tensor, "targets embedding"]
+) -> Float[Tensor, "images targets tokens"]:
+    tokens = unit(tokens.detach())
+    return torch.einsum("ine,te->itn", tokens, targets.to(tokens))
+
+
+def _key_similarity(block: Block) -> Float[Tensor, "images tokens"]:
+    """Cosine of the class token's key and every token's, heads joined, after the output projection with its bias."""
+    out = block.module.attn.out_proj
+    keys = precise(linear(join_heads(block.k), out.weight, out.bias))
+    return F.cosine_similarity(keys[:, :1], keys, dim=-1)
