@@ -8,6 +8,8 @@ import json
 import math
 import os
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -295,25 +297,40 @@ def train(plan: Plan, folder: Path, device: str = "cpu", until: int | None = Non
     network = build(plan, plan.seed).to(device)
     optimizer = make_optimizer(network, plan)
     start = resume(network, optimizer, folder / "checkpoint.pt")
-    stages = [stage for stage in plan.stages for _ in range(stage.steps)]
-    pool, weights, drawn_for = None, None, None
-    end = min(until or len(stages), len(stages))
-    bar = tqdm(range(start, end), initial=start, total=len(stages), unit="step")
+    steps = sum(stage.steps for stage in plan.stages)
+    end = min(until or steps, steps)
     saved = time.time()
-    for step in bar:
-        stage, rng = stages[step], np.random.default_rng([plan.seed, step])
-        if stage is not drawn_for:
-            pool = open_stage_pool(folder, stage)
-            weights, drawn_for = scene_weights(pool, stage.close), stage
-        set_rate(optimizer, plan.rate * schedule(step, len(stages), plan.warmup))
-        batch = draw_batch(pool, weights, stage, plan.patch, rng)
+    bar = tqdm(one_ahead(draw_batches(plan, folder, start, end)), initial=start, total=steps, unit="step")
+    for step, batch in enumerate(bar, start):
+        set_rate(optimizer, plan.rate * schedule(step, steps, plan.warmup))
         figures = take_step(network, optimizer, batch, device)
-        log(folder, {"step": step, "window": stage.window, "reads_from": batch.reads_from, **figures})
+        log(folder, {"step": step, "window": batch.pixels.shape[-1], "reads_from": batch.reads_from, **figures})
         bar.set_postfix(figures)
         if time.time() - saved > 120 or step == end - 1:
             checkpoint(network, optimizer, step + 1, folder / "checkpoint.pt")
             saved = time.time()
     return network
+
+
+def draw_batches(plan: Plan, folder: Path, start: int, end: int) -> Iterator[Batch]:
+    """The batches of some steps; each is decided by the plan's seed and its step alone."""
+    stages = [stage for stage in plan.stages for _ in range(stage.steps)]
+    pool, weights, drawn_for = None, None, None
+    for step in range(start, end):
+        stage = stages[step]
+        if stage is not drawn_for:
+            pool = open_stage_pool(folder, stage)
+            weights, drawn_for = scene_weights(pool, stage.close), stage
+        yield draw_batch(pool, weights, stage, plan.patch, np.random.default_rng([plan.seed, step]))
+
+
+def one_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The same batches, the next one drawn in a thread while the last is used."""
+    with ThreadPoolExecutor(1) as worker:
+        coming = worker.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = worker.submit(next, batches, None)
+            yield batch
 
 
 def open_stage_pool(folder: Path, stage: Stage) -> Pool:
