@@ -133,7 +133,14 @@ def unique_things(attributes: np.ndarray) -> list[list[tuple[int, int]]]:
 def measure(model: Clip, folder: Path, scenes: int = 2000) -> dict[str, float]:
     """All figures of the card, on `scenes` held-out scenes for each."""
     pools = {r: make_pool(folder / f"held-out-{r}-{scenes}", scenes, HELD_OUT, r) for r in ("one", "three", "several")}
-    return {**recognition(model, pools["one"]), **retrieval(model, pools["three"]), **pointing(model, pools["several"])}
+    layers = len(model.network.visual.transformer.resblocks)
+    summed = pointing(model, pools["several"], layers=layers)["point game"]
+    figures = {
+        **recognition(model, pools["one"]),
+        **retrieval(model, pools["three"]),
+        **pointing(model, pools["several"]),
+    }
+    return {**figures, "point game, maps of all layers summed": summed}
 
 
 def write_card(name: str, card: dict) -> None:
