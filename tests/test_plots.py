@@ -1,12 +1,14 @@
-"""The overlay rule worked by hand, and figures whose titles are not cut."""
+"""The overlay rules worked by hand, and figures whose titles are not cut."""
 
 import matplotlib
 import numpy as np
 import pytest
 import torch
 from matplotlib import pyplot as plt
+from matplotlib.colors import to_rgb
 
 from clip_explain import errors, plots
+from clip_explain.metrics.statistics import Interval
 
 matplotlib.use("agg")
 GREY = np.full((8, 12, 3), 128, dtype=np.uint8)
@@ -76,6 +78,58 @@ def test_grid_in_reading_order_with_whole_titles():
         assert whole.x0 <= box.x0 and box.x1 <= whole.x1 and whole.y0 <= box.y0 and box.y1 <= whole.y1
     assert boxes[0].x1 < boxes[1].x0 and boxes[1].x1 < boxes[2].x0
     assert " ".join(axes[0, 0].get_title().split()) == " ".join(long.split())
+
+
+def test_blend_signed_by_hand():
+    """-1, 0, 2 on a coloured image: half purple, the bare grey, full orange."""
+    image = np.tile([1.0, 0.5, 0.0], (1, 3, 1))
+    grey = 0.299 + 0.587 * 0.5
+    below, above = (np.array(to_rgb(colour)) for colour in plots.SIGNED)
+    expected = [0.55 * grey + 0.45 * below, [grey] * 3, 0.1 * grey + 0.9 * above]
+    np.testing.assert_allclose(plots.blend_signed(image, np.array([[-1.0, 0.0, 2.0]]))[0], expected, atol=1e-5)
+
+
+def test_blend_signed_of_zeros_is_the_grey_image():
+    np.testing.assert_allclose(plots.blend_signed(GREY, np.zeros((2, 3))), GREY / 255, atol=1e-6)
+
+
+def test_outline_follows_the_mask():
+    mask = np.zeros((8, 12), dtype=bool)
+    mask[2:5, 3:9] = True
+    ax = plots.outline(mask, plots.show(GREY))
+    (path,) = ax.collections[-1].get_paths()
+    np.testing.assert_allclose([*path.vertices.min(axis=0), *path.vertices.max(axis=0)], [2.5, 1.5, 8.5, 4.5])
+
+
+def test_taken_apart_shows_every_part_and_cuts_nothing():
+    random = np.random.default_rng(0)
+    texts = ["a $5 cube", "a ring"]
+    shared = {name: random.random((2, 3)) for name in ("one", "two", "three")}
+    channels, before = random.normal(size=(2, 16)), random.normal(size=(2, 2, 3))
+    axes = plots.taken_apart(GREY, texts, shared, channels, before, before / 2)
+    assert axes.shape == (3, 4) and [ax.get_ylabel() for ax in axes[1:, 0]] == texts
+    assert [ax.get_title() for ax in axes[0]] == ["image", "one", "two", "three"]
+    np.testing.assert_allclose(axes[0, 0].images[0].get_array(), GREY / 255)
+    for row, weights, map in zip(axes[1:], channels, before, strict=True):
+        np.testing.assert_allclose([bar.get_height() for bar in row[0].patches], weights)
+        np.testing.assert_allclose(row[2].images[0].get_array(), plots.blend_signed(GREY, map), atol=1e-6)
+        np.testing.assert_allclose(row[3].images[0].get_array(), plots.blend(GREY, map.clip(0)), atol=1e-6)
+    assert axes[1, 0].get_ylim() == axes[2, 0].get_ylim()
+    figure = axes[0, 0].figure
+    figure.canvas.draw()
+    for box in [ax.get_tightbbox() for ax in axes.flat]:
+        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1
+        assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1
+
+
+def test_means_and_curves():
+    _, (left, right) = plt.subplots(1, 2)
+    plots.means({"a": Interval(0.5, 0.4, 0.7, 20), "b": Interval(0.2, 0.1, 0.3, 20)}, left, chance=0.05)
+    assert [label.get_text() for label in left.get_yticklabels()] == ["a", "b"]
+    assert [list(line.get_xdata()) for line in left.lines[:2]] == [[0.4, 0.7], [0.5]]
+    assert {text.get_text() for text in left.texts} == {"0.50", "0.20", "chance"}
+    plots.curves({"c": [[0.2, 1.0], [0.6, 1.0]]}, right)
+    np.testing.assert_allclose(right.lines[0].get_xydata(), [[0.5, 0.4], [1.0, 1.0]])
 
 
 @pytest.mark.parametrize("shape", [(8, 12), (3, 8, 12), (8, 12, 4)])

@@ -1,10 +1,10 @@
-"""One look for every figure: overlays of maps on images, alone and in grids.
+"""One look for every figure: overlays of maps on images, alone and in grids, maps taken apart, and curves.
 
 Arrays and an optional `ax` in, axes out; nothing here computes a map or writes a file.
 """
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,17 +12,26 @@ import torch
 from cycler import cycler
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 from PIL import Image
 
 from clip_explain.errors import TensorError
 from clip_explain.maps import normalize, resize
+from clip_explain.metrics.statistics import Interval
 
 Array = np.ndarray | torch.Tensor | Image.Image
 
 COLOURS = "inferno"  # rises in lightness all the way: safe for the colour-blind, legible printed in grey
+SIGNED = ("#5E3C99", "#E66101")  # below and above zero in maps with a sign; safe for the colour-blind
 STRENGTH = (0.3, 0.7)  # of the colour over the image where the map is lowest and highest: the image stays legible
+PARTS = (  # of eq. 7, the columns of `taken_apart`
+    r"$w_c$, by channel",
+    r"$\Sigma_c\,w_c\,v_{ic}$",
+    r"$\Sigma_c\,w_c\,w_i\,v_{ic}$",
+    r"$H_i$: its ReLU",
+)
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's palette
 STYLE = {
     "font.size": 9,
@@ -56,6 +65,28 @@ def blend(image: Array, map: Array) -> Float[np.ndarray, "height width 3"]:
     low, high = STRENGTH
     strength = low + (high - low) * heat[..., None]
     return (1 - strength) * pixels + strength * plt.get_cmap(COLOURS)(heat)[..., :3]
+
+
+def blend_signed(image: Array, map: Array) -> Float[np.ndarray, "height width 3"]:
+    """A map with a sign laid over an image in grey: orange above 0, purple below, the image bare where it is 0.
+
+    Resized as in `blend`; the largest magnitude has the full colour, so colours compare within one map only.
+    """
+    pixels = as_pixels(image)
+    values = resize(as_map(map), pixels.shape[:2], mode="bicubic").numpy()
+    values = values / max(np.abs(values).max(), np.finfo(np.float32).tiny)
+    strength = 0.9 * np.abs(values[..., None])
+    grey = pixels @ np.array([0.299, 0.587, 0.114])
+    below, above = to_rgb(SIGNED[0]), to_rgb(SIGNED[1])
+    return (1 - strength) * grey[..., None] + strength * np.where(values[..., None] > 0, above, below)
+
+
+def outline(mask: Array, ax: Axes | None = None) -> Axes:
+    """The border of a mask (height, width) drawn over an image of the same size: white between two dark lines."""
+    ax = plt.gca() if ax is None else ax
+    for colour, width in (("black", 2.0), ("white", 1.0)):
+        ax.contour(np.asarray(mask, dtype=float), levels=[0.5], colors=colour, linewidths=width)
+    return ax
 
 
 def show(image: Array, ax: Axes | None = None, title: str = "") -> Axes:
@@ -93,7 +124,8 @@ def grid(
     rows = -(-len(images) // columns)
     tallest = max(as_pixels(image).shape[0] / as_pixels(image).shape[1] for image in images)
     title_lines = max((len(_lines(title, panel)) for title in titles), default=0)
-    size = (panel * columns, rows * (panel * tallest + 0.17 * title_lines + 0.15))
+    gap = 2 * plt.rcParams["figure.constrained_layout.w_pad"]  # the layout takes it off each panel's width
+    size = (panel * columns, rows * ((panel - gap) * tallest + 0.17 * title_lines + gap + 0.05))
     _, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="compressed")
     for ax in axes.flat[len(images) :]:
         ax.set_axis_off()
@@ -103,6 +135,81 @@ def grid(
     for ax, title in zip(axes[:, 0], row_titles, strict=False):
         ax.set_ylabel("\n".join(_lines(title, panel * tallest)), parse_math=False)
     return axes
+
+
+def taken_apart(
+    image: Array,
+    texts: Sequence[str],
+    shared: Mapping[str, Array],
+    channels: Array,
+    unplaced: Array,
+    signed: Array,
+    panel: float = 1.525,
+) -> np.ndarray:
+    """Grad-ECLIP's factors (GE Fig 2). Above: the image, and the three maps that all texts share, `shared` by title.
+
+    Below, a row for each text: its channel weights as bars (`channels`: texts, channels; one scale for all rows), then
+    w_c v and w_c w_i v (`unplaced`, `signed`: texts, grid_h, grid_w) by the rule of `blend_signed`, and the ReLU of the
+    latter by that of `blend`. Makes a figure of its own and returns its axes, (1 + texts, 4).
+    """
+    pixels = as_pixels(image)
+    aspect = pixels.shape[0] / pixels.shape[1]
+    size = (4 * panel + 0.2, (len(texts) + 1) * (0.95 * panel * aspect + 0.08) + 0.45)
+    _, axes = plt.subplots(len(texts) + 1, 4, figsize=size, squeeze=False, layout="compressed")
+    for ax, map in zip(axes[0], [None, *shared.values()], strict=True):
+        show(pixels if map is None else blend(pixels, map), ax)
+    limit = float(torch.as_tensor(channels).abs().max())
+    for row, text, weights, before, after in zip(axes[1:], texts, channels, unplaced, signed, strict=True):
+        bars(weights, row[0], limit).set_box_aspect(aspect)
+        row[0].set_ylabel("\n".join(_lines(text, panel * aspect)), parse_math=False)
+        show(blend_signed(pixels, before), row[1])
+        show(blend_signed(pixels, after), row[2])
+        show(blend(pixels, as_map(after).relu()), row[3])
+    for ax, title in zip([*axes[0], *axes[1]], ["image", *shared, *PARTS], strict=True):
+        ax.set_title(title, parse_math=True)
+    return axes
+
+
+def bars(values: Array, ax: Axes | None = None, limit: float | None = None) -> Axes:
+    """Numbers with a sign as thin bars from a middle line, in the colours of `blend_signed`; no ticks."""
+    ax = plt.gca() if ax is None else ax
+    heights = np.asarray(values, dtype=float)
+    limit = max(float(np.abs(heights).max()), 1e-12) if limit is None else limit
+    ax.bar(np.arange(len(heights)), heights, 1.0, color=np.where(heights > 0, SIGNED[1], SIGNED[0]))
+    ax.axhline(0, color="0.4", linewidth=0.5)
+    ax.set(xticks=[], yticks=[], xlim=(-1, len(heights)), ylim=(-1.05 * limit, 1.05 * limit))
+    ax.spines[:].set_visible(False)
+    return ax
+
+
+def means(rows: Mapping[str, Interval], ax: Axes | None = None, chance: float | None = None) -> Axes:
+    """Means with their intervals, by name from top to bottom; the level of chance is a dashed line."""
+    ax = plt.gca() if ax is None else ax
+    for place, row in enumerate(rows.values()):
+        ax.plot([row.low, row.high], [place, place], color=LINES[0], linewidth=2, solid_capstyle="butt")
+        ax.plot(row.mean, place, "o", color=LINES[0], markersize=5)
+        number = ax.annotate(f"{row.mean:.2f}", (row.mean, place), (0, 5), textcoords="offset points", fontsize=8)
+        number.set(ha="center", bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
+    if chance is not None:
+        ax.axvline(chance, color="0.4", linestyle="--", linewidth=1, zorder=0)
+        ax.annotate("chance", (chance, len(rows) - 0.5), (3, 3), textcoords="offset points", color="0.4", fontsize=8)
+    ax.set_yticks(range(len(rows)), list(rows))
+    ax.tick_params(axis="y", length=0)
+    ax.set_ylim(len(rows) - 0.4, -0.7)
+    return ax
+
+
+def curves(rows: Mapping[str, Array | Sequence], ax: Axes | None = None) -> Axes:
+    """Curves by name over [0, 1] with a band: each (images, points), the line the mean, the band 10 to 90 % of them."""
+    ax = plt.gca() if ax is None else ax
+    for name, values in rows.items():
+        values = np.asarray(values, dtype=float)
+        x = (1 + np.arange(values.shape[1])) / values.shape[1]
+        (line,) = ax.plot(x, values.mean(axis=0), label=name)
+        ax.fill_between(x, *np.quantile(values, [0.1, 0.9], axis=0), color=line.get_color(), alpha=0.2, linewidth=0)
+    ax.legend(loc="lower right", fontsize=8)
+    ax.set(xlim=(0, 1), ylim=(0, 1.01))
+    return ax
 
 
 def set_title(ax: Axes, title: str, inches: float) -> None:
