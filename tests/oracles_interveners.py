@@ -10,7 +10,7 @@ import math
 import torch
 from torch.nn import functional as F
 
-from oracles import cosine, image_forward, norm
+from oracles import block, cosine, image_forward, norm, text_forward
 
 
 def second_path(state, found, index_from, attend):
@@ -140,3 +140,50 @@ def free_fit(sets, scores):
     """min sum (score - c - z . phi)^2."""
     design = torch.cat([torch.ones(len(sets), 1, dtype=torch.float64), sets.double()], dim=1)
     return torch.linalg.lstsq(design, scores[:, None]).solution[1:, 0]
+
+
+def m2ib(state, tower, found, pooled, target, layer, beta, lr, noise, last_update=True):
+    """Wang et al. 2023: Adam (Kingma & Ba 2015) on alpha of one input's tokens f leaving a block; the KL per token.
+
+    `tower`: prefix of the blocks, name of the last norm, the projection, heads, causal. `noise`: (steps, samples,
+    tokens, channels).
+    """
+    prefix, norm_name, projection, native, causal = tower
+    features = found[layer]["output"].detach()
+    alpha = torch.full_like(features, 5.0).requires_grad_()
+
+    def kl():
+        passing = torch.sigmoid(alpha)
+        mean, variance = passing * features, (1 - passing) ** 2
+        return 0.5 * (mean**2 + variance - torch.log(variance) - 1)
+
+    def after(x):
+        for index in range(layer + 1, len(found)):
+            x = block(state, f"{prefix}resblocks.{index}", x, native, causal)["output"]
+        return norm(state, norm_name, x)[pooled] @ projection
+
+    moment = variance = torch.zeros_like(features)
+    for step, some in enumerate(noise, 1):
+        if step == len(noise) and not last_update:
+            return kl().sum(dim=1).detach()
+        passing = torch.sigmoid(alpha)
+        fit = sum(cosine(after(passing * features + (1 - passing) * e), target) for e in some) / len(some)
+        (slope,) = torch.autograd.grad(beta * kl().mean() - fit, alpha)
+        moment, variance = 0.9 * moment + 0.1 * slope, 0.999 * variance + 0.001 * slope**2
+        change = moment / (1 - 0.9**step) / ((variance / (1 - 0.999**step)).sqrt() + 1e-8)
+        alpha = (alpha - lr * change).detach().requires_grad_()
+    return kl().sum(dim=1).detach()
+
+
+def m2ib_image(state, pixels, target, native, layer, beta, lr, noise, last_update=True):
+    found, _, grid = image_forward(state, pixels, native)
+    tower = ("visual.transformer.", "visual.ln_post", state["visual.proj"], native, False)
+    return m2ib(state, tower, found, 0, target, layer, beta, lr, noise, last_update)[1:].reshape(grid)
+
+
+def m2ib_words(state, tokens, target, native, layer, beta, lr, noise):
+    """Without the padding, which the text does not see; weights of the tokens between start and end."""
+    end = int(tokens.argmax())
+    found, _, _ = text_forward(state, tokens[: end + 1], native)
+    tower = ("transformer.", "ln_final", state["text_projection"], native, True)
+    return m2ib(state, tower, found, end, target, layer, beta, lr, noise[:, :, : end + 1])[1:end]

@@ -14,10 +14,21 @@ import small_clip
 from clip_explain.errors import MethodError, TensorError, TextError
 from clip_explain.explainers import explain, explain_words
 from clip_explain.explainers.batches import out_of_memory
+from clip_explain.explainers.bottleneck import m2ib, m2ib_words
 from clip_explain.explainers.masking import draw_masks, draw_sets, occlusion, rise
 from clip_explain.explainers.surgery import clip_surgery, gem
 from clip_explain.model import Clip, encode_text, tokenize
-from clip_explain.query import Query, drop_tokens, embed_images, empty_text, scores, targets, unit, without_word
+from clip_explain.query import (
+    Query,
+    WordQuery,
+    drop_tokens,
+    embed_images,
+    empty_text,
+    scores,
+    targets,
+    unit,
+    without_word,
+)
 from clip_explain.templates import IMAGENET_TEMPLATES, SURGERY_TEMPLATES
 from clip_explain.weights import build
 from small_clip import relative_error
@@ -263,6 +274,100 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory():
         raise RuntimeError("another")
 
 
+# -------------------------------------------------------------------------------------------------------------- M2IB
+
+
+def noise(steps, samples, tokens, seed=4):
+    return torch.randn(steps, samples, tokens, 128, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@functools.cache
+def four_layers() -> Clip:
+    """In float64, for the oracle: with bottlenecks two blocks and more before the end."""
+    return small_clip.wrap(small_clip.build(torch.float64, vlayers=4, tlayers=4, vocab=100))
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+@pytest.mark.parametrize("last_update", [True, False])
+def test_oracle_m2ib(layer, last_update):
+    query, some = Query(four_layers(), images(), random_targets(2)), noise(4, 3, 16)
+    got = m2ib(query, layer=layer, steps=4, samples=3, noise=some, last_update=last_update, beta=0.2, lr=0.7)
+    assert got.shape == (2, 2, 3, 5) and got.dtype == torch.float32
+    weights = four_layers().network.state_dict()
+    for index, pixels in enumerate(query.pixels):
+        for number, target in enumerate(query.targets):
+            expected = oracles.m2ib_image(weights, pixels, target, 2, layer, 0.2, 0.7, some, last_update)
+            assert relative_error(got[index, number], expected) < 1e-6
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+def test_oracle_m2ib_words(layer):
+    tokens = torch.tensor([[98, 5, 7, 99, 0, 0, 0, 0, 0], [98, 1, 2, 3, 4, 6, 99, 0, 0]])
+    query, some = WordQuery(four_layers(), tokens, random_targets(2)), noise(4, 3, 9)
+    got = m2ib_words(query, layer=layer, steps=4, samples=3, noise=some)
+    assert got.shape == (2, 2, 7)
+    for index, text in enumerate(tokens):
+        end = int(text.argmax())
+        for number, target in enumerate(query.targets):
+            weights = four_layers().network.state_dict()
+            expected = oracles.m2ib_words(weights, text, target, 2, layer, 0.1, 1.0, some)
+            assert relative_error(got[index, number, 1:end], expected) < 1e-6
+            assert not got[index, number, :1].any() and not got[index, number, end:].any()
+
+
+def test_m2ib_does_not_depend_on_the_batch_size():
+    query = Query(four_layers(), images(), random_targets(3))
+    few, many = (m2ib(query, layer=1, steps=3, samples=4, batch_size=size) for size in (3, 64))
+    assert relative_error(few, many) < 1e-6
+
+
+def test_m2ib_draws_by_its_generator_or_seed():
+    first, same, other = (m2ib(query32(), layer=0, steps=2, generator=seed) for seed in (3, 3, 4))
+    again = m2ib(query32(), layer=0, steps=2, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(first, same) and torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_m2ib_of_a_text_does_not_depend_on_the_other_texts():
+    others = random_targets(2)
+    tokens = torch.tensor([[98, 5, 7, 99, 0, 0, 0, 0, 0], [98, 1, 2, 3, 4, 6, 99, 0, 0]])
+    both = m2ib_words(WordQuery(four_layers(), tokens, others), layer=1, steps=3)
+    alone = m2ib_words(WordQuery(four_layers(), tokens[:1], others), layer=1, steps=3)
+    assert relative_error(both[0, :, :4], alone[0]) < 1e-5
+
+
+def test_without_a_cost_of_information_hardly_any_is_held_back():
+    query = query32()
+    free, dear = (m2ib(query, layer=0, steps=6, beta=beta) for beta in (0.0, 1e6))
+    assert (dear < free).all() and dear.max() < 0.2 * free.min()
+
+
+def test_m2ib_works_under_inference_mode():
+    with torch.inference_mode():
+        maps = explain(model32(), query32().pixels, query32().targets, "m2ib", layer=0, steps=2)
+    assert relative_error(maps, m2ib(query32(), layer=0, steps=2)) < 1e-4
+
+
+@pytest.mark.parametrize(
+    "options, error",
+    [
+        (dict(layer=2), "layer=2, expected 0 to 1"),
+        (dict(layer=-1), "layer=-1, expected 0 to 1"),
+        (dict(layer=0, steps=0), "steps=0, expected at least 1"),
+        (dict(layer=0, samples=0), "samples=0, expected at least 1"),
+        (dict(layer=0, batch_size=0), "batch_size=0, expected at least 1"),
+        (dict(layer=0, beta=-1.0), "beta=-1.0"),
+        (dict(layer=0, lr=0.0), "lr=0.0"),
+        (dict(layer=0, noise=torch.ones(10, 10, 5, 128)), r"expected \(steps, samples, tokens, channels\)"),
+    ],
+)
+def test_m2ib_refuses_options_out_of_range(options, error):
+    with pytest.raises((MethodError, TensorError), match=error):
+        m2ib(query32(), **options)
+    if "noise" not in options:
+        with pytest.raises(MethodError, match=error):
+            explain_words(model32(), random_targets(1), "a dog", "m2ib", **options)
+
+
 # ------------------------------------------------------------------------------------------------- words left out
 
 
@@ -358,6 +463,7 @@ def test_drop_tokens_by_hand():
 CHEAP = {
     "clip_surgery": dict(layers=2, redundant=random_targets(9)[8:]),
     "gem": dict(layers=2),
+    "m2ib": dict(layer=0, steps=4, samples=5),
     "rise": dict(masks=6),
     "occlusion": dict(samples=30),
 }

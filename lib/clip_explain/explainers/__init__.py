@@ -19,6 +19,7 @@ from clip_explain.explainers.attention_gradients import (
     last_gradient,
     legrad,
 )
+from clip_explain.explainers.bottleneck import m2ib, m2ib_words
 from clip_explain.explainers.grad_cam import grad_cam
 from clip_explain.explainers.grad_eclip import grad_eclip, grad_eclip_words
 from clip_explain.explainers.masking import occlusion, occlusion_words, rise
@@ -42,6 +43,7 @@ EXPLAINERS: dict[str, Callable[..., Tensor]] = {
     "grad_eclip": grad_eclip,
     "clip_surgery": clip_surgery,
     "gem": gem,
+    "m2ib": m2ib,
     "rise": rise,
     "occlusion": occlusion,
 }
@@ -51,6 +53,7 @@ WORD_EXPLAINERS: dict[str, Callable[..., Tensor]] = {
     "rollout": rollout_words,
     "game": game_words,
     "grad_eclip": grad_eclip_words,
+    "m2ib": m2ib_words,
     "occlusion": occlusion_words,
 }
 
