@@ -44,13 +44,15 @@ class Claim:
     @property
     def verdict(self) -> str:
         """Holds or does not hold: where the whole interval lies on one side. Undecided: all else, and few images."""
-        if (self.above is None) == (self.below is None):
+        if self.above is not None and self.below is None:
+            holds, fails = self.ours.low > self.above, self.ours.high < self.above
+        elif self.below is not None and self.above is None:
+            holds, fails = self.ours.high < self.below, self.ours.low > self.below
+        else:
             raise ValueError(f"the claim {self.claim!r} needs either above= or below=")
-        low, high = (self.ours.low, self.ours.high) if self.below is None else (-self.ours.high, -self.ours.low)
-        bar = self.above if self.below is None else -self.below
-        if self.ours.count < ENOUGH or low <= bar <= high:
+        if self.ours.count < ENOUGH or not (holds or fails):
             return "undecided"
-        return "holds" if low > bar else "does not hold"
+        return "holds" if holds else "does not hold"
 
 
 def table(claims: Sequence[Claim]) -> pd.DataFrame:
