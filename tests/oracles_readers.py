@@ -131,3 +131,40 @@ def score_cam(encode, pixels, features, target, scale):
         scores.append(scale * oracles.cosine(encode((pixels * mask)[None])[0], target))
     weights = torch.stack(scores).softmax(dim=0)
     return sum(weights[k] * features[k] for k in range(len(features))).clamp(min=0).detach()
+
+
+def resnet_tokens(network, pixels):
+    """What the model's own pooling sees and gives for one image: its tokens, and q, k and v of each, and the grid."""
+    kept = []
+    handle = network.visual.layer4.register_forward_hook(lambda *given: kept.append(given[-1][0].detach()))
+    network.encode_image(pixels[None])
+    handle.remove()
+    pool, cells = network.visual.attnpool, kept[0].flatten(1).T
+    tokens = torch.cat([cells.mean(dim=0, keepdim=True), cells]) + pool.positional_embedding
+    return *(part(tokens).detach() for part in (pool.q_proj, pool.k_proj, pool.v_proj)), kept[0].shape[1:]
+
+
+def resnet_attention(network, pixels):
+    """softmax(q k^T / sqrt(width)) of the mean token in each head of the pooling, mean over heads, cells only."""
+    q, k, _, grid = resnet_tokens(network, pixels)
+    heads = network.visual.attnpool.num_heads
+    rows = [
+        torch.softmax(one @ other.T / one.shape[1] ** 0.5, dim=1)[0]
+        for one, other in zip(q.chunk(heads, dim=1), k.chunk(heads, dim=1), strict=True)
+    ]
+    return (sum(rows) / heads)[1:].reshape(grid)
+
+
+def resnet_maskclip(network, pixels, target):
+    _, _, v, grid = resnet_tokens(network, pixels)
+    projected = network.visual.attnpool.c_proj(v)
+    return torch.stack([oracles.cosine(token, target) for token in projected[1:]]).reshape(grid).detach()
+
+
+def resnet_itsm(network, pixels, target):
+    q, k, v, grid = resnet_tokens(network, pixels)
+    pool, parts = network.visual.attnpool, []
+    for one, other, value in zip(*(x.chunk(pool.num_heads, dim=1) for x in (q, k, v)), strict=True):
+        parts.append(torch.softmax(one @ other.T / one.shape[1] ** 0.5, dim=1) @ value)
+    projected = pool.c_proj(torch.cat(parts, dim=1))
+    return torch.stack([oracles.cosine(token, target) for token in projected[1:]]).reshape(grid).detach()

@@ -13,9 +13,10 @@ import small_clip
 from clip_explain import maps as scaling
 from clip_explain.errors import MethodError
 from clip_explain.explainers import EXPLAINERS, WORD_EXPLAINERS, explain
-from clip_explain.explainers.grad_cam import VARIANTS, grad_cam, resnet_embedding, resnet_stage
+from clip_explain.explainers.grad_cam import VARIANTS, grad_cam
 from clip_explain.model import Clip
 from clip_explain.query import Query, WordQuery, make_query, make_word_query, unit
+from clip_explain.resnet import resnet_embedding, resnet_stage
 from small_clip import relative_error
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "authors_code_seed0.npz")
@@ -51,6 +52,8 @@ WORD_READERS = [
     ("game", {}),
     ("game", dict(layers=1)),
 ]
+RESNET_READERS = [("grad_cam", dict(variant=variant)) for variant in VARIANTS]
+RESNET_READERS += [(name, {}) for name in ("self_attention", "maskclip", "itsm", "reversed_itsm")]
 SCORE_CAM = dict(variant="score_cam", scale_logits=True)
 
 
@@ -279,6 +282,24 @@ def test_oracle_resnet_grad_cam(layer, stage, grid):
             assert close(got[index, number], expected)
 
 
+@pytest.mark.parametrize(
+    "method, oracle",
+    [
+        ("self_attention", lambda network, image, target: oracles_readers.resnet_attention(network, image)),
+        ("maskclip", oracles_readers.resnet_maskclip),
+        ("itsm", oracles_readers.resnet_itsm),
+        ("reversed_itsm", lambda *given: (1 - oracles_readers.resnet_itsm(*given)).abs()),
+    ],
+)
+def test_oracle_resnet_pooling(method, oracle):
+    model, pixels, directions = resnet(torch.float64), images((64, 64)), random_targets(3)
+    got = EXPLAINERS[method](Query(model, pixels, directions))
+    assert got.shape == (2, 3, 2, 2) and got.dtype == torch.float32
+    for index in range(2):
+        for number in range(3):
+            assert close(got[index, number], oracle(model.network, pixels[index], directions[number]))
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_resnet_maps_once_scaled_are_those_of_the_whole_package(variant, monkeypatch):
     import pytorch_grad_cam
@@ -326,15 +347,15 @@ def test_oracle_score_cam(make):
             assert close(got[index, number], expected)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_resnet_batch_is_the_loop_at_any_size(variant):
+@pytest.mark.parametrize("method, options", RESNET_READERS)
+def test_resnet_batch_is_the_loop_at_any_size(method, options):
     pixels, directions = images((64, 96), dtype=torch.float32), random_targets(3, torch.float32)
-    batch = explain(resnet(), pixels, directions, method="grad_cam", variant=variant)
+    batch = explain(resnet(), pixels, directions, method=method, **options)
     assert batch.shape == (2, 3, 2, 3) and torch.isfinite(batch).all()
     for index in range(2):
         for number in range(3):
             one = pixels[index : index + 1], directions[number : number + 1]
-            alone = explain(resnet(), *one, method="grad_cam", variant=variant)[0, 0]
+            alone = explain(resnet(), *one, method=method, **options)[0, 0]
             assert torch.allclose(alone, batch[index, number], rtol=1e-3, atol=1e-5 * float(batch.max()))
 
 
@@ -347,8 +368,8 @@ def test_score_cam_of_a_batch_is_the_loop():
 
 def test_a_resnet_is_told_what_fits_it():
     pixels, directions = images((64, 64), dtype=torch.float32), random_targets(1, torch.float32)
-    for method in {name for name, _ in READERS} - {"grad_cam"}:
-        with pytest.raises(MethodError, match=f"{method} needs a vision transformer .* fit: .*grad_cam"):
+    for method in {name for name, _ in READERS} - {name for name, _ in RESNET_READERS}:
+        with pytest.raises(MethodError, match=f"{method} needs a vision transformer .*grad_cam, itsm, maskclip"):
             explain(resnet(), pixels, directions, method=method)
 
 
@@ -419,8 +440,7 @@ def test_the_model_is_unchanged_also_after_an_error(make):
     before = {name: (value.clone(), value.requires_grad) for name, value in model.network.named_parameters()}
     buffers = {name: value.clone() for name, value in model.network.named_buffers()}
     pixels, directions = images((64, 64), dtype=torch.float32), random_targets(1, torch.float32)
-    readers = READERS if model.is_vit else [("grad_cam", dict(variant=variant)) for variant in VARIANTS]
-    for method, options in readers:
+    for method, options in READERS if model.is_vit else RESNET_READERS:
         explain(model, pixels, directions, method=method, **options)
     with pytest.raises(MethodError):
         explain(model, pixels, directions, method="grad_cam", layer=9)
@@ -453,17 +473,19 @@ def test_options_out_of_range_are_told_the_range(method, options, message):
 
 
 @pytest.mark.parametrize(
-    "options, message",
+    "method, options, message",
     [
-        (dict(layer=5), "layer=5, expected 1 to 4"),
-        (dict(layer=0), "layer=0, expected 1 to 4"),
-        (dict(heads="single"), "for a ViT"),
-        (dict(pool="tokens"), "for a ViT"),
+        ("grad_cam", dict(layer=5), "layer=5, expected 1 to 4"),
+        ("grad_cam", dict(layer=0), "layer=0, expected 1 to 4"),
+        ("grad_cam", dict(heads="single"), "for a ViT"),
+        ("grad_cam", dict(pool="tokens"), "for a ViT"),
+        ("self_attention", dict(heads="single"), "expected 'native': the model is a ResNet"),
+        ("maskclip", dict(key_weight=True), "this model is a ResNet"),
     ],
 )
-def test_resnet_options_out_of_range_are_told_the_range(options, message):
+def test_resnet_options_out_of_range_are_told_the_range(method, options, message):
     with pytest.raises(MethodError, match=message):
-        explain(resnet(), images(dtype=torch.float32), random_targets(1, torch.float32), method="grad_cam", **options)
+        explain(resnet(), images(dtype=torch.float32), random_targets(1, torch.float32), method=method, **options)
 
 
 @pytest.mark.parametrize("method, options", [("rollout", dict(layers=4)), ("game", dict(layers=0))])

@@ -58,7 +58,9 @@ WORD_EXPLAINERS: dict[str, Callable[..., Tensor]] = {
 }
 
 # Those of EXPLAINERS that take a ResNet as well as a ViT.
-FOR_RESNETS: frozenset[str] = frozenset({"grad_cam", "rise", "occlusion"})
+FOR_RESNETS: frozenset[str] = frozenset(
+    {"self_attention", "grad_cam", "maskclip", "itsm", "reversed_itsm", "rise", "occlusion"}
+)
 
 
 def explain(

@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from clip_explain.errors import MethodError
 from clip_explain.query import Query, WordQuery
+from clip_explain.resnet import attention_pool, resnet_stage
 from clip_explain.trace import Trace, image_tower, pooled_row, text_tower
 
 
@@ -16,9 +18,12 @@ def self_attention(query: Query, *, heads: str = "native") -> Float[Tensor, "ima
     """Attention of the class token to the patches in the last block, mean over heads; the same map for every target.
 
     Range 0 to 1; a map sums to less than 1, since the class token also attends to itself. `heads="native"` is the
-    model's own attention. Differs from the Grad-ECLIP authors' code, whose "raw attention" is that of one head over all
-    channels: `heads="single"`.
+    model's own attention. A ResNet has attention in its last pooling alone, where the mean over the grid is the class
+    token. Differs from the Grad-ECLIP authors' code, whose "raw attention" is that of one head over all channels:
+    `heads="single"`, for a ViT.
     """
+    if not query.model.is_vit:
+        return _pooling_attention(query, heads)
     trace = query.trace(heads=heads)
     return on_grid(_last_attention(trace)[:, None], trace).repeat(1, len(query.targets), 1, 1)
 
@@ -89,6 +94,16 @@ def layer_count(query: Query | WordQuery, layers: int | None) -> int:
 
 def _last_attention(trace: Trace) -> Float[Tensor, "images tokens"]:
     return precise(pooled_row(trace.blocks[-1].attention, trace.pooled)).mean(dim=1)
+
+
+def _pooling_attention(query: Query, heads: str) -> Float[Tensor, "images targets grid_h grid_w"]:
+    if heads != "native":
+        raise MethodError(f"got heads={heads!r}, expected 'native': the model is a ResNet")
+    visual = query.model.network.visual
+    with torch.no_grad():
+        features = resnet_stage(visual, query.pixels)
+        attention = precise(attention_pool(visual.attnpool, features).attention)[:, :, 0, 1:].mean(dim=1)
+    return attention[:, None].unflatten(-1, features.shape[-2:]).float().repeat(1, len(query.targets), 1, 1)
 
 
 def _rollout(trace: Trace) -> Float[Tensor, "images one tokens"]:

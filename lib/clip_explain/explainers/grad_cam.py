@@ -1,7 +1,7 @@
 """Grad-CAM and its variants on one feature map of the image encoder: the tokens of a ViT, or a stage of a ResNet.
 
 On a ResNet, and for the variants, the grad-cam package (Gildenblat et al.) does the weighting; it is imported only
-then. A ResNet's forward is written out here, as trace.py does for a ViT, so that any input size will do.
+then.
 """
 
 import torch
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from clip_explain.errors import MethodError
 from clip_explain.explainers.attention import layer_count, precise
 from clip_explain.query import Query, unit
-from clip_explain.trace import HEADS, gradients, join_heads, linear, resize_positions, split_heads, trace_image
+from clip_explain.resnet import STAGES, resnet_embedding, resnet_stage
+from clip_explain.trace import HEADS, gradients, trace_image
 
 # Name -> the grad-cam package's class; Score-CAM is computed here.
 VARIANTS = {
@@ -23,7 +24,6 @@ VARIANTS = {
     "score_cam": "ScoreCAM",
 }
 POOLS = ("patches", "tokens")
-STAGES = 4
 # Score-CAM encodes so many masked images at once.
 MASKED_AT_ONCE = 32
 
@@ -79,44 +79,6 @@ def score_weights(
             for some in channels.split(MASKED_AT_ONCE)
         ]
         return torch.cat(scores).unflatten(0, tuple(features.shape[:2])).softmax(dim=1).transpose(1, 2)
-
-
-def resnet_stage(
-    visual: nn.Module, pixels: Float[Tensor, "images 3 height width"], stage: int
-) -> Float[Tensor, "images channels grid_h grid_w"]:
-    """The output of stage 1 to 4 of OpenAI's (or open_clip's) ModifiedResNet."""
-    x = pixels.to(visual.conv1.weight)
-    for number in (1, 2, 3):
-        x = getattr(visual, f"bn{number}")(getattr(visual, f"conv{number}")(x)).relu()
-    return _stages(visual, visual.avgpool(x), 1, stage)
-
-
-def resnet_embedding(
-    visual: nn.Module, features: Float[Tensor, "images channels grid_h grid_w"], stage: int
-) -> Float[Tensor, "images embedding"]:
-    """From a stage's output to the image embedding; the pool's positions are resized for another size than its own."""
-    return _attention_pool(visual.attnpool, _stages(visual, features, stage + 1, STAGES))
-
-
-def _stages(visual: nn.Module, x: Tensor, first: int, last: int) -> Tensor:
-    for number in range(first, last + 1):
-        x = getattr(visual, f"layer{number}")(x)
-    return x
-
-
-def _attention_pool(
-    pool: nn.Module, features: Float[Tensor, "images channels grid_h grid_w"]
-) -> Float[Tensor, "images embedding"]:
-    """A ResNet's last step: the mean over the grid attends to itself and to every cell."""
-    cells = features.flatten(2).transpose(1, 2)
-    position = resize_positions(pool.positional_embedding.detach(), tuple(features.shape[-2:])).to(cells)
-    tokens = torch.cat([cells.mean(dim=1, keepdim=True), cells], dim=1) + position
-    q, k, v = (
-        split_heads(linear(x, part.weight, part.bias), pool.num_heads)
-        for x, part in ((tokens[:, :1], pool.q_proj), (tokens, pool.k_proj), (tokens, pool.v_proj))
-    )
-    attention = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(dim=-1)
-    return linear(join_heads(attention @ v)[:, 0], pool.c_proj.weight, pool.c_proj.bias)
 
 
 def _entering_tokens(query: Query, layer: int | None, heads: str) -> tuple[Tensor, Tensor, tuple[int, int]]:

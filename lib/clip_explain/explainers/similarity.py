@@ -3,13 +3,17 @@
 No gradient enters: a patch is carried into the embedding space, and its cosine with the target is the map.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
+from clip_explain.errors import MethodError
 from clip_explain.explainers.attention import on_grid, precise
 from clip_explain.query import Query, unit
+from clip_explain.resnet import attention_pool, project_values, resnet_stage
 from clip_explain.trace import Block, finish_block, join_heads, linear, project
 
 
@@ -19,7 +23,11 @@ def maskclip(query: Query, *, key_weight: bool = False) -> Float[Tensor, "images
     In the last block attention is left out: every token keeps its own value, which passes the output projection, the
     residual, the MLP, the last layer norm and the projection. Differs from the Grad-ECLIP authors' code, which
     multiplies by the cosine of the class token's and the patches' keys after the output projection: `key_weight=True`.
+    On a ResNet it is the last pooling's attention that is left out, as in the paper: a cell's value passes the pool's
+    output projection; `key_weight` is not for it (MethodError).
     """
+    if not query.model.is_vit:
+        return _pooling_values(query, key_weight)
     trace = query.trace()
     block = trace.blocks[-1]
     with torch.no_grad():
@@ -34,8 +42,10 @@ def itsm(query: Query) -> Float[Tensor, "images targets grid_h grid_w"]:
     """Image-text similarity map, IC eq. 1-3: cosine of the target and each projected patch token; raw, -1 to 1.
 
     Tokens leave the last block, then pass the last layer norm and the projection. Resizing and min-max scaling (eq. 4)
-    are left to `maps`.
+    are left to `maps`. A ResNet's tokens are its last pooling's outputs, each cell attending for itself.
     """
+    if not query.model.is_vit:
+        return _pooling_map(query, lambda pool, features: attention_pool(pool, features, tokens="all").output)
     trace = query.trace(tokens="all")
     with torch.no_grad():
         return on_grid(_cosines(project(trace.tower, trace.blocks[-1].output), query.targets), trace)
@@ -48,6 +58,23 @@ def reversed_itsm(query: Query) -> Float[Tensor, "images targets grid_h grid_w"]
     is the paper's.
     """
     return (1 - itsm(query)).abs()
+
+
+def _pooling_values(query: Query, key_weight: bool) -> Float[Tensor, "images targets grid_h grid_w"]:
+    if key_weight:
+        raise MethodError("key_weight=True reads the keys of a ViT, and this model is a ResNet; leave it out")
+    return _pooling_map(query, lambda pool, features: project_values(pool, attention_pool(pool, features).v))
+
+
+def _pooling_map(
+    query: Query, embed: Callable[[nn.Module, Tensor], Tensor]
+) -> Float[Tensor, "images targets grid_h grid_w"]:
+    """Cosine of the target and each cell of a ResNet, its tokens embedded by `embed` (pool, last stage's output)."""
+    visual = query.model.network.visual
+    with torch.no_grad():
+        features = resnet_stage(visual, query.pixels)
+        similarity = _cosines(embed(visual.attnpool, features), query.targets)
+    return similarity[..., 1:].unflatten(-1, features.shape[-2:]).float()
 
 
 def _cosines(
