@@ -11,13 +11,14 @@ from clip.model import CLIP
 
 import oracles_interveners as oracles
 import small_clip
+from clip_explain.__main__ import parse_options
 from clip_explain.errors import MethodError, TensorError, TextError
 from clip_explain.explainers import explain, explain_words
 from clip_explain.explainers.batches import out_of_memory
 from clip_explain.explainers.bottleneck import m2ib, m2ib_words
-from clip_explain.explainers.masking import draw_masks, draw_sets, occlusion, rise
+from clip_explain.explainers.masking import draw_masks, draw_sets, embed, occlusion, rise
 from clip_explain.explainers.surgery import clip_surgery, gem
-from clip_explain.model import Clip, encode_text, tokenize
+from clip_explain.model import Clip, encode_image, encode_text, tokenize
 from clip_explain.query import (
     Query,
     WordQuery,
@@ -226,11 +227,25 @@ def test_set_sizes_of_shapley_follow_its_kernel():
     assert (found - expected / expected.sum()).abs().max() < 0.01 and (sets.float().mean(dim=0) == 0.5).all()
 
 
-@pytest.mark.parametrize("method", ["rise", "occlusion"])
-def test_a_resnet_is_explained_as_a_black_box(method):
-    resnet = small_clip.wrap(CLIP(64, 64, (1, 1, 1, 1), 8, None, 77, 100, 64, 1, 1).eval())
-    maps = explain(resnet, images((64, 64), dtype=torch.float32), random_targets(2), method, **CHEAP[method])
-    assert torch.isfinite(maps).all() and maps.shape == (2, 2, *((64, 64) if method == "rise" else (2, 2)))
+@functools.cache
+def resnet() -> Clip:
+    return small_clip.wrap(CLIP(64, 64, (1, 1, 1, 1), 8, None, 77, 100, 64, 1, 1).eval())
+
+
+@pytest.mark.parametrize("size", [(64, 64), (96, 64)])
+def test_a_resnet_is_explained_as_a_black_box_at_any_size(size):
+    pixels, directions = images(size, dtype=torch.float32), random_targets(2)
+    values = explain(resnet(), pixels, directions, "occlusion", samples=64)
+    assert values.shape == (2, 2, size[0] // 32, size[1] // 32)
+    change = (embed(resnet(), pixels) - embed(resnet(), torch.zeros_like(pixels))) @ directions.T.float()
+    assert torch.allclose(values.sum(dim=(-2, -1)), change, atol=1e-5)
+    maps = explain(resnet(), pixels, directions, "rise", masks=5)
+    assert maps.shape == (2, 2, *size) and torch.isfinite(maps).all()
+
+
+def test_a_resnet_is_embedded_as_it_does_itself():
+    pixels = images((64, 64), dtype=torch.float32)
+    assert relative_error(embed(resnet(), pixels), encode_image(resnet(), pixels)) < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -264,7 +279,7 @@ def test_out_of_memory_suggests_a_smaller_batch(error, monkeypatch):
     def fail(*_):
         raise error
 
-    monkeypatch.setattr("clip_explain.explainers.masking.embed_images", fail)
+    monkeypatch.setattr("clip_explain.explainers.masking.embed", fail)
     with pytest.raises(MethodError, match="batch_size=32: try batch_size=16"):
         rise(query32(), masks=4, batch_size=32)
 
@@ -513,3 +528,9 @@ def test_the_model_is_unchanged_also_after_an_error(method, monkeypatch):
     for name, value in model.network.named_parameters():
         assert torch.equal(value, before[name][0]) and value.requires_grad == before[name][1] and value.grad is None
     assert not any(module.training for module in model.network.modules())
+
+
+def test_the_command_line_takes_counts_and_seeds():
+    assert parse_options("rise", ["masks=5", "generator=3", "keep=0.4"]) == {"masks": 5, "generator": 3, "keep": 0.4}
+    assert parse_options("m2ib", ["last_update=no", "beta=1"]) == {"last_update": False, "beta": 1.0}
+    assert parse_options("clip_surgery", ["redundant=a photo"]) == {"redundant": "a photo"}
