@@ -16,7 +16,7 @@ from clip_explain.errors import MethodError, TensorError, TextError
 from clip_explain.explainers import explain, explain_words
 from clip_explain.explainers.batches import out_of_memory
 from clip_explain.explainers.bottleneck import m2ib, m2ib_words
-from clip_explain.explainers.masking import draw_masks, draw_sets, embed, occlusion, rise
+from clip_explain.explainers.masking import draw_masks, draw_sets, occlusion, rise
 from clip_explain.explainers.surgery import clip_surgery, gem
 from clip_explain.model import Clip, encode_image, encode_text, tokenize
 from clip_explain.query import (
@@ -237,7 +237,7 @@ def test_a_resnet_is_explained_as_a_black_box_at_any_size(size):
     pixels, directions = images(size, dtype=torch.float32), random_targets(2)
     values = explain(resnet(), pixels, directions, "occlusion", samples=64)
     assert values.shape == (2, 2, size[0] // 32, size[1] // 32)
-    change = (embed(resnet(), pixels) - embed(resnet(), torch.zeros_like(pixels))) @ directions.T.float()
+    change = (embed_images(resnet(), pixels) - embed_images(resnet(), torch.zeros_like(pixels))) @ directions.T.float()
     assert torch.allclose(values.sum(dim=(-2, -1)), change, atol=1e-5)
     maps = explain(resnet(), pixels, directions, "rise", masks=5)
     assert maps.shape == (2, 2, *size) and torch.isfinite(maps).all()
@@ -245,7 +245,7 @@ def test_a_resnet_is_explained_as_a_black_box_at_any_size(size):
 
 def test_a_resnet_is_embedded_as_it_does_itself():
     pixels = images((64, 64), dtype=torch.float32)
-    assert relative_error(embed(resnet(), pixels), encode_image(resnet(), pixels)) < 1e-5
+    assert relative_error(embed_images(resnet(), pixels), encode_image(resnet(), pixels)) < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ def test_out_of_memory_suggests_a_smaller_batch(error, monkeypatch):
     def fail(*_):
         raise error
 
-    monkeypatch.setattr("clip_explain.explainers.masking.embed", fail)
+    monkeypatch.setattr("clip_explain.explainers.masking.embed_images", fail)
     with pytest.raises(MethodError, match="batch_size=32: try batch_size=16"):
         rise(query32(), masks=4, batch_size=32)
 

@@ -13,7 +13,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from clip_explain.errors import TensorError, TextError
-from clip_explain.model import Clip, Images, encode_image, preprocess, tokenize
+from clip_explain.model import Clip, Images, preprocess, tokenize
+from clip_explain.resnet import resnet_embedding, resnet_stage
 from clip_explain.trace import Trace, trace_image, trace_text
 
 TEXTS_AT_ONCE = 256
@@ -181,7 +182,9 @@ def embed_tokens(model: Clip, tokens: Int[Tensor, "texts context"]) -> Float[Ten
 
 
 def embed_images(model: Clip, pixels: Tensor) -> Float[Tensor, "images embedding"]:
-    """Unit embeddings of preprocessed pixels; of a ViT by a trace, so at any size."""
+    """Unit embeddings of preprocessed pixels of any size that the patch, or a ResNet's stride, divides."""
+    visual = model.network.visual
     if model.is_vit:
         return unit(trace_image(model.network, pixels).embedding)
-    return encode_image(model, pixels)
+    with torch.no_grad():
+        return unit(resnet_embedding(visual, resnet_stage(visual, pixels)))

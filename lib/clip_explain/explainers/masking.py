@@ -13,8 +13,6 @@ from torch import Tensor
 
 from clip_explain.errors import MethodError, TensorError
 from clip_explain.explainers.batches import check_counts, out_of_memory, seeded
-from clip_explain.explainers.grad_cam import STAGES, resnet_embedding, resnet_stage
-from clip_explain.model import Clip
 from clip_explain.query import Query, WordQuery, drop_tokens, embed_images, embed_tokens, unit
 
 VALUES = ("shapley", "banzhaf")
@@ -175,16 +173,8 @@ def masked_scores(query: Query, batches: Iterable[Tensor], batch_size: int) -> I
         for masks in batches:
             masks = masks.to(query.pixels.device)
             for index, pixels in enumerate(query.pixels):
-                embedded = embed(query.model, pixels * masks[:, None].to(pixels))
+                embedded = embed_images(query.model, pixels * masks[:, None].to(pixels))
                 yield index, masks, embedded @ query.targets.T.to(embedded)
-
-
-def embed(model: Clip, pixels: Float[Tensor, "images 3 height width"]) -> Float[Tensor, "images embedding"]:
-    """Unit embeddings of images of any size that the patch, or a ResNet's stride, divides."""
-    if model.is_vit:
-        return embed_images(model, pixels)
-    visual = model.network.visual
-    return unit(resnet_embedding(visual, resnet_stage(visual, pixels, STAGES), STAGES))
 
 
 def occlusion_words(query: WordQuery, *, batch_size: int = 256) -> Float[Tensor, "texts images tokens"]:
