@@ -40,10 +40,11 @@ def grad_cam(
     """Grad-CAM (Selvaraju et al. 2017; EP eq. 1-2): ReLU(sum_k a_k A^k), a_k the mean of dy/dA^k; raw, >= 0, float32.
 
     A is, for a ViT, the patch tokens entering block `layer` (counted from 1; None: the last) and, for a ResNet, the
-    output of stage `layer` (1 to 4; None: the last). The map is on A's grid. y is the cosine, or the logit with
-    `scale_logits`, which matters to "grad_cam_plus_plus" and "score_cam" alone. `variant` is a key of VARIANTS, as the
-    grad-cam package has it; "score_cam" takes no gradient: a_k is the softmax over channels of the score of the image
-    masked by A^k, one forward for every channel. MethodError for an option out of range or if the package is missing.
+    output of stage `layer` (1 to 4; None: the last). The map is on A's grid. y is the cosine. `variant` is
+    a key of VARIANTS, as the grad-cam package has it; "score_cam" takes no gradient: a_k is the softmax over channels
+    of y of the image masked by A^k, one forward for every channel. With `scale_logits` y is the logit: for "score_cam",
+    whose softmax of cosines is nearly flat, and "grad_cam_plus_plus", whose constant 1e-6 outweighs the square of a
+    cosine's gradient; the other maps it only multiplies. MethodError for an option out of range or a missing package.
 
     Differs from the Grad-ECLIP authors' code for a ViT: there the last block has one head over all channels
     (`heads="single"`) and the mean takes in the class token (`pool="tokens"`, for "grad_cam" alone).
