@@ -20,7 +20,7 @@ SMALL = Plan(
     vision_width=64, vision_layers=2, text_width=64, text_layers=2, embed=32, patch=16, warmup=2,
     stages=(
         Stage(3, 4, 48, (0.8, 1.2), 0.3, 2.0, SHARES, ("train", 1, 4)),
-        Stage(3, 4, 224, (1.0, 1.2), 0.3, 1.0, SHARES, ("whole", 1, 4), swaps=True, keep=0.5),
+        Stage(3, 4, 224, (1.0, 1.2), 0.3, 1.0, SHARES, ("whole", 1, 4), swaps=True, keep=0.5, apart=1.0),
     ),
 )  # fmt: skip
 
@@ -77,6 +77,44 @@ def test_patches_left_out_do_not_matter():
     )
     every = torch.arange(9)[None]
     torch.testing.assert_close(embed_windows(visual, pixels, (0, 0), kept=every), embed_windows(visual, pixels, (0, 0)))
+
+
+def test_cells_keep_patches_apart():
+    visual = build(SMALL, 1).eval().visual
+    pixels = torch.randn(1, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    other = pixels.clone()
+    other[..., 32:] = 0  # the third column of patches
+    cells = torch.tensor([0, 0, 1] * 3)
+    may = training.within_cells(cells, None)[0, 0]
+    assert may[0].all() and not may[1:, 0].any()  # the class token reads all, and tells no patch
+    assert may[1].tolist() == [False, True, True, False, True, True, False, True, True, False]
+    blocks = visual.transformer.resblocks
+    a, b = (
+        training.run_blocks(blocks, x, False, may=may) for x in (tokens_of(visual, pixels), tokens_of(visual, other))
+    )
+    torch.testing.assert_close(a[:, 1:3], b[:, 1:3])  # patches of the first cell never learn what the second shows
+    assert not torch.allclose(a[:, 0], b[:, 0])
+
+
+def tokens_of(visual, pixels):
+    patches = visual.conv1(pixels).flatten(2).transpose(1, 2)
+    return torch.cat([visual.class_embedding.expand(1, 1, -1), patches], 1)
+
+
+def test_rate_begins_anew_where_a_stage_has_a_peak():
+    plan = Plan(
+        64,
+        1,
+        64,
+        1,
+        32,
+        16,
+        (Stage(100, 4, 48, (1.0, 1.0), 0.0, 1.0, SHARES), Stage(50, 4, 48, (1.0, 1.0), 0.0, 1.0, SHARES, peak=5e-4)),
+        warmup=8,
+    )
+    rates = [training.rate(plan, step) for step in range(150)]
+    assert max(rates[:100]) == pytest.approx(1e-3) and rates[99] < 2e-5
+    assert max(rates[100:]) == pytest.approx(5e-4) and rates[149] < 1e-5 and rates[101] > rates[100]
 
 
 def test_schedule_rises_then_falls():

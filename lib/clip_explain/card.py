@@ -110,16 +110,15 @@ def pointing(model: Clip, pool: Pool, method: str = "grad_eclip", **options) -> 
     """
     directions = targets(model, PAIRS)
     hits, chance = [], []
-    for start in tqdm(range(0, len(pool), AT_ONCE), "pointing", leave=False):
-        part = slice(start, start + AT_ONCE)
-        raw = EXPLAINERS[method](Query(model, pixels_of(pool, part), directions), **options)
-        for i, asked in enumerate(unique_things(pool.attributes[part])):
-            ids = pool.ids[start + i]
-            for thing, pair in asked:
-                if (ids == thing).sum() >= 50:
-                    peak = maps.resize(raw[i, pair], ids.shape).argmax().item()
-                    hits.append(ids.ravel()[peak] == thing)
-                    chance.append((ids == thing).mean())
+    for scene, asked in enumerate(tqdm(unique_things(pool.attributes), "pointing", leave=False)):
+        ids = pool.ids[scene]
+        asked = [(thing, pair) for thing, pair in asked if (ids == thing).sum() >= 50]
+        if not asked:
+            continue
+        query = Query(model, pixels_of(pool, slice(scene, scene + 1)), directions[[pair for _, pair in asked]])
+        peaks = maps.resize(EXPLAINERS[method](query, **options)[0], ids.shape).flatten(1).argmax(1)
+        hits += [ids.ravel()[peak] == thing for peak, (thing, _) in zip(peaks.tolist(), asked, strict=True)]
+        chance += [(ids == thing).mean() for thing, _ in asked]
     found = {"point game": float(np.mean(hits)), "point game by chance": float(np.mean(chance))}
     return {**{key: round(value, 4) for key, value in found.items()}, "phrases": len(hits)}
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, Int8
+from jaxtyping import Bool, Float, Int, Int8
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -38,6 +38,9 @@ class Stage:
     its first blocks, and its last values, which Grad-ECLIP reads, say little. At other steps, and whenever it is used,
     the network runs as it is.
     `keep`: share of patches that is looked at, drawn anew for each picture, as FLIP does.
+    `apart`: share of steps in which patches attend only to those of their own cell, the picture being cut by chance
+    into 2 x 2 to 4 x 4 cells; else each thing's patches tell of the others too.
+    `peak`: a new cosine begins here, at this rate.
     `swaps`: beside its true caption each picture gets one that mixes up two of its things.
     `shares`: what kinds of captions are drawn. `close`: extra weight of scenes with one or two things.
     """
@@ -54,6 +57,8 @@ class Stage:
     late: float = 0.0
     last: float = 0.0
     keep: float = 1.0
+    apart: float = 0.0
+    peak: float | None = None
 
 
 @dataclass(frozen=True)
@@ -89,8 +94,11 @@ PLANS = {
             Stage(255, 64, 160, (0.85, 1.3), 0.25, 0.7, THIRD, WHOLE, late=0.6),
             Stage(288, 64, 160, (0.85, 1.3), 0.2, 0.7, THIRD, WHOLE, swaps=True, late=0.6),
             Stage(83, 64, 224, (1.0, 1.2), 0.15, 0.7, FOURTH, WHOLE, swaps=True, late=0.6),
-            Stage(800, 64, 224, (1.0, 1.2), 0.15, 0.7, FOURTH, WHOLE, swaps=True, late=0.7, last=0.5, keep=0.5),
-            Stage(300, 64, 224, (1.0, 1.2), 0.15, 0.7, FOURTH, WHOLE, swaps=True, late=0.5, last=0.5),
+            Stage(720, 64, 224, (1.0, 1.2), 0.15, 0.7, FOURTH, WHOLE, swaps=True, late=0.7, last=0.5, keep=0.5),
+            Stage(
+                700, 64, 224, (1.0, 1.2), 0.1, 0.7, FOURTH, WHOLE,
+                swaps=True, late=0.7, last=0.6, keep=0.5, apart=0.7, peak=6e-4,
+            ),
         ),
     ),
 }  # fmt: skip
@@ -108,17 +116,21 @@ def build(plan: Plan, seed: int) -> nn.Module:
 
 
 def run_blocks(
-    blocks: nn.Module, x: Float[Tensor, "images tokens channels"], causal: bool, reads_from: int = 0
+    blocks: nn.Module,
+    x: Float[Tensor, "images tokens channels"],
+    causal: bool,
+    reads_from: int = 0,
+    may: Tensor | None = None,
 ) -> Float[Tensor, "images tokens channels"]:
     """OpenAI's residual blocks, batch first, for any number of tokens; trace.py has the one that keeps its parts.
 
-    In blocks before `reads_from` the first token attends to itself alone.
+    In blocks before `reads_from` the first token attends to itself alone; `may` says which token may attend to which.
     """
     for index, block in enumerate(blocks):
         heads = block.attn.num_heads
         qkv = F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias)
         q, k, v = qkv.view(*x.shape[:2], 3, heads, -1).permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        attended = F.scaled_dot_product_attention(q, k, v, may, is_causal=causal)
         if index < reads_from:
             attended = torch.cat([v[:, :, :1], attended[:, :, 1:]], 2)
         x = x + block.attn.out_proj(attended.transpose(1, 2).reshape(x.shape))
@@ -132,10 +144,12 @@ def embed_windows(
     corner: tuple[int, int],
     reads_from: int = 0,
     kept: Tensor | None = None,
+    cells: Tensor | None = None,
 ) -> Float[Tensor, "images embedding"]:
     """Image embeddings of windows whose top left patch is `corner` (row, column) of the model's own grid.
 
-    `kept` (images, patches): which of the window's patches are looked at; all when None.
+    `kept` (images, patches): which of the window's patches are looked at; all when None. `cells` (patches,): patches
+    attend only to those of the same number; when None to all, and to the class token.
     """
     patches = visual.conv1(pixels)
     rows, columns = patches.shape[2:]
@@ -147,7 +161,16 @@ def embed_windows(
         tokens = tokens.gather(1, kept[..., None].expand(-1, -1, tokens.shape[-1]))
     first = (visual.class_embedding + visual.positional_embedding[0]).expand(len(pixels), 1, -1)
     x = visual.ln_pre(torch.cat([first, tokens], 1))
-    return visual.ln_post(run_blocks(visual.transformer.resblocks, x, False, reads_from)[:, 0]) @ visual.proj
+    may = None if cells is None else within_cells(cells, kept)
+    return visual.ln_post(run_blocks(visual.transformer.resblocks, x, False, reads_from, may)[:, 0]) @ visual.proj
+
+
+def within_cells(cells: Int[Tensor, " patches"], kept: Tensor | None) -> Bool[Tensor, "images 1 tokens tokens"]:
+    """Which token may attend to which: the class token to all, a patch to those of its own cell."""
+    own = cells[None] if kept is None else cells[kept]
+    may = F.pad(own[:, :, None] == own[:, None, :], (1, 0, 1, 0), value=False)
+    may[:, 0] = True
+    return may[:, None]
 
 
 def embed_texts(network: nn.Module, tokens: Int[Tensor, "texts context"]) -> Float[Tensor, "texts embedding"]:
@@ -188,6 +211,7 @@ class Batch:
     corner: tuple[int, int]
     reads_from: int  # the first block in which the class token attends to patches
     kept: Int[Tensor, "images patches"] | None
+    cells: Int[Tensor, " grid"] | None
 
 
 def draw_batch(pool: Pool, weights: np.ndarray, stage: Stage, patch: int, rng: np.random.Generator) -> Batch:
@@ -206,7 +230,8 @@ def draw_batch(pool: Pool, weights: np.ndarray, stage: Stage, patch: int, rng: n
     corner = (int(rng.integers(spare + 1)), int(rng.integers(spare + 1)))
     texts = clip.tokenize([cap.say(c, rng) for c in said])
     truth = torch.from_numpy(cap.truth(said, facts))
-    return Batch(pixels, texts, truth, corner, draw_reading(stage, rng), draw_patches(stage, patch, rng))
+    reads_from, kept = draw_reading(stage, rng), draw_patches(stage, patch, rng)
+    return Batch(pixels, texts, truth, corner, reads_from, kept, draw_cells(stage, patch, rng))
 
 
 def draw_reading(stage: Stage, rng: np.random.Generator) -> int:
@@ -223,6 +248,16 @@ def draw_patches(stage: Stage, patch: int, rng: np.random.Generator) -> Tensor |
     patches = (stage.window // patch) ** 2
     order = rng.permuted(np.tile(np.arange(patches), (stage.batch, 1)), axis=1)
     return torch.from_numpy(order[:, : round(patches * stage.keep)].copy())
+
+
+def draw_cells(stage: Stage, patch: int, rng: np.random.Generator) -> Tensor | None:
+    """The cell of each patch of the window, or None if the picture is not cut."""
+    if not stage.apart or rng.random() >= stage.apart:
+        return None
+    side = stage.window // patch
+    cuts = [np.sort(rng.choice(np.arange(1, side), rng.integers(1, 4), replace=False)) for _ in range(2)]
+    rows, columns = (np.searchsorted(cut, np.arange(side), side="right") for cut in cuts)
+    return torch.from_numpy((rows[:, None] * side + columns).ravel())
 
 
 def place_windows(pool: Pool, picked: np.ndarray, span: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -302,7 +337,7 @@ def train(plan: Plan, folder: Path, device: str = "cpu", until: int | None = Non
     saved = time.time()
     bar = tqdm(one_ahead(draw_batches(plan, folder, start, end)), initial=start, total=steps, unit="step")
     for step, batch in enumerate(bar, start):
-        set_rate(optimizer, plan.rate * schedule(step, steps, plan.warmup))
+        set_rate(optimizer, rate(plan, step))
         figures = take_step(network, optimizer, batch, device)
         log(folder, {"step": step, "window": batch.pixels.shape[-1], "reads_from": batch.reads_from, **figures})
         bar.set_postfix(figures)
@@ -341,9 +376,10 @@ def open_stage_pool(folder: Path, stage: Stage) -> Pool:
 
 def take_step(network: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, device: str) -> dict[str, float]:
     """One step of AdamW; returns the loss and how often a true caption is the image's best."""
-    truth, kept = batch.truth.to(device), None if batch.kept is None else batch.kept.to(device)
+    truth = batch.truth.to(device)
+    kept, cells = (None if x is None else x.to(device) for x in (batch.kept, batch.cells))
     with torch.autocast(torch.device(device).type, torch.bfloat16):
-        images = embed_windows(network.visual, batch.pixels.to(device), batch.corner, batch.reads_from, kept)
+        images = embed_windows(network.visual, batch.pixels.to(device), batch.corner, batch.reads_from, kept, cells)
         texts = embed_texts(network, batch.tokens.to(device))
     scale = network.logit_scale.exp()
     logits = scale * F.normalize(images.float(), dim=-1) @ F.normalize(texts.float(), dim=-1).T
@@ -367,6 +403,18 @@ def make_optimizer(network: nn.Module, plan: Plan) -> torch.optim.AdamW:
     rest = [p for n, p in network.named_parameters() if p.ndim <= 1 or "embedding" in n]
     groups = [{"params": matrices, "weight_decay": plan.decay}, {"params": rest, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=plan.rate, betas=(0.9, 0.98), eps=1e-6, fused=True)
+
+
+def rate(plan: Plan, step: int) -> float:
+    """The learning rate: warm-up and half a cosine down to a hundredth, once more from each stage that has a `peak`."""
+    begins, peak, first = 0, plan.rate, 0
+    for stage in plan.stages:
+        if stage.peak is not None and first <= step:
+            begins, peak = first, stage.peak
+        first += stage.steps
+    ends = [sum(s.steps for s in plan.stages[:i]) for i, stage in enumerate(plan.stages) if stage.peak is not None]
+    end = min([e for e in ends if e > step], default=first)
+    return peak * schedule(step - begins, end - begins, plan.warmup if begins == 0 else plan.warmup // 4)
 
 
 def schedule(step: int, steps: int, warmup: int) -> float:
