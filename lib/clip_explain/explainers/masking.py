@@ -47,7 +47,8 @@ def rise(
             raise TensorError(f"got masks of {tuple(masks.shape)}, expected (masks, {size[0]}, {size[1]})")
         batches, count = masks.split(batch_size), len(masks)
     else:
-        batches, count = draw_masks(masks, size, cells, keep, batch_size, seeded(generator)), masks
+        drawn = draw_masks(masks, size, cells, keep, batch_size, seeded(generator), query.pixels.device)
+        batches, count = drawn, masks
     check_counts(masks=count)
     maps = query.targets.new_zeros(len(query.pixels), len(query.targets), size[0] * size[1])
     for index, some, scores in masked_scores(query, batches, batch_size):
@@ -56,26 +57,33 @@ def rise(
 
 
 def draw_masks(
-    count: int, size: tuple[int, int], cells: int, keep: float, batch_size: int, generator: torch.Generator
+    count: int,
+    size: tuple[int, int],
+    cells: int,
+    keep: float,
+    batch_size: int,
+    generator: torch.Generator,
+    device: torch.device | str = "cpu",
 ) -> Iterator[Tensor]:
-    """RISE's random masks, in batches (masks, height, width) on the generator's device; see `rise`.
+    """RISE's random masks, in batches (masks, height, width) on `device`; see `rise`.
 
     A resized and shifted grid is a product of three small matrices. What is drawn does not depend on `batch_size`.
     """
-    device = generator.device
     sides = [-(-side // cells) for side in size]  # of a cell, rounded up
-    kept = torch.rand(max(count, 0), cells, cells, generator=generator, device=device) < keep
-    shifts = [torch.randint(side, (len(kept),), generator=generator, device=device) for side in sides]
+    kept = torch.rand(count, cells, cells, generator=generator, device=generator.device) < keep
+    shifts = [torch.randint(side, (count,), generator=generator, device=generator.device).to(device) for side in sides]
     resizes = [
         F.interpolate(torch.eye(cells, device=device)[None], size=(cells + 1) * side, mode="linear")[0].T
         for side in sides
     ]
-    for part in torch.arange(len(kept), device=device).split(batch_size):
+    for part, *shift in zip(
+        kept.to(device).split(batch_size), *(each.split(batch_size) for each in shifts), strict=True
+    ):
         rows, columns = (
-            resize[shift[part][:, None] + torch.arange(length, device=device)]
-            for resize, shift, length in zip(resizes, shifts, size, strict=True)
+            resize[start[:, None] + torch.arange(length, device=device)]
+            for resize, start, length in zip(resizes, shift, size, strict=True)
         )
-        yield rows @ kept[part].float() @ columns.transpose(1, 2)
+        yield rows @ part.float() @ columns.transpose(1, 2)
 
 
 def occlusion(
@@ -105,7 +113,7 @@ def occlusion(
     grid = (query.pixels.shape[-2] // patch, query.pixels.shape[-1] // patch)
     sets, weights = draw_sets(grid[0] * grid[1], value, samples, seeded(generator))
     ends = torch.tensor([[False], [True]]).expand(2, sets.shape[1])
-    masks = torch.cat([ends, sets]).unflatten(-1, grid).split(batch_size)
+    masks = torch.cat([ends, sets]).unflatten(-1, grid).to(query.pixels.device).split(batch_size)
     found = [[] for _ in query.pixels]
     for index, _, scores in masked_scores(query, (enlarge(some, patch) for some in masks), batch_size):
         found[index].append(scores)
