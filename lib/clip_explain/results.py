@@ -128,7 +128,7 @@ def _small_png(figure: Figure) -> bytes:
         pixels = np.asarray(Image.open(drawn).convert("RGB"), dtype=int)
         for step in STEPS:
             packed, rounded = io.BytesIO(), ((pixels + step // 2) // step * step).clip(0, 255)
-            Image.fromarray(rounded.astype(np.uint8)).save(packed, "png", optimize=True, dpi=(dpi, dpi))
+            Image.fromarray(rounded.astype(np.uint8)).save(packed, "png", dpi=(dpi, dpi))
             if packed.tell() <= MOST_BYTES:
                 return packed.getvalue()
     raise OutputError(f"the figure is over {MOST_BYTES // 1000} KB at every size tried: draw fewer panels")
