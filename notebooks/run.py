@@ -79,7 +79,7 @@ def typed(name: str, text: str, default: object) -> object:
     """The text given for a parameter, as a value of its default's type."""
     if isinstance(default, str):
         # Notebooks run in their own folder, so a path given from elsewhere must not stay relative.
-        is_path = name == "out_dir" or (name in ("model", "dataset") and Path(text).exists())
+        is_path = name == "out_dir" or (name in ("model", "dataset", "images") and Path(text).exists())
         return str(Path(text).resolve()) if is_path else text
     if isinstance(default, bool):
         value = {"true": True, "false": False}.get(text.lower())

@@ -35,7 +35,19 @@ _HOME = {
     "explain": "explainers",
     "explain_words": "explainers",
 }
-_MODULES = ("explainers", "maps", "model", "plots", "query", "templates", "trace")
+_MODULES = (
+    "datasets",
+    "metrics",
+    "results",
+    "scenes",
+    "explainers",
+    "maps",
+    "model",
+    "plots",
+    "query",
+    "templates",
+    "trace",
+)
 
 __all__ = [
     "ClipExplainError",
