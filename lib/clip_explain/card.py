@@ -6,20 +6,21 @@
 import argparse
 import hashlib
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
-from clip_explain import maps
+from clip_explain.datasets import FEWEST_PIXELS
 from clip_explain.explainers import EXPLAINERS
+from clip_explain.metrics.localization import points_at
 from clip_explain.model import Clip, data_folder, encode_image, load
 from clip_explain.query import Query, targets
+from clip_explain.results import write
 from clip_explain.scenes.pool import Pool, make_pool
 from clip_explain.scenes.world import ATTRIBUTES
 from clip_explain.training import PLANS, Plan, build, normalized
@@ -39,11 +40,16 @@ def export(name: str, folder: Path) -> dict:
     rows = (learned != start).any(1).nonzero()[:, 0]  # tokens that never stood in a caption keep their start values
     path = data_folder() / "models" / f"{name}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(pack(state["network"], rows), path.with_suffix(".tmp"), {"format": "pt"})
-    sha256 = hashlib.sha256(path.with_suffix(".tmp").read_bytes()).hexdigest()
-    os.replace(path.with_suffix(".tmp"), path)
+    content = save(pack(state["network"], rows), {"format": "pt"})
+    write(path, content)
     done = {"seed": plan.seed, "steps": state["step"], "samples": samples_after(plan, state["step"])}
-    return {"name": name, "sha256": sha256, **done, "tokens_learned": len(rows), "plan": asdict(plan)}
+    return {
+        "name": name,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        **done,
+        "tokens_learned": len(rows),
+        "plan": asdict(plan),
+    }
 
 
 def samples_after(plan: Plan, steps: int) -> int:
@@ -112,13 +118,13 @@ def pointing(model: Clip, pool: Pool, method: str = "grad_eclip", **options) -> 
     hits, chance = [], []
     for scene, asked in enumerate(tqdm(unique_things(pool.attributes), "pointing", leave=False)):
         ids = pool.ids[scene]
-        asked = [(thing, pair) for thing, pair in asked if (ids == thing).sum() >= 50]
+        asked = [(thing, pair) for thing, pair in asked if (ids == thing).sum() >= FEWEST_PIXELS]
         if not asked:
             continue
+        masks = np.stack([ids == thing for thing, _ in asked])
         query = Query(model, pixels_of(pool, slice(scene, scene + 1)), directions[[pair for _, pair in asked]])
-        peaks = maps.resize(EXPLAINERS[method](query, **options)[0], ids.shape).flatten(1).argmax(1)
-        hits += [ids.ravel()[peak] == thing for peak, (thing, _) in zip(peaks.tolist(), asked, strict=True)]
-        chance += [(ids == thing).mean() for thing, _ in asked]
+        hits += points_at(EXPLAINERS[method](query, **options)[0], masks).diagonal().tolist()
+        chance += masks.mean((1, 2)).tolist()
     found = {"point game": float(np.mean(hits)), "point game by chance": float(np.mean(chance))}
     return {**{key: round(value, 4) for key, value in found.items()}, "phrases": len(hits)}
 
@@ -143,10 +149,8 @@ def measure(model: Clip, folder: Path, scenes: int = 2000) -> dict[str, float]:
 
 
 def write_card(name: str, card: dict) -> None:
-    """Write data/models/NAME.json by way of a temporary file."""
-    path = data_folder() / "models" / f"{name}.json"
-    path.with_suffix(".tmp").write_text(json.dumps(card, indent=1) + "\n")
-    os.replace(path.with_suffix(".tmp"), path)
+    """Write data/models/NAME.json, whole or not at all."""
+    write(data_folder() / "models" / f"{name}.json", (json.dumps(card, indent=1) + "\n").encode())
 
 
 def main() -> None:

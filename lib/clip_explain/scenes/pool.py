@@ -126,7 +126,7 @@ def facts(scene: Scene, areas: np.ndarray, size: int) -> dict[str, np.ndarray]:
     for i, thing in enumerate(scene.things):
         attributes[i] = [values.index(getattr(thing, key)) for key, values in ATTRIBUTES.items()]
         centers[i] = scene.camera.project(thing.center)[0, :2] * size
-        along[i] = [_on_ground(scene, axis) @ [thing.x, thing.y] for axis in (0, 2)]
+    along[: len(scene.things)] = scene.along
     seen[: len(areas)] = areas
     return {
         "attributes": attributes,
@@ -135,8 +135,3 @@ def facts(scene: Scene, areas: np.ndarray, size: int) -> dict[str, np.ndarray]:
         "centers": centers,
         "zoom": 16 / 35 / scene.camera.half_width,
     }
-
-
-def _on_ground(scene: Scene, axis: int) -> np.ndarray:
-    direction = scene.camera.axes[axis, :2]
-    return direction / np.linalg.norm(direction)

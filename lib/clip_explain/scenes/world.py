@@ -82,15 +82,13 @@ class Scene:
     camera: Camera
     lamps: np.ndarray  # (3, 3) positions
 
-    def relation(self, name: str) -> np.ndarray:
-        """Boolean (things, things): is the row's thing left of / right of / in front of / behind the column's?
-
-        CLEVR's rule: by the camera's own directions laid on the ground, with a margin of 0.2 units.
-        """
-        axis, sign = {"left of": (0, -1), "right of": (0, 1), "in front of": (2, -1), "behind": (2, 1)}[name]
-        direction = self.camera.axes[axis, :2] / np.linalg.norm(self.camera.axes[axis, :2])
-        along = np.array([[t.x, t.y] for t in self.things]).reshape(-1, 2) @ direction * sign
-        return along[:, None] - along[None, :] > 0.2
+    @property
+    def along(self) -> np.ndarray:
+        """Place of each thing (things, 2), to the right and in depth, in world units: by the camera's own directions
+        laid on the ground, as CLEVR tells left, right, front and behind."""
+        flat = self.camera.axes[[0, 2], :2]
+        directions = flat / np.linalg.norm(flat, axis=1, keepdims=True)
+        return np.array([[thing.x, thing.y] for thing in self.things]).reshape(-1, 2) @ directions.T
 
 
 def look_at(position: np.ndarray, target: np.ndarray, zoom: float, aspect: float = 1.0) -> Camera:
