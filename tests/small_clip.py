@@ -5,7 +5,9 @@ Weights and pixels come from `numpy.random.RandomState` in one fixed order: the 
 """
 
 import copy
+import functools
 import math
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +15,11 @@ from clip.model import build_model, convert_weights
 from torch.nn import functional as F
 
 from clip_explain.model import Clip, clip
+from clip_explain.query import Query, make_query
+
+GOLDEN = np.load(Path(__file__).parent / "golden" / "authors_code_seed0.npz")
+TEXTS = [str(text) for text in GOLDEN["texts"]]
+SMALL = dict(embed=64, res=64, patch=16, vlayers=2, vwidth=128, tlayers=2, twidth=64)
 
 
 def state_dict(
@@ -89,3 +96,20 @@ def relative_error(got, expected):
     got, expected = (torch.as_tensor(x).detach().double() for x in (got, expected))
     assert got.shape == expected.shape
     return ((got - expected).norm() / expected.norm()).item()
+
+
+@functools.cache
+def golden_model() -> Clip:
+    """The model of the golden numbers, its weights rounded to fp16 as `build_model` does."""
+    return wrap(build(seed=0))
+
+
+@functools.cache
+def golden_query() -> Query:
+    return make_query(golden_model(), pixels(10, 224, 224), TEXTS)
+
+
+@functools.cache
+def exact_model() -> Clip:
+    """Two vision layers in float64 with a vocabulary of 100, for the oracles."""
+    return wrap(build(torch.float64, vlayers=2, tlayers=3, vocab=100))

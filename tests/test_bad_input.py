@@ -16,15 +16,7 @@ import small_clip
 from clip_explain import maps
 from clip_explain.__main__ import main
 
-SMALL = dict(embed=64, res=64, patch=16, vlayers=2, vwidth=128, tlayers=2, twidth=64)
 SIDE = 64
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    safetensors.torch.save_file(small_clip.state_dict(**SMALL), path)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +228,7 @@ def test_unknown_names_offer_the_nearest(model):
 
 def broken_state(key):
     """A state dict without an entry, or with one of a wrong shape, or with one too many."""
-    state = small_clip.state_dict(**SMALL)
+    state = small_clip.state_dict(**small_clip.SMALL)
     if key not in state:
         return {**state, key: torch.zeros(1)}
     if key in ("ln_final.bias", "visual.positional_embedding"):

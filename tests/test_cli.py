@@ -5,21 +5,10 @@ import sys
 
 import numpy as np
 import pytest
-import safetensors.torch
 from matplotlib import image as mpimage
 from PIL import Image
 
-import small_clip
 from clip_explain.__main__ import main, typed
-
-SMALL = dict(embed=64, res=64, patch=16, vlayers=2, vwidth=128, tlayers=2, twidth=64)
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    safetensors.torch.save_file(small_clip.state_dict(**SMALL), path)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Grad-ECLIP against the authors' code, against the paper's equations in float64, and its invariants."""
 
 import functools
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,27 +13,8 @@ from clip_explain.explainers import explain, explain_words
 from clip_explain.explainers.attention import self_attention
 from clip_explain.explainers.grad_eclip import grad_eclip, grad_eclip_words
 from clip_explain.model import Clip, tokenize
-from clip_explain.query import Query, WordQuery, make_query, make_word_query, targets, unit
-from small_clip import relative_error
-
-GOLDEN = np.load(Path(__file__).parent / "golden" / "authors_code_seed0.npz")
-TEXTS = [str(text) for text in GOLDEN["texts"]]
-
-
-@functools.cache
-def golden_model() -> Clip:
-    return small_clip.wrap(small_clip.build(seed=0))
-
-
-@functools.cache
-def golden_query() -> Query:
-    return make_query(golden_model(), small_clip.pixels(10, 224, 224), TEXTS)
-
-
-@functools.cache
-def exact_model() -> Clip:
-    """Two layers in float64 with a vocabulary of 100, for the oracles."""
-    return small_clip.wrap(small_clip.build(torch.float64, vlayers=2, tlayers=3, vocab=100))
+from clip_explain.query import Query, WordQuery, make_word_query, targets, unit
+from small_clip import GOLDEN, TEXTS, exact_model, golden_model, golden_query, relative_error
 
 
 def random_targets(count, dtype=torch.float64):

@@ -1,7 +1,6 @@
 """The readers of one trace: against the authors' code, against the papers' equations in float64, and invariants."""
 
 import functools
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,12 +14,10 @@ from clip_explain.errors import MethodError
 from clip_explain.explainers import EXPLAINERS, WORD_EXPLAINERS, explain
 from clip_explain.explainers.grad_cam import VARIANTS, grad_cam
 from clip_explain.model import Clip
-from clip_explain.query import Query, WordQuery, make_query, make_word_query, unit
+from clip_explain.query import Query, WordQuery, make_word_query, unit
 from clip_explain.resnet import resnet_embedding, resnet_stage
-from small_clip import relative_error
+from small_clip import GOLDEN, TEXTS, exact_model, golden_model, golden_query, relative_error
 
-GOLDEN = np.load(Path(__file__).parent / "golden" / "authors_code_seed0.npz")
-TEXTS = [str(text) for text in GOLDEN["texts"]]
 TOKENS = torch.tensor([[98, 5, 7, 99, 0, 0, 0, 0, 0], [98, 1, 2, 3, 4, 6, 99, 0, 0]])
 
 # Every reader of images with its options, for the invariants.
@@ -63,22 +60,6 @@ def random_targets(count, dtype=torch.float64):
 
 def images(size=(96, 160), count=2, dtype=torch.float64):
     return torch.cat([small_clip.pixels(seed, *size) for seed in range(20, 20 + count)]).to(dtype)
-
-
-@functools.cache
-def golden_model() -> Clip:
-    return small_clip.wrap(small_clip.build(seed=0))
-
-
-@functools.cache
-def golden_query() -> Query:
-    return make_query(golden_model(), small_clip.pixels(10, 224, 224), TEXTS)
-
-
-@functools.cache
-def exact_model() -> Clip:
-    """Two vision layers in float64 with a vocabulary of 100, for the oracles."""
-    return small_clip.wrap(small_clip.build(torch.float64, vlayers=2, tlayers=3, vocab=100))
 
 
 @functools.cache
