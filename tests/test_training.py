@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import clip
 import numpy as np
@@ -9,10 +10,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clip_explain import training
 from clip_explain.card import export, list_things, unique_things
 from clip_explain.scenes.pool import make_pool
-from clip_explain.training import Plan, Stage, build, contrastive_loss, embed_texts, embed_windows, schedule, train
+from clip_explain.training import PLANS, Plan, Stage, train
+from clip_explain.training.batches import draw_batches
+from clip_explain.training.loop import contrastive_loss, rate, schedule
+from clip_explain.training.towers import build, embed_images, embed_texts, embed_windows, run_blocks, within_cells
 from clip_explain.weights import read_weights
 
 SHARES = {"single": 0.5, "double": 0.5}
@@ -85,13 +88,11 @@ def test_cells_keep_patches_apart():
     other = pixels.clone()
     other[..., 32:] = 0  # the third column of patches
     cells = torch.tensor([0, 0, 1] * 3)
-    may = training.within_cells(cells, None)[0, 0]
+    may = within_cells(cells, None)[0, 0]
     assert may[0].all() and not may[1:, 0].any()  # the class token reads all, and tells no patch
     assert may[1].tolist() == [False, True, True, False, True, True, False, True, True, False]
     blocks = visual.transformer.resblocks
-    a, b = (
-        training.run_blocks(blocks, x, False, may=may) for x in (tokens_of(visual, pixels), tokens_of(visual, other))
-    )
+    a, b = (run_blocks(blocks, x, False, may=may) for x in (tokens_of(visual, pixels), tokens_of(visual, other)))
     torch.testing.assert_close(a[:, 1:3], b[:, 1:3])  # patches of the first cell never learn what the second shows
     assert not torch.allclose(a[:, 0], b[:, 0])
 
@@ -112,7 +113,7 @@ def test_rate_begins_anew_where_a_stage_has_a_peak():
         (Stage(100, 4, 48, (1.0, 1.0), 0.0, 1.0, SHARES), Stage(50, 4, 48, (1.0, 1.0), 0.0, 1.0, SHARES, peak=5e-4)),
         warmup=8,
     )
-    rates = [training.rate(plan, step) for step in range(150)]
+    rates = [rate(plan, step) for step in range(150)]
     assert max(rates[:100]) == pytest.approx(1e-3) and rates[99] < 2e-5
     assert max(rates[100:]) == pytest.approx(5e-4) and rates[149] < 1e-5 and rates[101] > rates[100]
 
@@ -148,7 +149,7 @@ def test_log_has_a_row_a_step(trained):
 def test_export_keeps_what_was_learned(trained, monkeypatch, tmp_path):
     folder, network = trained
     monkeypatch.setenv("CLIP_EXPLAIN_DATA", str(tmp_path))
-    monkeypatch.setitem(training.PLANS, "small", SMALL)
+    monkeypatch.setitem(PLANS, "small", SMALL)
     note = export("small", folder)
     assert len(note["sha256"]) == 64 and note["steps"] == 6 and note["samples"] == 24
     state, _ = read_weights(tmp_path / "models" / "small.safetensors")
@@ -173,3 +174,53 @@ def test_unique_things_and_their_names():
     scene = np.array([[0, 1, 0, 0], [1, 1, 1, 0], [0, 2, 0, 1], [-1, -1, -1, -1]])  # two red cubes, one blue sphere
     assert unique_things(scene[None]) == [[(2, 2 * 5 + 1)]]
     assert list_things(scene) == "a red cube, a red cube and a blue sphere"
+
+
+RESNET = Plan(
+    vision_width=8, vision_layers=(1, 1, 1, 1), text_width=64, text_layers=2, embed=32, patch=32, warmup=2, art=4,
+    stages=(
+        Stage(2, 4, 96, (0.8, 1.2), 0.3, 2.0, SHARES, ("train", 1, 4)),
+        Stage(2, 4, 224, (1.0, 1.2), 0.3, 1.0, SHARES, ("mixed", 1, 4), swaps=True, art=2),
+    ),
+)  # fmt: skip
+
+
+def test_resnet_on_whole_pictures_agrees_with_the_network_itself_and_its_corner_matters():
+    network = build(RESNET, 1).eval()
+    pixels = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    ours = embed_images(network.visual, pixels, (0, 0))
+    torch.testing.assert_close(ours, network.encode_image(pixels), rtol=1e-4, atol=1e-5)
+    windows = [embed_images(network.visual, pixels[..., :96, :96], corner) for corner in ((0, 0), (4, 4))]
+    assert not torch.allclose(*windows)
+
+
+def test_resnet_trains_resumes_and_is_exported(tmp_path, monkeypatch):
+    whole = train(RESNET, tmp_path / "whole")
+    train(RESNET, tmp_path / "parts", until=2)
+    resumed = train(RESNET, tmp_path / "parts")
+    for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0, msg=name)
+    monkeypatch.setenv("CLIP_EXPLAIN_DATA", str(tmp_path))
+    monkeypatch.setitem(PLANS, "small", RESNET)
+    export("small", tmp_path / "whole")
+    state, _ = read_weights(tmp_path / "models" / "small.safetensors")
+    rebuilt, pixels = clip.model.build_model(state).float().eval(), torch.zeros(1, 3, 224, 224)
+    assert F.cosine_similarity(rebuilt.encode_image(pixels), whole.eval().encode_image(pixels)).item() > 0.99
+
+
+def test_text_tower_can_start_as_a_trained_one(monkeypatch, tmp_path, trained):
+    monkeypatch.setenv("CLIP_EXPLAIN_DATA", str(tmp_path))
+    monkeypatch.setitem(PLANS, "small", SMALL)
+    export("small", trained[0])
+    network = build(replace(RESNET, text_from="small"), 1)
+    said = clip.tokenize(["a thing"])
+    assert F.cosine_similarity(embed_texts(network, said), embed_texts(trained[1], said)).item() > 0.999
+
+
+def test_batch_with_paintings_tells_them_from_scenes(tmp_path):
+    (batch,) = draw_batches(RESNET, tmp_path, 3, 4)
+    scenes, art = 2, 2
+    assert batch.pixels.shape == (scenes + art, 3, 224, 224) and len(batch.truth) == scenes + art
+    assert (batch.truth[-art:, :-art] == 0).all() and (batch.truth[:scenes, -art:] == 0).all()
+    assert (batch.truth[-art:, -art:].diagonal() == 1).all()
+    assert len(batch.tokens) == batch.truth.shape[1]

@@ -1,6 +1,6 @@
 """Exports a trained model to data/models/, measures it on scenes that it never saw and writes both into its card.
 
-`python -m clip_explain.card tiny-vit`: after `training.py`, and whenever the figures are to be measured again.
+`python -m clip_explain.card tiny-vit`: after the training, and whenever the figures are to be measured again.
 """
 
 import argparse
@@ -23,7 +23,9 @@ from clip_explain.query import Query, targets
 from clip_explain.results import write
 from clip_explain.scenes.pool import Pool, make_pool
 from clip_explain.scenes.world import ATTRIBUTES
-from clip_explain.training import PLANS, Plan, build, normalized
+from clip_explain.training.batches import normalized
+from clip_explain.training.plans import PLANS, Plan
+from clip_explain.training.towers import build
 from clip_explain.weights import pack
 
 HELD_OUT = 1_000_001  # the seed of the held-out pools; trainings use small ones
@@ -37,7 +39,8 @@ def export(name: str, folder: Path) -> dict:
     state = torch.load(folder / "checkpoint.pt", weights_only=True)
     start = build(plan, plan.seed).token_embedding.weight
     learned = state["network"]["token_embedding.weight"]
-    rows = (learned != start).any(1).nonzero()[:, 0]  # tokens that never stood in a caption keep their start values
+    rows = ((learned != start) | (start == 0)) & (learned != 0)  # tokens in no caption keep their start values
+    rows = rows.any(1).nonzero()[:, 0]
     path = data_folder() / "models" / f"{name}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     content = save(pack(state["network"], rows), {"format": "pt"})

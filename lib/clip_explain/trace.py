@@ -162,9 +162,7 @@ def embed_texts(network: nn.Module, texts: Int[Tensor, "texts tokens"]) -> Float
     return F.embedding(texts, network.token_embedding.weight.detach()).to(dtype) + position.to(dtype)
 
 
-def resize_positions(
-    position: Float[Tensor, "tokens channels"], grid: tuple[int, int]
-) -> Tensor:
+def resize_positions(position: Float[Tensor, "tokens channels"], grid: tuple[int, int]) -> Tensor:
     """The positional embedding (class token, then a square grid), its grid part resized bicubically to `grid`."""
     side = round((len(position) - 1) ** 0.5)
     if grid == (side, side):

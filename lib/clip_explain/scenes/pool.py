@@ -1,6 +1,6 @@
-"""A cached pool of rendered scenes, so that rendering never limits training.
+"""Cached pools of rendered scenes, and of paintings and faces, so that rendering never limits training.
 
-One array a field on disk; scene i is made from (seed, i) alone.
+One array a field on disk; picture i is made from (seed, i) alone.
 """
 
 import json
@@ -10,35 +10,48 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
-from clip_explain.scenes.raycast import render
+from clip_explain.scenes import domains, faces, paintings
+from clip_explain.scenes.raycast import Picture, render
 from clip_explain.scenes.world import ATTRIBUTES, Scene, sample_scene
 
 MOST = 10  # things a scene can hold
-RECIPES = {  # share, framing, fewest and most things, lowest and highest zoom
+RECIPES = {  # share, framing, fewest and most things, lowest and highest zoom, width over height
     "train": (
-        (0.30, "close", 1, 2, 3.2, 5.5),
-        (0.15, "framed", 1, 1, 2.1, 2.8),
-        (0.30, "framed", 2, 5, 2.1, 2.8),
-        (0.10, "framed", 5, 8, 1.7, 2.2),
-        (0.15, "wide", 3, 8, 1.0, 1.7),
+        (0.30, "close", 1, 2, 3.2, 5.5, 1.0),
+        (0.15, "framed", 1, 1, 2.1, 2.8, 1.0),
+        (0.30, "framed", 2, 5, 2.1, 2.8, 1.0),
+        (0.10, "framed", 5, 8, 1.7, 2.2, 1.0),
+        (0.15, "wide", 3, 8, 1.0, 1.7, 1.0),
     ),
     "whole": (
-        (0.20, "framed", 1, 1, 2.2, 2.7),
-        (0.50, "framed", 2, 5, 2.2, 2.7),
-        (0.10, "framed", 5, 8, 1.7, 2.2),
-        (0.20, "wide", 3, 8, 1.0, 1.7),
+        (0.20, "framed", 1, 1, 2.2, 2.7, 1.0),
+        (0.50, "framed", 2, 5, 2.2, 2.7, 1.0),
+        (0.10, "framed", 5, 8, 1.7, 2.2, 1.0),
+        (0.20, "wide", 3, 8, 1.0, 1.7, 1.0),
     ),
-    "one": ((1.0, "framed", 1, 1, 2.45, 2.45),),
-    "three": ((1.0, "framed", 3, 3, 2.45, 2.45),),
-    "several": ((1.0, "framed", 3, 5, 2.45, 2.45),),
+    "mixed": (
+        (0.15, "framed", 1, 1, 2.2, 2.7, 1.0),
+        (0.45, "framed", 2, 5, 2.2, 2.7, 1.0),
+        (0.10, "framed", 5, 8, 1.7, 2.2, 1.0),
+        (0.10, "wide", 3, 8, 1.0, 1.7, 1.0),
+        (0.20, "wide", 3, 10, 1.0, 1.3, 1.5),
+    ),
+    "one": ((1.0, "framed", 1, 1, 2.45, 2.45, 1.0),),
+    "three": ((1.0, "framed", 3, 3, 2.45, 2.45, 1.0),),
+    "several": ((1.0, "framed", 3, 5, 2.45, 2.45, 1.0),),
 }
+DOMAINS = {"mixed": {"render": 0.79, "sketch": 0.07, "cartoon": 0.07, "noise": 0.07}}  # other recipes: render only
+NAMES = tuple(domains.DOMAINS)
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Fields over scenes. `things` is always 10; those that a scene lacks have attributes -1.
+    """Fields over scenes; pictures that are wider than high are squashed to the square.
+
+    `things` is always 10; those that a scene lacks have attributes -1.
 
     images uint8 (scenes, height, width, 3)
     ids int8 (scenes, height, width), the thing that each pixel shows, -1 for the ground
@@ -47,6 +60,7 @@ class Pool:
     areas float32 (scenes, things), pixels if nothing stood before
     centers float32 (scenes, things, 2), the middle (x, y) of each outline in pixels
     zoom float32 (scenes,)
+    domain int8 (scenes,), index into `NAMES`
     """
 
     images: np.ndarray
@@ -56,6 +70,7 @@ class Pool:
     areas: np.ndarray
     centers: np.ndarray
     zoom: np.ndarray
+    domain: np.ndarray
 
     def __len__(self) -> int:
         return len(self.zoom)
@@ -70,6 +85,7 @@ def _fields(count: int, size: int) -> dict[str, tuple[tuple[int, ...], type]]:
         "areas": ((count, MOST), np.float32),
         "centers": ((count, MOST, 2), np.float32),
         "zoom": ((count,), np.float32),
+        "domain": ((count,), np.int8),
     }
 
 
@@ -101,21 +117,35 @@ def _render_slice(task: tuple[Path, int, str, int, int]) -> int:
     folder, seed, recipe, start, stop = task
     out = {name: np.load(folder / f"{name}.npy", mmap_mode="r+") for name in _fields(1, 1)}
     size = out["ids"].shape[1]
+    shares = DOMAINS.get(recipe, {"render": 1.0})
     for i in range(start, stop):
         scene = draw(RECIPES[recipe], np.random.default_rng([seed, i]))
-        picture = render(scene, size, size)
-        out["images"][i], out["ids"][i] = picture.image, picture.ids
-        for name, value in facts(scene, picture.areas, size).items():
+        aspect = scene.camera.half_width / scene.camera.half_height
+        picture = render(scene, size, round(size * aspect))
+        rng = np.random.default_rng([seed, i, 1])
+        domain = str(rng.choice(list(shares), p=list(shares.values())))
+        out["images"][i], out["ids"][i] = square(picture, domains.apply(picture, domain, rng))
+        out["domain"][i] = NAMES.index(domain)
+        for name, value in facts(scene, picture.areas / aspect, size).items():
             out[name][i] = value
     return stop - start
+
+
+def square(picture: Picture, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The image and its ids, squashed to squares of their height."""
+    side = len(image)
+    if image.shape[1] == side:
+        return image, picture.ids
+    ids = Image.fromarray((picture.ids + 1).astype(np.uint8)).resize((side, side), Image.Resampling.NEAREST)
+    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)), np.asarray(ids, int) - 1
 
 
 def draw(recipe, rng: np.random.Generator) -> Scene:
     """A scene by a recipe's shares, never an empty one."""
     shares = np.array([row[0] for row in recipe])
-    _, framing, fewest, most, low, high = recipe[rng.choice(len(recipe), p=shares / shares.sum())]
+    _, framing, fewest, most, low, high, aspect = recipe[rng.choice(len(recipe), p=shares / shares.sum())]
     zoom = float(np.exp(rng.uniform(np.log(low), np.log(high))))
-    scene = sample_scene(rng, int(rng.integers(fewest, most + 1)), framing, zoom=zoom)
+    scene = sample_scene(rng, int(rng.integers(fewest, most + 1)), framing, aspect, zoom=zoom)
     return scene if scene.things else draw(recipe, rng)
 
 
@@ -135,3 +165,42 @@ def facts(scene: Scene, areas: np.ndarray, size: int) -> dict[str, np.ndarray]:
         "centers": centers,
         "zoom": 16 / 35 / scene.camera.half_width,
     }
+
+
+# -- paintings and faces
+
+
+@dataclass(frozen=True)
+class Art:
+    """Paintings and faces: images uint8 (pictures, height, width, 3), and the sentences true of each."""
+
+    images: np.ndarray
+    captions: tuple[tuple[str, ...], ...]
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+
+def make_art(folder: Path, count: int, seed: int, size: int = 224) -> Art:
+    """Paintings and faces in turn, painted into `folder` unless they are there already."""
+    made = [_draw_art(seed, i) for i in range(count)]
+    captions = tuple(says for _, says in made)
+    made_with, note = {"count": count, "seed": seed, "size": size}, folder / "art.json"
+    if not (note.exists() and json.loads(note.read_text()) == made_with):
+        folder.mkdir(parents=True, exist_ok=True)
+        images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (count, size, size, 3))
+        for i, (thing, _) in enumerate(tqdm(made, desc="painting", unit="picture")):
+            images[i] = (paintings.paint if isinstance(thing, paintings.Painting) else faces.draw_face)(thing, size)
+        images.flush()
+        note.with_suffix(".tmp").write_text(json.dumps(made_with))
+        os.replace(note.with_suffix(".tmp"), note)
+    return Art(np.load(folder / "images.npy", mmap_mode="r"), captions)
+
+
+def _draw_art(seed: int, i: int) -> tuple[paintings.Painting | faces.Face, tuple[str, ...]]:
+    rng = np.random.default_rng([seed, i])
+    if i % 2:
+        face = faces.sample_face(rng)
+        return face, faces.captions(face)
+    painting = paintings.sample_painting(rng)
+    return painting, paintings.captions(painting)

@@ -1,0 +1,117 @@
+"""What decides a training: architecture, curriculum, optimiser's settings; one plan for each embedded CLIP.
+
+Below batches.py and towers.py, which carry a plan out.
+"""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Some steps of the curriculum.
+
+    `window`: side in pixels of the part of the 224-pixel picture that is looked at, whole patches. They
+    keep their own positional embeddings, so a model trained on windows needs no resizing for whole pictures.
+    `scale`: lowest and highest magnification of the pool's pictures. `grey`: share of pictures without colour.
+    `late`: share of steps in which the class token attends to the patches only from a random block of LATE on (before
+    it, to itself), and in a share `last` of these only in the last one. Else a small model gathers what it needs in
+    its first blocks, and its last values, which Grad-ECLIP reads, say little. At other steps, and whenever it is used,
+    the network runs as it is.
+    `keep`: share of patches that is looked at, drawn anew for each picture, as FLIP does.
+    `apart`: share of steps in which patches attend only to those of their own cell, the picture being cut by chance
+    into 2 x 2 to 4 x 4 cells; else each thing's patches tell of the others too.
+    `peak`: a new cosine begins here, at this rate.
+    `swaps`: beside its true caption each picture gets one that mixes up two of its things.
+    `shares`: what kinds of captions are drawn. `close`: extra weight of scenes with one or two things.
+    `art`: how many of the batch are paintings and faces.
+    """
+
+    steps: int
+    batch: int
+    window: int
+    scale: tuple[float, float]
+    grey: float
+    close: float
+    shares: dict[str, float] = field(hash=False)
+    pool: tuple[str, int, int] = ("train", 1, 4550)  # recipe, seed, scenes
+    swaps: bool = False
+    late: float = 0.0
+    last: float = 0.0
+    keep: float = 1.0
+    apart: float = 0.0
+    peak: float | None = None
+    art: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that decides a training: the architecture, the curriculum and the optimiser's settings.
+
+    `patch`: side of a patch in pixels; for a ResNet of a cell of its last grid, 32.
+    """
+
+    vision_width: int
+    vision_layers: int | tuple[int, int, int, int]  # four numbers: a ModifiedResNet's blocks in each stage
+    text_width: int
+    text_layers: int
+    embed: int
+    patch: int
+    stages: tuple[Stage, ...]
+    seed: int = 1
+    text_from: str | None = None  # the text tower starts as this embedded model's
+    art: int = 4000  # paintings and faces to draw from
+    rate: float = 1e-3
+    warmup: int = 200
+    decay: float = 0.05
+    notes: str = ""
+
+
+LATE = (4, 12)  # of the twelve blocks, where a class token that reads late may begin
+FIRST = {"single": 0.6, "double": 0.4}
+SECOND = {"single": 0.3, "double": 0.5, "full": 0.2}
+THIRD = {"single": 0.2, "double": 0.4, "full": 0.2, "pair": 0.1, "relation": 0.05, "triple": 0.05}
+FOURTH = {"single": 0.15, "double": 0.35, "full": 0.15, "place": 0.05, "pair": 0.1, "relation": 0.05, "triple": 0.15}
+WHOLE = ("whole", 2, 6000)
+MIXED = ("mixed", 3, 8000)
+PLANS = {
+    "tiny-vit": Plan(
+        vision_width=128, vision_layers=12, text_width=128, text_layers=12, embed=128, patch=16,
+        stages=(
+            Stage(2400, 96, 80, (0.7, 1.5), 0.4, 4.0, FIRST),
+            Stage(700, 96, 112, (0.7, 1.4), 0.3, 1.0, SECOND),
+            Stage(157, 64, 160, (0.85, 1.3), 0.25, 0.7, THIRD, WHOLE),
+            Stage(255, 64, 160, (0.85, 1.3), 0.25, 0.7, THIRD, WHOLE, late=0.6),
+            Stage(288, 64, 160, (0.85, 1.3), 0.2, 0.7, THIRD, WHOLE, swaps=True, late=0.6),
+            Stage(83, 64, 224, (1.0, 1.2), 0.15, 0.7, FOURTH, WHOLE, swaps=True, late=0.6),
+            Stage(720, 64, 224, (1.0, 1.2), 0.15, 0.7, FOURTH, WHOLE, swaps=True, late=0.7, last=0.5, keep=0.5),
+            Stage(
+                900, 64, 224, (1.0, 1.2), 0.1, 0.7, FOURTH, WHOLE,
+                swaps=True, late=0.7, last=0.6, keep=0.5, apart=0.7, peak=6e-4,
+            ),
+            Stage(
+                410, 64, 224, (1.0, 1.2), 0.1, 1.2, FOURTH, WHOLE,
+                swaps=True, late=0.7, last=0.6, keep=0.6, apart=0.7, peak=4e-4,
+            ),
+            Stage(
+                2600, 64, 224, (1.0, 1.25), 0.1, 1.0, FOURTH, MIXED,
+                swaps=True, late=0.7, last=0.6, keep=0.5, apart=0.8, peak=7e-4, art=12,
+            ),
+            Stage(
+                250, 64, 224, (1.0, 1.2), 0.05, 1.0, FOURTH, MIXED,
+                swaps=True, late=0.6, last=0.6, apart=0.7, art=12,
+            ),
+        ),
+        notes="Steered by hand while it ran: the later stages were settled on the way, so the learning rate up to step "
+        "4,603 fell along cosines of 4,983 to 5,800 steps, and the renderer's edges were mended after the first pools. "
+        "A rerun follows this plan; it will not give the same bits.",
+    ),
+    "tiny-resnet": Plan(
+        vision_width=16, vision_layers=(2, 2, 2, 2), text_width=128, text_layers=12, embed=128, patch=32,
+        text_from="tiny-vit", seed=2,
+        stages=(
+            Stage(900, 96, 96, (0.7, 1.5), 0.3, 3.0, SECOND, art=12),
+            Stage(500, 64, 128, (0.7, 1.4), 0.2, 1.0, THIRD, swaps=True, art=8),
+            Stage(250, 48, 224, (1.0, 1.25), 0.1, 1.0, FOURTH, MIXED, swaps=True, art=8),
+        ),
+    ),
+}  # fmt: skip
