@@ -83,7 +83,7 @@ def test_library_and_notebooks_import_only_what_is_declared():
     sources = [path.read_text() for path in scripts]
     sources += [notebook_source(path) for path in notebooks.glob("*.ipynb")]
     runtime = set(by_name(PROJECT["dependencies"]))
-    optional = set(by_name(EXTRAS["open-clip"] + EXTRAS["transformers"]))
+    optional = set(by_name(EXTRAS["open-clip"] + EXTRAS["transformers"] + EXTRAS["cluster"]))
     assert undeclared(sources, runtime | optional, own={"clip_explain", "run"}) == set()
 
 
@@ -103,7 +103,7 @@ def test_library_imports_optional_packages_only_inside_functions():
     found = {}
     for path in ROOT.glob("lib/**/*.py"):
         top = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
-        found[path.name] = imports(ast.unparse(top)) & {"open_clip", "transformers"}
+        found[path.name] = imports(ast.unparse(top)) & {"open_clip", "transformers", "distributed", "fsspec"}
     assert not any(found.values()), found
 
 
