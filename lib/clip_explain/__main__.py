@@ -5,6 +5,7 @@ Above everything else. The library is imported only when there is something to d
 
 import argparse
 import contextlib
+import importlib
 import inspect
 import os
 import sys
@@ -19,13 +20,18 @@ from clip_explain.errors import ClipExplainError, MethodError, OutputError
 FORMATS = (".png", ".pdf", ".svg")
 COLUMNS = 4
 TITLE_LETTERS = 120
+COMMANDS = {"sweep": "clip_explain.sweep_command"}  # each module has a main(argv)
 WORDS = {"true": True, "yes": True, "false": False, "no": False, "none": None}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0, or 2 after an error said in one line on stderr."""
-    arguments = parse(argv)
+    argv = list(sys.argv[1:] if argv is None else argv)
     try:
+        if argv and argv[0] in COMMANDS:
+            importlib.import_module(COMMANDS[argv[0]]).main(argv[1:])
+            return 0
+        arguments = parse(argv)
         if arguments.list:
             print_list()
         else:
@@ -38,6 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("clip-explain", description="Which pixels made CLIP give each text its score?")
+    parser.epilog = "Other commands, each with its own --help: " + ", ".join(
+        f"clip-explain {name}" for name in COMMANDS
+    )
     parser.add_argument("image", nargs="?", help="an image file")
     parser.add_argument("texts", nargs="*", help="one or more texts, each in quotes")
     parser.add_argument("--list", action="store_true", help="print the models and the methods with their options")
