@@ -2,16 +2,20 @@
 
 import functools
 
+import numpy as np
 import pytest
 import torch
 from clip.model import CLIP
+from PIL import Image
 
+import clip_explain as cx
 import clip_explain.trace as trace_module
 import small_clip
 from clip_explain.errors import MethodError, TensorError, TextError
 from clip_explain.explainers import EXPLAINERS, WORD_EXPLAINERS, explain, explain_words, options_of
-from clip_explain.model import encode_image, encode_text
-from clip_explain.query import difference, make_query, make_word_query, scores, targets, unit
+from clip_explain.model import encode_image, encode_text, preprocess
+from clip_explain.query import difference, embed_images, make_query, make_word_query, scores, targets, unit
+from clip_explain.templates import TEMPLATE_SETS
 from small_clip import relative_error
 
 
@@ -35,6 +39,107 @@ def test_a_prompt_ensemble_is_the_unit_mean_of_unit_features():
     for row, name in zip(got, ["dog", "cat"], strict=True):
         mean = encode_text(model(), [f"a photo of a {name}.", name]).mean(dim=0)
         assert relative_error(row, mean / mean.norm()) < 1e-5
+
+
+def test_template_sets_go_by_name_and_a_single_template_by_itself():
+    for name, templates in TEMPLATE_SETS.items():
+        assert relative_error(targets(model(), "dog", name), targets(model(), "dog", templates)) < 1e-6
+    photo = encode_text(model(), ["a photo of a dog."])
+    assert relative_error(targets(model(), "dog", "a photo of a {}."), photo) < 1e-5
+
+
+def test_explain_puts_texts_into_templates():
+    maps = explain(model(), PIXELS, ["dog", "cat"], layers=2, templates=["a photo of a {}.", "{}"])
+    directions = targets(model(), ["dog", "cat"], ["a photo of a {}.", "{}"])
+    assert relative_error(maps, explain(model(), PIXELS, directions, layers=2)) < 1e-5
+
+
+def picture(seed, size=(90, 60)):
+    noise = np.random.default_rng(seed).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+    return Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("fit", ["crop", "full", "squash"])
+def test_another_image_is_a_target(fit, tmp_path):
+    picture(1).save(tmp_path / "one.png")
+    sizes = [picture(1), picture(2, (60, 90))]  # with "full", of different size
+    got = targets(model(), sizes, fit=fit)
+    for row, image in zip(got, sizes, strict=True):
+        assert relative_error(row[None], embed_images(model(), preprocess(model(), image, fit))) < 1e-5
+    assert relative_error(targets(model(), tmp_path / "one.png", fit=fit), got[:1]) < 1e-5
+    maps = explain(model(), picture(3), sizes, fit=fit, layers=2)
+    assert relative_error(maps, explain(model(), picture(3), got, fit=fit, layers=2)) < 1e-5
+
+
+def test_preprocessed_pixels_are_a_target():
+    assert relative_error(targets(model(), PIXELS), encode_image(model(), PIXELS)) < 1e-5
+
+
+def test_a_str_is_a_text_even_where_it_names_a_file(tmp_path):
+    picture(1).save(tmp_path / "one.png")
+    path = str(tmp_path / "one.png")
+    assert relative_error(targets(model(), path), encode_text(model(), path)) < 1e-5
+
+
+def test_texts_and_images_are_not_mixed():
+    with pytest.raises(TextError, match="images alone"):
+        targets(model(), ["a dog", picture(1)])
+
+
+@pytest.mark.parametrize("templates", ["imagnet", "a photo", [], ["{}", "a photo"]])
+def test_unknown_templates_name_the_sets(templates):
+    with pytest.raises(TextError, match="Available: imagenet, clip_surgery"):
+        explain(model(), PIXELS, "a dog", templates=templates)
+    if templates == "imagnet":
+        with pytest.raises(TextError, match="did you mean 'imagenet'"):
+            targets(model(), "a dog", templates)
+
+
+def test_a_long_text_can_be_truncated():
+    long = "a dog and a cat " * 20
+    assert relative_error(targets(model(), long, truncate=True), encode_text(model(), long, truncate=True)) < 1e-5
+    assert explain(model(), PIXELS, long, truncate=True, layers=2).shape == (2, 1, 7, 7)
+    ((tokens, weights),) = explain_words(model(), PIXELS, long, truncate=True, layers=2)
+    assert len(tokens) == 75 and weights.shape == (2, 75)
+    ((words, _),) = explain_words(model(), PIXELS, "unbelievablest" * 60, truncate=True, layers=2, per="word")
+    assert len(words) == 1  # a word that is cut has no end
+
+
+def test_the_public_interface_reaches_the_arithmetic():
+    happy = cx.difference(model(), "a happy face", "a sad face", "a photo of {}.")
+    features = encode_text(model(), ["a photo of a happy face.", "a photo of a sad face."])
+    assert relative_error(happy, unit(features[:1] - features[1:])) < 1e-4
+    assert torch.equal(cx.targets(model(), "a dog"), targets(model(), "a dog"))
+    assert cx.without_word(model(), "a red cube", "red").shape == (1, 64)
+
+
+# ------------------------------------------------------------------------------------------------------- words
+
+
+def test_a_words_weight_is_the_sum_of_its_tokens():
+    texts = ["an unbelievablest zyzzyva!", "a dog"]
+    by_token = explain_words(model(), PIXELS, texts, layers=2, spatial="none")
+    by_word = explain_words(model(), PIXELS, texts, layers=2, spatial="none", per="word")
+    assert [words for words, _ in by_word] == [["an", "unbelievablest", "zyzzyva", "!"], ["a", "dog"]]
+    for (tokens, weights), (words, sums) in zip(by_token, by_word, strict=True):
+        assert weights.shape == (2, len(tokens)) and sums.shape == (2, len(words)) and weights.any()
+        assert "".join(tokens) == "".join(words)
+        start = 0
+        for word, total in zip(words, sums.T, strict=True):
+            end = start + next(n for n in range(1, 9) if "".join(tokens[start : start + n]) == word)
+            assert torch.allclose(weights[:, start:end].sum(dim=1), total)
+            start = end
+        assert start == len(tokens)
+
+
+def test_words_beyond_ascii_are_shown_as_written():
+    ((words, _),) = explain_words(model(), PIXELS, "café zürich", layers=2, per="word")
+    assert words == ["café", "zürich"]
+
+
+def test_words_go_per_token_or_per_word():
+    with pytest.raises(MethodError, match="per='letter', expected one of 'token', 'word'"):
+        explain_words(model(), PIXELS, "a dog", per="letter")
 
 
 def test_many_texts_are_embedded_in_several_passes(monkeypatch):

@@ -34,6 +34,9 @@ _HOME = {
     "WORD_EXPLAINERS": "explainers",
     "explain": "explainers",
     "explain_words": "explainers",
+    "difference": "query",
+    "targets": "query",
+    "without_word": "query",
 }
 _MODULES = (
     "datasets",

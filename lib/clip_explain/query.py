@@ -6,20 +6,25 @@ Targets are plain tensors of unit vectors, so negation is `-targets(model, "a do
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
+from PIL import Image
 from torch import Tensor
 
-from clip_explain.errors import TensorError, TextError
+from clip_explain.errors import TensorError, TextError, nearest
 from clip_explain.model import Clip, Images, preprocess, tokenize
 from clip_explain.resnet import resnet_embedding, resnet_stage
+from clip_explain.templates import TEMPLATE_SETS
 from clip_explain.trace import Trace, trace_image, trace_text
 
 TEXTS_AT_ONCE = 256
 
-Targets = str | Sequence[str] | Tensor
+Targets = str | Path | Image.Image | Sequence[str | Path | Image.Image] | Tensor
+Templates = str | Sequence[str]
+BARE = ("{}",)  # the text as it stands
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,39 +61,67 @@ class WordQuery:
         return _cached(self._traces, lambda: trace_text(self.model.network, self.tokens, **options), options)
 
 
-def make_query(model: Clip, images: Images, spec: Targets, fit: str = "crop") -> Query:
+def make_query(
+    model: Clip, images: Images, spec: Targets, fit: str = "crop", templates: Templates = BARE, truncate: bool = False
+) -> Query:
     """A query from images (a PIL image, a path, a list of either, preprocessed pixels) and `targets(model, spec)`."""
-    return Query(model, preprocess(model, images, fit), targets(model, spec))
+    return Query(model, preprocess(model, images, fit), targets(model, spec, templates, fit, truncate))
 
 
-def make_word_query(model: Clip, images: Images | Tensor, texts: str | Sequence[str], fit: str = "crop") -> WordQuery:
+def make_word_query(
+    model: Clip, images: Images | Tensor, texts: str | Sequence[str], fit: str = "crop", truncate: bool = False
+) -> WordQuery:
     """A word query from texts and images, or the images' embeddings as a float tensor (images, embedding)."""
     given = isinstance(images, Tensor) and images.ndim == 2
     embeddings = images if given else embed_images(model, preprocess(model, images, fit))
-    return WordQuery(model, tokenize(model, texts), directions(model, embeddings))
+    return WordQuery(model, tokenize(model, texts, truncate), directions(model, embeddings))
 
 
-def targets(model: Clip, spec: Targets, templates: Sequence[str] = ("{}",)) -> Float[Tensor, "targets embedding"]:
-    """Unit vectors to explain: of one text, of several, or a float tensor (targets, embedding) scaled to length 1.
+def targets(
+    model: Clip, spec: Targets, templates: Templates = BARE, fit: str = "crop", truncate: bool = False
+) -> Float[Tensor, "targets embedding"]:
+    """Unit vectors to explain: of texts, of other images, or a float tensor (targets, embedding) scaled to length 1.
 
-    With several `templates` ("a photo of a {}.") a text's target is the mean of its unit embeddings in all of them,
-    scaled to length 1 again: CLIP's prompt ensemble. Raises TextError or TensorError.
+    `spec`: one or several texts (a str is always a text); or one or several images, PIL or a `pathlib.Path`, read and
+    fitted as `preprocess` does, or preprocessed pixels (images, 3, height, width). With several `templates` ("a photo
+    of a {}.", or "imagenet", "clip_surgery": a set of TEMPLATE_SETS) a text's target is the mean of its unit embeddings
+    in all of them, scaled to length 1 again: CLIP's prompt ensemble. Templates and `truncate` are for texts alone.
+    Raises TextError, ImageError or TensorError.
     """
+    prompts = template_list(templates)
     if isinstance(spec, Tensor):
-        return directions(model, spec)
-    names = [spec] if isinstance(spec, str) else list(spec)
+        return embed_images(model, preprocess(model, spec)) if spec.ndim == 4 else directions(model, spec)
+    names = [spec] if isinstance(spec, str | Path | Image.Image) else list(spec)
+    if names and all(isinstance(name, Path | Image.Image) for name in names):
+        return torch.cat([embed_images(model, preprocess(model, name, fit)) for name in names])
     if not names or not all(isinstance(name, str) and name.strip() for name in names):
-        raise TextError(f"got targets {names!r}, expected at least one text, and none of them empty")
-    bare = [template for template in templates if "{}" not in template]
-    if bare or not templates:
-        raise TextError(f"got templates {list(templates)!r}, expected at least one, each with a {{}} for the text")
-    prompts = [template.replace("{}", name) for name in names for template in templates]
-    return unit(_embed_texts(model, prompts).unflatten(0, (len(names), -1)).mean(dim=1))
+        raise TextError(
+            f"got targets {names!r}, expected at least one text, and none of them empty; or images alone, "
+            "as PIL images or pathlib.Path"
+        )
+    filled = [template.replace("{}", name) for name in names for template in prompts]
+    embedded = embed_tokens(model, tokenize(model, filled, truncate))
+    return unit(embedded.unflatten(0, (len(names), -1)).mean(dim=1))
 
 
-def difference(model: Clip, positive: Targets, negative: Targets) -> Float[Tensor, "targets embedding"]:
+def template_list(templates: Templates) -> list[str]:
+    """The templates of a set by name, one template, or several. TextError for an unknown set or one without {}."""
+    if isinstance(templates, str) and templates in TEMPLATE_SETS:
+        return list(TEMPLATE_SETS[templates])
+    found = [templates] if isinstance(templates, str) else list(templates)
+    if not found or not all(isinstance(template, str) and "{}" in template for template in found):
+        named = nearest(str(templates), TEMPLATE_SETS)
+        raise TextError(
+            f"got templates {templates!r}, expected one or more with a {{}} for the text, or a set: {named}"
+        )
+    return found
+
+
+def difference(
+    model: Clip, positive: Targets, negative: Targets, templates: Templates = BARE
+) -> Float[Tensor, "targets embedding"]:
     """Unit directions from the `negative` targets to the `positive` ones, as from "a sad face" to "a happy face"."""
-    return directions(model, targets(model, positive) - targets(model, negative))
+    return directions(model, targets(model, positive, templates) - targets(model, negative, templates))
 
 
 def without_word(model: Clip, text: str, words: str | Sequence[str]) -> Float[Tensor, "targets embedding"]:
@@ -113,6 +146,28 @@ def drop_tokens(tokens: Int[Tensor, "texts context"], dropped: Bool[Tensor, "tex
     """Tokens with the dropped ones left out, the rest moved up to the start and zeros put behind them."""
     order = dropped.to(torch.int8).argsort(dim=-1, stable=True)
     return tokens.masked_fill(dropped, 0).gather(-1, order)
+
+
+def tokens_of(query: WordQuery) -> tuple[Int[Tensor, " tokens"], Bool[Tensor, "tokens context"]]:
+    """Every token of every text between start and end: the text's index, and its place."""
+    place = torch.arange(query.tokens.shape[1], device=query.tokens.device)
+    inside = (place > 0) & (place < query.tokens.argmax(dim=-1)[:, None])
+    owners, places = inside.nonzero(as_tuple=True)
+    return owners, places[:, None] == place
+
+
+def words_of(query: WordQuery) -> tuple[Int[Tensor, " words"], Bool[Tensor, "words context"]]:
+    """Every word of every text: the text's index, and which of its tokens the word is."""
+    owners, rows = [], []
+    for index, tokens in enumerate(query.tokens.tolist()):
+        end, first = max(range(len(tokens)), key=tokens.__getitem__), 1
+        for place in range(1, end):
+            if query.model.tokenizer.decoder[tokens[place]].endswith("</w>") or place == end - 1:
+                owners.append(index)
+                rows.append([first <= position <= place for position in range(len(tokens))])
+                first = place + 1
+    device = query.tokens.device
+    return torch.tensor(owners, device=device), torch.tensor(rows, device=device)
 
 
 def directions(model: Clip, vectors: Tensor) -> Float[Tensor, "targets embedding"]:
@@ -170,10 +225,6 @@ def _occurrences(model: Clip, row: Int[Tensor, " context"], word: str) -> Bool[T
         text = "".join(decode[number] for number in numbers[1:-1]).replace("</w>", " ").strip()
         raise TextError(f"there is no word {word!r} in the text {text!r}")
     return found
-
-
-def _embed_texts(model: Clip, texts: list[str]) -> Float[Tensor, "texts embedding"]:
-    return embed_tokens(model, tokenize(model, texts))
 
 
 def embed_tokens(model: Clip, tokens: Int[Tensor, "texts context"]) -> Float[Tensor, "texts embedding"]:

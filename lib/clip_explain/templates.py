@@ -1,6 +1,6 @@
 """Prompt templates as data, for the ensembles of `query.targets`; {} stands for the class name.
 
-Imports nothing. `targets(model, "dog", IMAGENET_TEMPLATES)` is the mean of the text in all of them.
+Imports nothing. `targets(model, "dog", "imagenet")` is the mean of the text in all of a set.
 """
 
 # The 80 templates for ImageNet of OpenAI's CLIP, in its order: notebooks/Prompt_Engineering_for_ImageNet.ipynb of
@@ -97,3 +97,5 @@ SURGERY_TEMPLATES: tuple[str, ...] = (
     "this is the {} in the scene.",
     "this is one {} in the scene.",
 )
+
+TEMPLATE_SETS: dict[str, tuple[str, ...]] = {"imagenet": IMAGENET_TEMPLATES, "clip_surgery": SURGERY_TEMPLATES}

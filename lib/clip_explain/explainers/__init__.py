@@ -26,7 +26,7 @@ from clip_explain.explainers.masking import occlusion, occlusion_words, rise
 from clip_explain.explainers.similarity import itsm, maskclip, reversed_itsm
 from clip_explain.explainers.surgery import clip_surgery, gem
 from clip_explain.model import Clip, Images
-from clip_explain.query import Targets, make_query, make_word_query
+from clip_explain.query import BARE, Targets, Templates, make_query, make_word_query, tokens_of, words_of
 
 EXPLAINERS: dict[str, Callable[..., Tensor]] = {
     "self_attention": self_attention,
@@ -57,6 +57,8 @@ WORD_EXPLAINERS: dict[str, Callable[..., Tensor]] = {
     "occlusion": occlusion_words,
 }
 
+PER = ("token", "word")
+
 # Those of EXPLAINERS that take a ResNet as well as a ViT.
 FOR_RESNETS: frozenset[str] = frozenset(
     {"self_attention", "grad_cam", "maskclip", "itsm", "reversed_itsm", "rise", "occlusion"}
@@ -64,35 +66,58 @@ FOR_RESNETS: frozenset[str] = frozenset(
 
 
 def explain(
-    model: Clip, images: Images, targets: Targets, method: str = "grad_eclip", fit: str = "crop", **options
+    model: Clip,
+    images: Images,
+    targets: Targets,
+    method: str = "grad_eclip",
+    fit: str = "crop",
+    templates: Templates = BARE,
+    truncate: bool = False,
+    **options,
 ) -> Float[Tensor, "images targets grid_h grid_w"]:
     """Raw maps of every image for every target, float32, on the method's own grid.
 
     `images`: a PIL image, a path, a list of either, or preprocessed pixels (images, 3, height, width). `targets`: a
-    text, a list of texts, or directions (targets, embedding). `fit`: "crop", "full" or "squash", as in `preprocess`.
+    text, a list of texts, another image or several (PIL, or `pathlib.Path`: a str is a text), or directions (targets,
+    embedding), as those of `query.difference` and `without_word`; a minus before a direction gives what speaks against
+    it. `fit`: "crop", "full" or "squash", as in `preprocess`. `templates`: texts are put into the {} of each, and the
+    mean of all is explained: "imagenet", "clip_surgery", or one's own. `truncate` allows texts that are too long.
     `options` are the method's own. Raises MethodError, ImageError, TextError or TensorError.
     """
     explainer = _find(method, EXPLAINERS, options)
     if not model.is_vit and method not in FOR_RESNETS:
         fitting = ", ".join(sorted(FOR_RESNETS)) or "none of the methods here"
         raise MethodError(f"{method} needs a vision transformer and {model.name} is a ResNet, for which fit: {fitting}")
-    return explainer(make_query(model, images, targets, fit), **options)
+    return explainer(make_query(model, images, targets, fit, templates, truncate), **options)
 
 
 def explain_words(
-    model: Clip, images: Images, texts: str | Sequence[str], method: str = "grad_eclip", fit: str = "crop", **options
+    model: Clip,
+    images: Images,
+    texts: str | Sequence[str],
+    method: str = "grad_eclip",
+    fit: str = "crop",
+    per: str = "token",
+    truncate: bool = False,
+    **options,
 ) -> list[tuple[list[str], Float[Tensor, "images tokens"]]]:
     """For each text its tokens, and their raw weights for every image, float32, start and end token left out.
 
-    Arguments and errors as in `explain`; `images` may also be embeddings (images, embedding).
+    `per="word"`: its words, each with the sum of its tokens' weights; a punctuation mark is a word of its own. Other
+    arguments and errors as in `explain`; `images` may also be embeddings (images, embedding).
     """
+    if per not in PER:
+        raise MethodError(f"got per={per!r}, expected one of {', '.join(map(repr, PER))}")
     explainer = _find(method, WORD_EXPLAINERS, options)
-    query = make_word_query(model, images, texts, fit)
-    weights, ends = explainer(query, **options), query.tokens.argmax(dim=-1).tolist()
-    return [
-        (_words(model, tokens[1:end].tolist()), weight[:, 1:end])
-        for tokens, end, weight in zip(query.tokens, ends, weights, strict=True)
-    ]
+    query = make_word_query(model, images, texts, fit, truncate)
+    weights = explainer(query, **options)
+    owners, members = words_of(query) if per == "word" else tokens_of(query)
+    found = []
+    for index, tokens in enumerate(query.tokens):
+        groups = members[owners == index]
+        shown = [model.tokenizer.decode(tokens[group].tolist()).strip() for group in groups]
+        found.append((shown, weights[index] @ groups[:, : weights.shape[-1]].T.to(weights)))
+    return found
 
 
 def options_of(explainer: Callable[..., Tensor]) -> dict[str, object]:
@@ -109,8 +134,3 @@ def _find(method: str, registry: dict[str, Callable[..., Tensor]], options: dict
         if option not in known:
             raise MethodError(f"{method} has no option {option!r}: {nearest(option, known)}")
     return registry[method]
-
-
-def _words(model: Clip, numbers: list[int]) -> list[str]:
-    """The tokens as text; one that ends a word loses the mark for it."""
-    return [model.tokenizer.decoder[number].removesuffix("</w>") for number in numbers]

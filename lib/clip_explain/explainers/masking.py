@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from clip_explain.errors import MethodError, TensorError
 from clip_explain.explainers.batches import check_counts, out_of_memory, seeded
-from clip_explain.query import Query, WordQuery, drop_tokens, embed_images, embed_tokens, unit
+from clip_explain.query import Query, WordQuery, drop_tokens, embed_images, embed_tokens, unit, words_of
 
 VALUES = ("shapley", "banzhaf")
 
@@ -203,17 +203,3 @@ def occlusion_words(query: WordQuery, *, batch_size: int = 256) -> Float[Tensor,
         weights = change.new_zeros(len(query.tokens), *change.shape[1:], query.tokens.shape[1])
         weights.index_add_(0, owners, change[..., None] * shares[:, None].to(change))
     return weights[..., : int(query.tokens.argmax(dim=-1).max()) + 1].float()
-
-
-def words_of(query: WordQuery) -> tuple[Int[Tensor, " words"], Bool[Tensor, "words context"]]:
-    """Every word of every text: the text's index, and which of its tokens the word is."""
-    owners, rows = [], []
-    for index, tokens in enumerate(query.tokens.tolist()):
-        end, first = max(range(len(tokens)), key=tokens.__getitem__), 1
-        for place in range(1, end):
-            if query.model.tokenizer.decoder[tokens[place]].endswith("</w>") or place == end - 1:
-                owners.append(index)
-                rows.append([first <= position <= place for position in range(len(tokens))])
-                first = place + 1
-    device = query.tokens.device
-    return torch.tensor(owners, device=device), torch.tensor(rows, device=device)
