@@ -21,7 +21,8 @@ from clip_explain.metrics.localization import points_at
 from clip_explain.model import Clip, data_folder, encode_image, load
 from clip_explain.query import Query, targets
 from clip_explain.results import write
-from clip_explain.scenes.pool import Pool, make_pool
+from clip_explain.scenes.faces import MOODS
+from clip_explain.scenes.pool import Pool, make_art, make_pool
 from clip_explain.scenes.world import ATTRIBUTES
 from clip_explain.training.batches import normalized
 from clip_explain.training.plans import PLANS, Plan
@@ -138,17 +139,34 @@ def unique_things(attributes: np.ndarray) -> list[list[tuple[int, int]]]:
     return [[(t, int(p)) for t, p in enumerate(row) if p >= 0 and (row == p).sum() == 1] for row in pairs]
 
 
+def art(model: Clip, folder: Path, count: int, group: int = 100) -> dict[str, float]:
+    """Zero-shot mood of faces, and recall@1 of paintings among `group` by their fullest caption."""
+    made = make_art(folder / f"held-out-art-{count}", count, HELD_OUT)
+    pixels = torch.from_numpy(np.array(made.images)).permute(0, 3, 1, 2)
+    parts = [normalized(pixels[i : i + AT_ONCE].float() / 255) for i in range(0, count, AT_ONCE)]
+    embedded = torch.cat([encode_image(model, part) for part in tqdm(parts, "embedding", leave=False)])
+    paintings, faces = embedded[0::2], embedded[1::2]
+    moods = [f"a {mood} face" for mood in MOODS]
+    mood = zero_shot(model, faces, moods) == [moods.index(says[0]) for says in made.captions[1::2]]
+    captions, found = [max(says, key=len) for says in made.captions[0::2]], []
+    for start in range(0, len(paintings) - group + 1, group):
+        best = (targets(model, captions[start : start + group]) @ paintings[start : start + group].T).argmax(1)
+        found += (best.cpu() == torch.arange(group)).tolist()
+    return {
+        "zero-shot mood of faces": round(float(mood.mean()), 4),
+        f"painting recall@1 of {group}": round(float(np.mean(found)), 4),
+    }
+
+
 def measure(model: Clip, folder: Path, scenes: int = 2000) -> dict[str, float]:
-    """All figures of the card, on `scenes` held-out scenes for each."""
+    """All figures of the card, on `scenes` held-out pictures for each; a ResNet points by Grad-CAM."""
     pools = {r: make_pool(folder / f"held-out-{r}-{scenes}", scenes, HELD_OUT, r) for r in ("one", "three", "several")}
+    figures = {**recognition(model, pools["one"]), **retrieval(model, pools["three"]), **art(model, folder, scenes)}
+    if not model.is_vit:
+        return {**figures, **pointing(model, pools["several"], "grad_cam")}
     layers = len(model.network.visual.transformer.resblocks)
     summed = pointing(model, pools["several"], layers=layers)["point game"]
-    figures = {
-        **recognition(model, pools["one"]),
-        **retrieval(model, pools["three"]),
-        **pointing(model, pools["several"]),
-    }
-    return {**figures, "point game, maps of all layers summed": summed}
+    return {**figures, **pointing(model, pools["several"]), "point game, maps of all layers summed": summed}
 
 
 def write_card(name: str, card: dict) -> None:
