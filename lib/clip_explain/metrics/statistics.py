@@ -1,6 +1,6 @@
 """Numbers of maps in themselves (where and how concentrated they are), and how sure a mean or a difference is.
 
-Above maps.py. Degenerate maps have their rule in each docstring; values that are not finite raise TensorError.
+Above maps.py. What counts for a degenerate map stands with each function.
 """
 
 import math
@@ -200,8 +200,9 @@ def _clustered(values, clusters: Sequence[Hashable] | None) -> tuple[np.ndarray,
         return values, np.ones(len(values))
     if len(clusters) != len(values):
         raise TensorError(f"got {len(clusters)} clusters for {len(values)} values, expected one a value")
-    numbers = {label: number for number, label in enumerate(dict.fromkeys(clusters))}
-    rows = np.array([numbers[label] for label in clusters])
+    labels = clusters.tolist() if isinstance(clusters, Tensor) else list(clusters)
+    numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
+    rows = np.array([numbers[label] for label in labels])
     return np.bincount(rows, weights=values), np.bincount(rows).astype(float)
 
 
