@@ -5,10 +5,12 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from matplotlib import image as mpimage
 from PIL import Image
 
-from clip_explain.__main__ import main, typed
+import clip_explain as cx
+from clip_explain.__main__ import described, main, parse, typed
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +60,66 @@ def test_truncate_allows_a_long_text(weights, photo, tmp_path, capsys):
     assert run(*command, "--truncate") == 0
 
 
+@pytest.fixture(scope="module")
+def other(photo):
+    Image.open(photo).rotate(90).save(photo.with_name("other.png"))
+    return photo.with_name("other.png")
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        (["a red cube", "--templates", "imagenet"], ["a red cube"]),
+        (["a cube", "--templates", "a {}.", "--templates", "the {}."], ["a cube"]),
+        (
+            ["a red cube", "--without", "red", "--without", "cube"],
+            ["a red cube, less 'red'", "a red cube, less 'cube'"],
+        ),
+        (["--image-target", "OTHER"], ["other.png"]),
+        (["a cube", "--image-target", "OTHER", "--negative"], ["against: a cube", "against: other.png"]),
+    ],
+)
+def test_what_is_explained_can_be_more_than_a_text(weights, photo, other, tmp_path, capsys, options, names):
+    options = [str(other) if option == "OTHER" else option for option in options]
+    assert run(photo, *options, "--model", weights, "--out", tmp_path / "map.png") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[1] for line in lines] == names and not any("%" in line for line in lines)
+    assert Image.open(tmp_path / "map.png").size[0] == (1 + len(names)) * 3 * 200
+
+
+def test_the_command_lines_targets_are_those_of_the_library(weights, photo, other):
+    model = cx.load(weights, "cpu")
+
+    def directions(*arguments):
+        return described(model, parse([str(photo), *arguments, "--image-target", str(other), "--fit", "full"]))[1]
+
+    image = cx.targets(model, other, fit="full")
+    text = cx.targets(model, "a red cube", ["a {}.", "the {}."])
+    assert torch.equal(
+        directions("a red cube", "--templates", "a {}.", "--templates", "the {}."), torch.cat([text, image])
+    )
+    less = cx.without_word(model, "a red cube", ["red", "a"])
+    assert torch.equal(
+        directions("a red cube", "--without", "red", "--without", "a", "--negative"), -torch.cat([less, image])
+    )
+    assert torch.equal(directions("a cube", "--templates", "imagenet")[:1], cx.targets(model, "a cube", "imagenet"))
+
+
+def test_words_are_printed_with_their_weights(weights, photo, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    command = (photo, "a red cube", "--model", weights, "--words", "--option", "layers=2", "--option", "spatial=none")
+    assert run(*command) == 0
+    shown = capsys.readouterr().out.split()
+    model = cx.load(weights, "cpu")
+    ((words, expected),) = cx.explain_words(model, photo, "a red cube", per="word", layers=2, spatial="none")
+    assert shown[1::2] == words == ["a", "red", "cube"]
+    assert [float(weight) for weight in shown[::2]] == pytest.approx(expected[0].tolist(), abs=1e-4)
+    assert run(*command, "--negative") == 0
+    against = [float(weight) for weight in capsys.readouterr().out.split()[::2]]
+    assert any(against) and not any(one * other for one, other in zip(against, expected[0].tolist(), strict=True))
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -71,6 +133,12 @@ def test_truncate_allows_a_long_text(weights, photo, tmp_path, capsys):
         (["--dtype", "fp64"], "did you mean"),
         (["--model", "ViT-B16"], "did you mean 'ViT-B/16'"),
         (["--model", "nowhere.pt"], "no weights file at nowhere.pt"),
+        (["--templates", "imagnet"], "did you mean 'imagenet'"),
+        (["--templates", "a photo"], "with a {} for the text"),
+        (["--without", "green"], "there is no word 'green' in the text 'a red cube'"),
+        (["--image-target", "nowhere.png"], "no image at nowhere.png"),
+        (["--words", "--method", "rise"], "unknown method 'rise'"),
+        (["--words", "--option", "layers=3"], "layers=3, expected 1 to 2"),
         (["--out", "map.bmp"], "must end in one of .png, .pdf, .svg"),
         (["--out", "nowhere/map.png"], "there is no folder nowhere"),
     ],
@@ -83,7 +151,18 @@ def test_errors_are_one_plain_line(weights, photo, tmp_path, monkeypatch, capsys
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("arguments", [[], ["photo.png"], ["photo.png", "a cube", "--nonsense"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["photo.png"],
+        ["photo.png", "a cube", "--nonsense"],
+        ["--image-target", "other.png"],
+        ["photo.png", "--image-target", "other.png", "--without", "red"],
+        ["photo.png", "a cube", "--without", "a", "--templates", "imagenet"],
+        ["photo.png", "a cube", "--words", "--image-target", "other.png"],
+    ],
+)
 def test_unusable_commands_show_the_usage(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
@@ -98,6 +177,7 @@ def test_help_is_quick_and_list_is_quiet():
     assert "usage: clip-explain" in shown.stdout and shown.stdout.endswith("False\n")
     shown = subprocess.run([sys.executable, "-m", "clip_explain", "--list"], capture_output=True, text=True)
     assert (shown.returncode, shown.stderr) == (0, "")
+    assert "methods for --words" in shown.stdout
     assert "  ViT-B/16\n" in shown.stdout and "  grad_eclip " in shown.stdout and "layers=1" in shown.stdout
 
 

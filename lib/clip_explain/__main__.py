@@ -34,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = parse(argv)
         if arguments.list:
             print_list()
+        elif arguments.words:
+            print_words(arguments)
         else:
             draw(arguments)
     except ClipExplainError as error:
@@ -60,53 +62,108 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", help="cpu, cuda, ... (default: cuda where there is one)")
     parser.add_argument("--dtype", metavar="fp32|fp16|bf16", help="(default: fp16 on cuda, fp32 elsewhere)")
     parser.add_argument("--truncate", action="store_true", help="cut a text that is too long for the model")
+    add_target_options(parser)
     arguments = parser.parse_intermixed_args(argv)  # options may stand between the texts
-    if not arguments.list and not arguments.texts:
-        parser.error("an image and at least one text are needed, or --list")
+    if not arguments.list and not (arguments.texts or (arguments.image and arguments.image_target)):
+        parser.error("an image and at least one text or --image-target are needed, or --list")
+    if arguments.without and (arguments.templates or not arguments.texts):
+        parser.error("--without takes words out of the texts given, and no --templates")
+    if arguments.words and (arguments.templates or arguments.image_target or arguments.without):
+        parser.error("--words weighs the words of the texts: --templates, --image-target and --without are for maps")
     return arguments
 
 
+def add_target_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say what is explained; without them it is each text as it stands."""
+    several = {"action": "append", "default": []}
+    parser.add_argument(
+        "--templates", **several, help="imagenet, clip_surgery, or 'a photo of a {}.'; the last may be repeated"
+    )
+    parser.add_argument("--image-target", **several, metavar="PATH", help="explain what is like this other image, too")
+    parser.add_argument("--without", **several, metavar="WORD", help="explain what this word adds to each text")
+    parser.add_argument("--negative", action="store_true", help="explain what speaks against, not for")
+    parser.add_argument("--words", action="store_true", help="print each word's weight; no picture is drawn")
+
+
 def print_list() -> None:
-    from clip_explain.explainers import EXPLAINERS, options_of
+    from clip_explain.explainers import EXPLAINERS, WORD_EXPLAINERS, options_of
     from clip_explain.model import available_models
 
     print("models:")
     for name in available_models():
         print(f"  {name}")
-    print("methods (with the options that --option takes):")
-    for name, explainer in EXPLAINERS.items():
-        print(f"  {name:24}", *(f"{option}={value}" for option, value in options_of(explainer).items()))
+    for title, registry in (("methods", EXPLAINERS), ("methods for --words", WORD_EXPLAINERS)):
+        print(f"{title} (with the options that --option takes):")
+        for name, explainer in registry.items():
+            print(f"  {name:24}", *(f"{option}={value}" for option, value in options_of(explainer).items()))
 
 
 def draw(arguments: argparse.Namespace) -> None:
     """Compute the maps, print the scores and write the picture."""
     from clip_explain.explainers import explain
-    from clip_explain.model import encode_text, load, preprocess, read_image, visible_part
+    from clip_explain.model import load, preprocess, read_image, visible_part
 
     check_output(arguments.out)
     options = parse_options(arguments.method, arguments.option)
     image = read_image(arguments.image)
     model = load(arguments.model, arguments.device, arguments.dtype)
-    targets = encode_text(model, arguments.texts, arguments.truncate)
+    names, targets = described(model, arguments)
     pixels = preprocess(model, image, arguments.fit)
     maps = explain(model, pixels, targets, arguments.method, **options)[0].cpu()
     titles = [f"{Path(arguments.image).name}\n{model.name}, {arguments.method}"]
-    for text, score in zip(arguments.texts, scores_as_text(model, pixels, targets), strict=True):
-        print(f"{score}  {text}")
-        titles.append(f"{textwrap.shorten(text, TITLE_LETTERS)}\n{score}")
+    for name, score in zip(names, scores_as_text(model, pixels, targets, names == arguments.texts), strict=True):
+        print(f"{score}  {name}")
+        titles.append(f"{textwrap.shorten(name, TITLE_LETTERS)}\n{score}")
     label = f"{arguments.method} {options or ''}, fit {arguments.fit}, {model.name}, weights {model.sha256}"
     save_picture(visible_part(image, arguments.fit), maps, titles, arguments.out, label)
 
 
-def parse_options(method: str, pairs: Sequence[str]) -> dict[str, Any]:
-    """The --option arguments, each with the type that the method's signature gives it.
+def described(model, arguments: argparse.Namespace) -> tuple[list[str], Any]:
+    """What is explained: a name for each direction, and the directions, of the texts first, then of other images."""
+    import torch
+
+    from clip_explain.query import BARE, targets, without_word
+
+    names, parts, texts = [], [], arguments.texts
+    if arguments.without:
+        names += [f"{text}, less {word!r}" for text in texts for word in arguments.without]
+        parts += [without_word(model, text, arguments.without, arguments.truncate) for text in texts]
+    elif texts:
+        templates = arguments.templates if len(arguments.templates) != 1 else arguments.templates[0]
+        names += texts
+        parts.append(targets(model, texts, templates or BARE, truncate=arguments.truncate))
+    for path in map(Path, arguments.image_target):
+        names.append(path.name)
+        parts.append(targets(model, path, fit=arguments.fit))
+    found = torch.cat(parts)
+    return ([f"against: {name}" for name in names], -found) if arguments.negative else (names, found)
+
+
+def print_words(arguments: argparse.Namespace) -> None:
+    """Print the weight of every word of every text, for the image or, with --negative, against it."""
+    from clip_explain.explainers import explain_words
+    from clip_explain.model import load, preprocess
+    from clip_explain.query import targets
+
+    options = parse_options(arguments.method, arguments.option, words=True)
+    model = load(arguments.model, arguments.device, arguments.dtype)
+    seen = targets(model, preprocess(model, arguments.image, arguments.fit))
+    seen = -seen if arguments.negative else seen
+    shared = dict(per="word", truncate=arguments.truncate)
+    for words, weights in explain_words(model, seen, arguments.texts, arguments.method, **shared, **options):
+        print("".join(f"{weight:8.4f}  {word}\n" for word, weight in zip(words, weights[0].tolist(), strict=True)))
+
+
+def parse_options(method: str, pairs: Sequence[str], words: bool = False) -> dict[str, Any]:
+    """The --option arguments, each with the type that the signature of the (word) method gives it.
 
     An unknown method or option is left as it is: `explain` refuses it, with the names it might have meant.
     """
-    from clip_explain.explainers import EXPLAINERS
+    from clip_explain.explainers import EXPLAINERS, WORD_EXPLAINERS
 
+    registry = WORD_EXPLAINERS if words else EXPLAINERS
     given = dict(pair.partition("=")[::2] for pair in pairs)
-    known = inspect.signature(EXPLAINERS[method]).parameters if method in EXPLAINERS else {}
+    known = inspect.signature(registry[method]).parameters if method in registry else {}
     return {name: typed(name, text, known[name].annotation) if name in known else text for name, text in given.items()}
 
 
@@ -123,16 +180,15 @@ def typed(name: str, text: str, annotation: Any) -> Any:
     raise MethodError(f"the option {name} takes {expected}, got {text!r}")
 
 
-def scores_as_text(model, pixels, targets) -> list[str]:
-    """Each text's cosine with the image and, among several, its softmax probability at the model's temperature."""
-    from clip_explain.model import encode_image
-    from clip_explain.query import make_query, scores
+def scores_as_text(model, pixels, targets, rivals: bool) -> list[str]:
+    """Each direction's cosine with the image and, among several `rivals`, its softmax at the model's temperature."""
+    from clip_explain.query import embed_images
 
-    cosines = scores(make_query(model, pixels, targets)) if model.is_vit else encode_image(model, pixels) @ targets.T
-    shown = [f"cosine {cosine:.3f}" for cosine in cosines[0].tolist()]
-    if len(shown) == 1:
+    cosines = (embed_images(model, pixels) @ targets.T)[0]
+    shown = [f"cosine {cosine:.3f}" for cosine in cosines.tolist()]
+    if len(shown) == 1 or not rivals:
         return shown
-    chances = (cosines[0] * model.network.logit_scale.float().exp()).softmax(dim=0)
+    chances = (cosines * model.network.logit_scale.float().exp()).softmax(dim=0)
     return [f"{cosine}, {chance:.0%}" for cosine, chance in zip(shown, chances.tolist(), strict=True)]
 
 

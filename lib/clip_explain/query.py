@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from clip_explain.errors import TensorError, TextError, nearest
+from clip_explain.head import class_rows
 from clip_explain.model import Clip, Images, preprocess, tokenize
 from clip_explain.resnet import resnet_embedding, resnet_stage
 from clip_explain.templates import TEMPLATE_SETS
@@ -22,7 +23,7 @@ from clip_explain.trace import Trace, trace_image, trace_text
 
 TEXTS_AT_ONCE = 256
 
-Targets = str | Path | Image.Image | Sequence[str | Path | Image.Image] | Tensor
+Targets = str | int | Path | Image.Image | Sequence[str | int | Path | Image.Image] | Tensor
 Templates = str | Sequence[str]
 BARE = ("{}",)  # the text as it stands
 
@@ -41,7 +42,10 @@ class Query:
 
     def trace(self, **options) -> Trace:
         """The trace of the images, computed once for the same options (those of `trace_image`)."""
-        return _cached(self._traces, lambda: trace_image(self.model.network, self.pixels, **options), options)
+        network = self.model.network
+        return _cached(
+            self._traces, lambda: trace_image(network, self.pixels, score=self.model.score, **options), options
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,9 +90,11 @@ def targets(
     fitted as `preprocess` does, or preprocessed pixels (images, 3, height, width). With several `templates` ("a photo
     of a {}.", or "imagenet", "clip_surgery": a set of TEMPLATE_SETS) a text's target is the mean of its unit embeddings
     in all of them, scaled to length 1 again: CLIP's prompt ensemble. Templates and `truncate` are for texts alone.
-    Raises TextError, ImageError or TensorError.
+    Of a classifier: classes by name or index, whose directions are the head's weights, at their own length. Raises TextError, ImageError or TensorError.
     """
     prompts = template_list(templates)
+    if model.head is not None and not isinstance(spec, Tensor):
+        return directions(model, class_rows(model.head, spec))
     if isinstance(spec, Tensor):
         return embed_images(model, preprocess(model, spec)) if spec.ndim == 4 else directions(model, spec)
     names = [spec] if isinstance(spec, str | Path | Image.Image) else list(spec)
@@ -100,7 +106,7 @@ def targets(
             "as PIL images or pathlib.Path"
         )
     filled = [template.replace("{}", name) for name in names for template in prompts]
-    embedded = embed_tokens(model, tokenize(model, filled, truncate))
+    embedded = embed_texts(model, filled, truncate)
     return unit(embedded.unflatten(0, (len(names), -1)).mean(dim=1))
 
 
@@ -124,13 +130,15 @@ def difference(
     return directions(model, targets(model, positive, templates) - targets(model, negative, templates))
 
 
-def without_word(model: Clip, text: str, words: str | Sequence[str]) -> Float[Tensor, "targets embedding"]:
+def without_word(
+    model: Clip, text: str, words: str | Sequence[str], truncate: bool = False
+) -> Float[Tensor, "targets embedding"]:
     """Unit directions enc(t) - enc(t without w), both of unit length first: what each word w adds to the text t.
 
     A word may be several in a row ("red cube"); it is found in the text's tokens, so whatever its case, and every
     occurrence is dropped. All words dropped leave the empty text. TextError for a word that is not in the text.
     """
-    tokens = tokenize(model, text)
+    tokens = tokenize(model, text, truncate)
     rest = [drop_tokens(tokens, _occurrences(model, tokens[0], word)[None]) for word in _listed(words)]
     embedded = embed_tokens(model, torch.cat([tokens, *rest]))
     return directions(model, embedded[:1] - embedded[1:])
@@ -138,6 +146,8 @@ def without_word(model: Clip, text: str, words: str | Sequence[str]) -> Float[Te
 
 def empty_text(model: Clip) -> Float[Tensor, "1 embedding"]:
     """The unit embedding of the empty text: a start and an end token, which `tokenize` refuses as a text."""
+    if model.embed_texts is not None:
+        return unit(model.embed_texts([""], False))
     tokens = tokenize(model, "a")
     return embed_tokens(model, drop_tokens(tokens, (tokens != tokens[0, 0]) & (tokens != tokens.max())))
 
@@ -171,8 +181,11 @@ def words_of(query: WordQuery) -> tuple[Int[Tensor, " words"], Bool[Tensor, "wor
 
 
 def directions(model: Clip, vectors: Tensor) -> Float[Tensor, "targets embedding"]:
-    """Checked vectors at unit length, float32 (or float64) on the model's device. TensorError for a bad one."""
-    width = model.network.text_projection.shape[-1]
+    """Checked vectors at unit length, float32 (or float64) on the model's device. TensorError for a bad one.
+
+    For a classifier they keep their length: the score is no cosine.
+    """
+    width = model.embedding_size
     if vectors.ndim != 2 or vectors.shape[1] != width or not len(vectors) or not vectors.is_floating_point():
         raise TensorError(
             f"got targets of shape {tuple(vectors.shape)} and {vectors.dtype}, expected floats (targets, {width})"
@@ -181,7 +194,8 @@ def directions(model: Clip, vectors: Tensor) -> Float[Tensor, "targets embedding
         raise TensorError("got targets with NaN or infinite values, expected finite ones")
     if not vectors.any(dim=1).all():
         raise TensorError("got a target that is all zero, which has no direction")
-    return unit(vectors.detach().to(model.device))
+    vectors = vectors.detach().to(model.device)
+    return unit(vectors) if model.head is None else compared(vectors, "dot")
 
 
 def unit(vectors: Float[Tensor, "*axes embedding"]) -> Float[Tensor, "*axes embedding"]:
@@ -191,9 +205,17 @@ def unit(vectors: Float[Tensor, "*axes embedding"]) -> Float[Tensor, "*axes embe
     return F.normalize(vectors / largest, dim=-1)
 
 
+def compared(embedding: Float[Tensor, "*axes embedding"], score: str) -> Float[Tensor, "*axes embedding"]:
+    """Embeddings as the score takes them, in float32 at least: for a "cosine" at unit length, for "dot" as they are."""
+    return unit(embedding) if score == "cosine" else embedding.to(torch.promote_types(embedding.dtype, torch.float32))
+
+
 def scores(query: Query | WordQuery, **options) -> Tensor:
-    """Cosine of every image (of a `WordQuery`, every text) and target, from the cached trace of these options."""
-    embedding = unit(query.trace(**options).embedding.detach())
+    """Score of every image (of a `WordQuery`, every text) and target, from the cached trace of these options.
+
+    The cosine; of a classifier the logit less the class's bias, which explains nothing.
+    """
+    embedding = compared(query.trace(**options).embedding.detach(), query.model.score)
     return embedding @ query.targets.T.to(embedding)
 
 
@@ -232,10 +254,22 @@ def embed_tokens(model: Clip, tokens: Int[Tensor, "texts context"]) -> Float[Ten
     return torch.cat([unit(trace_text(model.network, part).embedding) for part in tokens.split(TEXTS_AT_ONCE)])
 
 
+def embed_texts(model: Clip, texts: list[str], truncate: bool = False) -> Float[Tensor, "texts embedding"]:
+    """Unit embeddings of texts, whichever way the model's texts go."""
+    if model.embed_texts is not None:
+        return unit(model.embed_texts(texts, truncate))
+    return embed_tokens(model, tokenize(model, texts, truncate))
+
+
 def embed_images(model: Clip, pixels: Tensor) -> Float[Tensor, "images embedding"]:
-    """Unit embeddings of preprocessed pixels of any size that the patch, or a ResNet's stride, divides."""
+    """Embeddings of preprocessed pixels as the model's score takes them: at unit length, but for a classifier's."""
+    return compared(image_features(model, pixels), model.score)
+
+
+def image_features(model: Clip, pixels: Tensor) -> Float[Tensor, "images embedding"]:
+    """Embeddings, not normalised, of pixels of any size that the patch, or a ResNet's stride, divides."""
     visual = model.network.visual
     if model.is_vit:
-        return unit(trace_image(model.network, pixels).embedding)
+        return trace_image(model.network, pixels).embedding
     with torch.no_grad():
-        return unit(resnet_embedding(visual, resnet_stage(visual, pixels)))
+        return resnet_embedding(visual, resnet_stage(visual, pixels))
