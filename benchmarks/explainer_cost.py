@@ -1,14 +1,17 @@
-"""What an explanation costs, in units of the model's own `encode_image`: `python benchmarks/explainer_cost.py`.
+"""What every explainer costs, in time and memory: `python benchmarks/explainer_cost.py`.
 
-ViT-B/16 with random weights, one 224 x 224 image, float32, targets given as directions. Each round times every line
-once, in turn, and the ratios are formed within a round, so that other work on the machine falls on all lines alike.
+ViT-B/16 with random weights, one 224 x 224 image, one text, float32; image methods in units of `encode_image`, word
+methods of `encode_text`, RISE and occlusion of bare batched forwards of as many images as they mask. Targets are given
+as directions. Each round times every line once, in turn. It prints, and writes nothing without --out.
 """
 
 import argparse
-import statistics
-import time
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
+import pandas as pd
 import torch
 
 warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
@@ -16,59 +19,111 @@ warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
 from clip.model import CLIP  # noqa: E402
 
 from clip_explain.explainers import explain  # noqa: E402
-from clip_explain.model import Clip  # noqa: E402
+from clip_explain.model import Clip, clip, tokenize  # noqa: E402
+from clip_explain.results import write  # noqa: E402
+from clip_explain.timing import Call, image_calls, peak_memory, ratios, word_calls  # noqa: E402
 
-LIMITS = {"grad_eclip, 1 text": 1.0, "grad_eclip, 64 texts": 1.15, "self_attention": 1.1}
+BATCH = 16  # masked images at once, and images where memory is measured
+TEXT = "two people riding brown horses on the beach at sunset"
+
+# The most that a line may cost, in its unit; for the masked ones 90 % of the bare forward's throughput.
+LIMITS = {
+    "self_attention": 1.1,
+    "rollout": 1.1,
+    "maskclip": 1.1,
+    "itsm": 1.1,
+    "reversed_itsm": 1.1,
+    "last_gradient": 1.3,
+    "game": 2.5,
+    "all_gradients": 2.5,
+    "legrad": 2.5,
+    "clip_surgery": 1.4,
+    "m2ib": 55,
+    "grad_eclip": 1.0,
+    "grad_eclip, 64 texts": 1.15,
+    "rise": 1 / 0.9,
+    "occlusion": 1 / 0.9,
+}
 
 
 def random_vit_b16(device: str) -> Clip:
-    """ViT-B/16's image encoder; the text encoder is cut to one layer, since it takes no part."""
-    network = CLIP(512, 224, 12, 768, 16, 77, 49408, 64, 1, 1).eval().requires_grad_(False)
-    return Clip(network.to(device), "random ViT-B/16", "", None)
+    torch.manual_seed(0)
+    network = CLIP(512, 224, 12, 768, 16, 77, 49408, 512, 8, 12).eval().requires_grad_(False)
+    return Clip(network.to(device), "random ViT-B/16", "", clip.clip._tokenizer)
 
 
-def cases(model: Clip, pixels: torch.Tensor, targets: torch.Tensor) -> dict:
-    """What is timed, by name; the first is the unit."""
-    network = model.network
-    return {
-        "encode_image": torch.no_grad()(lambda: network.encode_image(pixels)),
-        "grad_eclip, 1 text": lambda: explain(model, pixels, targets[:1]),
-        "grad_eclip, 64 texts": lambda: explain(model, pixels, targets),
-        "grad_eclip, 1 text, native heads": lambda: explain(model, pixels, targets[:1], heads="native"),
-        "grad_eclip, 1 text, 12 layers": lambda: explain(model, pixels, targets[:1], layers=12),
-        "self_attention": lambda: explain(model, pixels, targets[:1], method="self_attention"),
+def groups(model: Clip, images: int, masks: int = 2 * BATCH, steps: int = 10) -> list[dict[str, Call]]:
+    """Every line by name in groups, each with its unit first. `masks` is for RISE and occlusion, `steps` for M2IB."""
+    random = torch.Generator().manual_seed(0)
+    pixels, crowd = (torch.randn(n, 3, 224, 224, generator=random).to(model.device) for n in (images, BATCH))
+    targets = torch.randn(64, 512, generator=random).to(model.device)
+    options = {
+        "clip_surgery": dict(redundant=targets[1:2]),  # the texts' features are given, that of the empty text as well
+        "m2ib": dict(steps=steps),
+        "rise": dict(masks=masks, batch_size=BATCH),
+        "occlusion": dict(samples=masks - 2, batch_size=BATCH),  # it adds the empty and the whole image
     }
+    found = image_calls(model, pixels, targets[:1], options=options)
+    found["grad_eclip, 64 texts"] = lambda: explain(model, pixels, targets)
+    found["grad_eclip, 12 layers"] = lambda: explain(model, pixels, targets[:1], layers=12)
+    encode = image_calls(model, crowd, targets, [])["encode_image"]
+    bare = {f"encode_image of {BATCH}, batched": lambda: [encode() for _ in range(masks // BATCH)]}
+    masked = bare | {name: found.pop(name) for name in ("rise", "occlusion")}
+    slow = {name: found[name] for name in ("encode_image", "m2ib")}
+    del found["m2ib"]
+    texts = [TEXT] * images
+    words = word_calls(model, tokenize(model, texts), texts, targets[:1], options={"m2ib": dict(steps=steps)})
+    words = {name if name == "encode_text" else f"{name}, words": call for name, call in words.items()}
+    return [found, slow, masked, words]
 
 
-def seconds(call, device: str) -> tuple[float, float]:
-    """Wall time and CPU time (all threads) of one call."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    call()
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-    return time.perf_counter() - wall, time.process_time() - cpu
+def time_table(model: Clip, rounds: int) -> pd.DataFrame:
+    image, slow, masked, words = groups(model, images=1)
+    few = max(1, rounds // 3)
+    tables = [ratios(image, rounds), ratios(slow, few)[1:], ratios(masked, few), ratios(words, rounds)]
+    table = pd.concat(tables)
+    return table.assign(limit=[LIMITS.get(name) for name in table.index])
+
+
+def memory_of(name: str, device: str) -> float:
+    """MB of one line at 16 images and one text, or 16 texts and one image, above the loaded model."""
+    model = random_vit_b16(device)
+    lines = {line: call for group in groups(model, BATCH, masks=BATCH, steps=1) for line, call in group.items()}
+    with torch.no_grad():  # what the backend takes at the first forward and keeps
+        model.network.encode_image(torch.zeros(1, 3, 224, 224, device=model.device))
+    return peak_memory(lines[name], device)
+
+
+def memory_in_fresh_process(name: str, options: argparse.Namespace) -> float:
+    flags = ["--memory-of", name, "--device", options.device, "--threads", str(options.threads)]
+    shown = subprocess.run([sys.executable, __file__, *flags], check=True, capture_output=True, text=True)
+    return float(shown.stdout)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--memory", action="store_true", help=f"measure the peak memory at batch {BATCH} as well")
+    parser.add_argument("--memory-of", metavar="LINE", help="print the MB of one line at that batch, and nothing else")
+    parser.add_argument("--out", type=Path, metavar="FILE.csv", help="write the table there, too")
+    return parser.parse_args()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    options = parser.parse_args()
+    options = parse()
     torch.set_num_threads(options.threads)
-    torch.manual_seed(0)
-    model = random_vit_b16(options.device)
-    pixels = torch.randn(1, 3, 224, 224, device=options.device)
-    calls = cases(model, pixels, torch.randn(64, 512, device=options.device))
-    for call in calls.values():  # the first call of each allocates
-        call()
-    rounds = [{name: seconds(call, options.device) for name, call in calls.items()} for _ in range(options.repeats)]
-    print(f"median of {options.repeats} rounds, {options.device}, {options.threads} threads")
-    print(f"{'':34}{'ms':>9}{'ratio':>9}{'CPU ratio':>11}{'limit':>8}")
-    for name in calls:
-        wall = statistics.median(each[name][0] for each in rounds) * 1000
-        ratios = [statistics.median(each[name][i] / each["encode_image"][i] for each in rounds) for i in (0, 1)]
-        print(f"{name:34}{wall:9.1f}{ratios[0]:9.3f}{ratios[1]:11.3f}{LIMITS.get(name, ''):>8}")
+    if options.memory_of:
+        print(memory_of(options.memory_of, options.device))
+        return
+    table = time_table(random_vit_b16(options.device), options.rounds)
+    if options.memory:
+        table["peak_mb"] = [memory_in_fresh_process(name, options) for name in table.index]
+    print(f"median of {options.rounds} rounds, {options.device}, {options.threads} threads; seconds are of one call")
+    print(table.to_string(float_format="{:.3f}".format, na_rep=""))
+    if options.out:
+        write(options.out, table.to_csv().encode())
 
 
 if __name__ == "__main__":
