@@ -1,0 +1,280 @@
+"""The embedded datasets: rendered on demand from (seed, index), with exact masks, and never trained on.
+
+Above scenes/ and record.py. A record depends on its seed and index alone, so any part of a set can be made anywhere.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import count as count_up
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from clip_explain.datasets.record import Dataset, Record, pick, stack_masks
+from clip_explain.errors import DatasetError
+from clip_explain.scenes import domains, faces, paintings
+from clip_explain.scenes.captions import Caption, phrase, say
+from clip_explain.scenes.pool import RECIPES, draw
+from clip_explain.scenes.raycast import Picture, render
+from clip_explain.scenes.world import COLORS, SHAPES, Thing
+
+HELD_OUT = 2_000_000  # seeds from here on: no training draws its scenes, nor does a card
+FEWEST_PIXELS = 50  # a thing of which less is in sight, at 224 pixels, is not asked for
+LENGTH = 1000  # records of an embedded set, unless another count is asked for
+CAPTIONS = 5  # sentences for each picture, as COCO has
+STREAM = {"scenes": 0, "objects": 1, "scene_captions": 2, "attributes": 3, "paintings": 4, "faces": 5}
+PAIRS = tuple(f"a {color} {shape}" for color in COLORS for shape in SHAPES)
+SHAPES_ALONE = tuple(f"a {shape}" for shape in SHAPES)
+MOODS = tuple(f"a {mood} face" for mood in faces.MOODS)
+
+
+def scenes(count: int, seed: int = 0, size: int = 224) -> Iterator[Record]:
+    """The first `count` records of `scene_set`."""
+    return iter(Dataset("scenes", PAIRS, range(count), scene_set(seed, size).one))
+
+
+def scene_set(seed: int = 0, size: int = 224) -> Dataset:
+    """Rendered scenes of 3 to 5 things, a multi-label segmentation set of 40 classes "a COLOUR SHAPE".
+
+    Asked is every thing that is the only one of its colour and shape and has 50 pixels in sight; a scene with fewer
+    than two such things is drawn again. `labels` are the classes of all things in sight, asked for or not.
+    `facts["things"]`: all things.
+    """
+    return Dataset("scenes", PAIRS, range(LENGTH), partial(_scene, checked(seed), size))
+
+
+def object_set(seed: int = 0, size: int = 224, domain: str = "render") -> Dataset:
+    """One thing a picture, for classification, in one domain: render, sketch, cartoon, noise or xray.
+
+    The classes are colour x shape (40), or the shape alone (5) in domains that show no colour. Record i shows the same
+    thing in every domain. `facts`: `domain`, `color`, `shape`.
+    """
+    pick(domain, tuple(domains.DOMAINS), "domain")
+    classes = SHAPES_ALONE if domain in domains.WITHOUT_COLOR else PAIRS
+    return Dataset("objects", classes, range(LENGTH), partial(_object, checked(seed), size, domain, classes))
+
+
+def scene_caption_set(seed: int = 0, size: int = 224) -> Dataset:
+    """Scenes of three things with five captions each, for retrieval; each caption names all three by colour and shape.
+
+    The first caption is plain; the others order and word the things anew, some with material. Masks: none. Two scenes
+    of the same three colours and shapes share their plain caption: about 1 in 20 among a thousand.
+    """
+    return Dataset("scene_captions", (), range(LENGTH), partial(_captioned, checked(seed), size))
+
+
+def painting_set(seed: int = 0, size: int = 224) -> Dataset:
+    """Paintings, labelled by the emotion that they were drawn from, with five captions that never name it.
+
+    `facts`: `background`, `colors`, `strokes`, and `posterior`, the best guess of one who knows how they are drawn.
+    """
+    return Dataset("paintings", paintings.EMOTIONS, range(LENGTH), partial(_painting, checked(seed), size))
+
+
+def face_set(seed: int = 0, size: int = 224) -> Dataset:
+    """Faces, happy or sad; both moods are asked of each. `parts`: masks of "mouth" and "eyes", which no text names."""
+    return Dataset("faces", faces.MOODS, range(LENGTH), partial(_face, checked(seed), size))
+
+
+def checked(seed: int) -> int:
+    if seed < 0:
+        raise DatasetError(f"got seed {seed}, expected 0 or more")
+    return HELD_OUT + seed
+
+
+# -- drawing
+
+
+def pictures(
+    recipe: str, seed: int, index: int, stream: str, size: int
+) -> Iterator[tuple[Picture, np.random.Generator]]:
+    """Scenes for one record, each with its generator: the first that suits is taken, so records need no others."""
+    for attempt in count_up():
+        rng = np.random.default_rng([seed, index, attempt, STREAM[stream]])
+        yield render(draw(RECIPES[recipe], rng), size, size), rng
+
+
+def in_sight(mask: np.ndarray) -> bool:
+    """Are there FEWEST_PIXELS, at 224 pixels, of it?"""
+    return bool(mask.sum() >= FEWEST_PIXELS * mask.size / 224**2)
+
+
+def described(things: Sequence[Thing]) -> tuple[dict[str, str], ...]:
+    """The things' attributes by name."""
+    return tuple({key: getattr(thing, key) for key in ("size", "color", "material", "shape")} for thing in things)
+
+
+def _scene(seed: int, size: int, index: int) -> Record:
+    for picture, _ in pictures("several", seed, index, "scenes", size):
+        things, masks = picture.scene.things, picture.masks
+        asked = [i for i in _alone(things) if in_sight(masks[i])]
+        if len(asked) < 2:
+            continue
+        texts = tuple(_name(things[i]) for i in asked)
+        seen = {_name(thing) for thing, mask in zip(things, masks, strict=True) if in_sight(mask)}
+        labels = tuple(sorted(PAIRS.index(name) for name in seen))
+        name, facts = f"scene {seed - HELD_OUT}-{index}", {"things": described(things)}
+        return Record(name, Image.fromarray(picture.image), texts, masks[asked], labels, facts=facts)
+    raise AssertionError("pictures are endless")
+
+
+def _alone(things: Sequence[Thing]) -> list[int]:
+    """Which things share colour and shape with no other."""
+    names = [_name(thing) for thing in things]
+    return [i for i, name in enumerate(names) if names.count(name) == 1]
+
+
+def _name(thing: Thing) -> str:
+    return say(Caption((phrase(color=thing.color, shape=thing.shape),)))
+
+
+def _object(seed: int, size: int, domain: str, classes: tuple[str, ...], index: int) -> Record:
+    found = pictures("one", seed, index, "objects", size)
+    picture, rng = next(pair for pair in found if in_sight(pair[0].masks[0]))
+    thing = picture.scene.things[0]
+    text = f"a {thing.shape}" if domain in domains.WITHOUT_COLOR else _name(thing)
+    image = Image.fromarray(domains.apply(picture, domain, rng))
+    facts = {"domain": domain, "color": thing.color, "shape": thing.shape}
+    name = f"object {seed - HELD_OUT}-{index} {domain}"
+    return Record(name, image, (text,), picture.masks[:1], (classes.index(text),), facts=facts)
+
+
+def _captioned(seed: int, size: int, index: int) -> Record:
+    found = pictures("three", seed, index, "scene_captions", size)
+    picture, rng = next(pair for pair in found if len(pair[0].scene.things) == 3 and all(map(in_sight, pair[0].masks)))
+    things = picture.scene.things
+    plain = say(Caption(tuple(phrase(color=thing.color, shape=thing.shape) for thing in things)))
+    texts = (plain, *(_reworded(things, rng) for _ in range(CAPTIONS - 1)))
+    name, facts = f"scene-captions {seed - HELD_OUT}-{index}", {"things": described(things)}
+    return Record(name, Image.fromarray(picture.image), texts, facts=facts)
+
+
+def _reworded(things: Sequence[Thing], rng: np.random.Generator) -> str:
+    """All things in another order and other words."""
+    said = []
+    for i in rng.permutation(len(things)):
+        more = {"material": things[i].material} if rng.random() < 0.3 else {}
+        said.append(phrase(color=things[i].color, shape=things[i].shape, **more))
+    return say(Caption(tuple(said)), rng)
+
+
+def _painting(seed: int, size: int, index: int) -> Record:
+    rng = np.random.default_rng([seed, index, 0, STREAM["paintings"]])
+    painting = paintings.sample_painting(rng)
+    image = Image.fromarray(paintings.paint(painting, size))
+    sentences = sorted(set(paintings.captions(painting)))
+    texts = tuple(str(text) for text in rng.choice(sentences, CAPTIONS, replace=False))
+    facts = {"background": painting.background, "colors": painting.colors, "strokes": painting.strokes}
+    facts["posterior"] = paintings.posterior(painting)
+    label = paintings.EMOTIONS.index(painting.emotion)
+    return Record(f"painting {seed - HELD_OUT}-{index}", image, texts, labels=(label,), facts=facts)
+
+
+def _face(seed: int, size: int, index: int) -> Record:
+    face = faces.sample_face(np.random.default_rng([seed, index, 0, STREAM["faces"]]))
+    image, parts = Image.fromarray(faces.draw_face(face, size)), faces.parts(face, size)
+    labels = (faces.MOODS.index(face.mood),)
+    return Record(f"face {seed - HELD_OUT}-{index}", image, MOODS, labels=labels, parts=parts)
+
+
+# -- attribute probes
+
+KINDS = {  # which words a probe says; the last two are the paper's "small cube" and "left red thing"
+    "shape": ("shape",),
+    "material": ("material",),
+    "color": ("color",),
+    "size": ("size",),
+    "position": ("position",),
+    "size and shape": ("size", "shape"),
+    "color and position": ("color", "position"),
+}
+MIDDLE = 0.05  # a thing so near the middle, in picture widths, is neither on the left nor on the right
+
+
+def attribute_set(seed: int = 0, size: int = 224, kinds: Sequence[str] = tuple(KINDS)) -> Dataset:
+    """Scenes of 3 to 5 things with probes for one kind of attribute each (Grad-ECLIP 4.4, Figure 7), with masks.
+
+    A text's mask holds all things that it is true of; asked is only what is true of some things in sight and not of
+    all. `facts`: `kinds`, one for each text, and `things`, those in sight.
+    """
+    chosen = tuple(pick(kind, tuple(KINDS), "kind of attribute") for kind in kinds)
+    return Dataset("attributes", (), range(LENGTH), partial(_attributes, checked(seed), size, chosen))
+
+
+def probes(
+    things: Sequence[dict[str, str]], across: Sequence[float], kinds: Sequence[str]
+) -> list[tuple[str, str, list[int]]]:
+    """Kind, text and things (their numbers) of each probe of a scene; `across`: where each thing's middle is, 0 to 1.
+
+    Every word is needed: what is asked is true of fewer things than any one of its words. Positions are asked only in
+    scenes where nothing stands in the middle.
+    """
+    placed = all(abs(x - 0.5) >= MIDDLE for x in across)
+    things = [
+        {**thing, "position": "on the left" if x < 0.5 else "on the right"}
+        for thing, x in zip(things, across, strict=True)
+    ]
+    found = []
+    for kind in kinds:
+        keys = KINDS[kind]
+        if "position" in keys and not placed:
+            continue
+        for values in sorted({tuple(thing[key] for key in keys) for thing in things}):
+            each = [
+                {i for i, thing in enumerate(things) if thing[key] == value}
+                for key, value in zip(keys, values, strict=True)
+            ]
+            named = set.intersection(*each)
+            if all(len(named) < len(wider) for wider in (each if len(keys) > 1 else [things])):
+                found.append((kind, _probe(dict(zip(keys, values, strict=True))), sorted(named)))
+    return found
+
+
+def _probe(said: dict[str, str]) -> str:
+    words = {key: value for key, value in said.items() if key != "position"}
+    return say(Caption((phrase(**words),), place=said.get("position")))
+
+
+def _attributes(seed: int, size: int, kinds: Sequence[str], index: int) -> Record:
+    for picture, _ in pictures("several", seed, index, "attributes", size):
+        seen = [i for i, mask in enumerate(picture.masks) if in_sight(mask)]
+        things = [picture.scene.things[i] for i in seen]
+        across = [float(picture.scene.camera.project(thing.center)[0, 0]) for thing in things]
+        asked = probes(described(things), across, kinds)
+        if not asked:
+            continue
+        of_texts = [picture.masks[[seen[i] for i in named]].any(0) for _, _, named in asked]
+        facts = {"kinds": tuple(kind for kind, _, _ in asked), "things": described(things)}
+        texts, masks = tuple(text for _, text, _ in asked), stack_masks(of_texts, size, size)
+        name = f"attributes {seed - HELD_OUT}-{index}"
+        return Record(name, Image.fromarray(picture.image), texts, masks, facts=facts)
+    raise AssertionError("pictures are endless")
+
+
+# -- Karpathy's form
+
+
+def export_karpathy(dataset: Dataset, folder: Path, split: str = "test") -> Path:
+    """Write a captioned dataset as images and a `dataset_coco.json` in the form of Karpathy's splits; returns its path.
+
+    The reader `coco_karpathy` reads it back. The json is moved into place last, so it names no missing image.
+    """
+    images, numbers = [], count_up()
+    (folder / split).mkdir(parents=True, exist_ok=True)
+    for i, record in enumerate(dataset):
+        file = f"{i:012d}.png"
+        record.image.save(folder / split / file)
+        says = [
+            {"tokens": text.lower().replace(",", "").split(), "raw": text, "imgid": i, "sentid": next(numbers)}
+            for text in record.texts
+        ]
+        ids = [sentence["sentid"] for sentence in says]
+        entry = {"filepath": split, "filename": file, "imgid": i, "cocoid": i, "split": split}
+        images.append({**entry, "sentids": ids, "sentences": says})
+    path = folder / "dataset_coco.json"
+    path.with_suffix(".tmp").write_text(json.dumps({"dataset": dataset.name, "images": images}))
+    os.replace(path.with_suffix(".tmp"), path)
+    return path
