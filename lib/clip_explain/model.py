@@ -6,7 +6,7 @@ The bottom of the library: a `Clip` is a plain, never patched network with its t
 import importlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from clip_explain.errors import ImageError, MethodError, ModelError, TensorError, TextError, WeightsError, nearest
+from clip_explain.head import Head
 from clip_explain.weights import build, clip, fill, pack, read_weights, unpack
 
 __all__ = [
@@ -45,6 +46,8 @@ MAX_ASPECT = 20  # sides that differ more than this make a strip of thousands of
 
 EMBEDDED = ("tiny-vit", "tiny-resnet")
 OPENAI = tuple(clip.available_models())
+# Before the colon of a name -> the function of other_models.py, which is imported only then: it stands above this.
+ELSEWHERE = {"torchvision": "load_torchvision", "blip": "load_blip"}
 
 ImageSource = str | Path | Image.Image
 Images = ImageSource | Sequence[ImageSource] | Tensor
@@ -54,7 +57,9 @@ Images = ImageSource | Sequence[ImageSource] | Tensor
 class Clip:
     """One loaded CLIP: the network in eval mode with frozen parameters, and where it came from.
 
-    `sha256` is that of the weights file; `mean` and `std` normalise pixels in [0, 1].
+    `sha256` is that of the weights file; `mean` and `std` normalise pixels in [0, 1]. What is no CLIP but explained as
+    one (see other_models.py) has its parts under OpenAI's names in `network`, and no `tokenizer`; `head` if it is a
+    classifier; `embed_texts` (texts, truncate) where its texts go another way than through CLIP's text tower.
     """
 
     network: nn.Module
@@ -63,6 +68,18 @@ class Clip:
     tokenizer: Any
     mean: tuple[float, float, float] = MEAN
     std: tuple[float, float, float] = STD
+    head: Head | None = None
+    embed_texts: Callable[[list[str], bool], Tensor] | None = None
+
+    @property
+    def score(self) -> str:
+        """What is explained: the "cosine" of features and target, or their "dot" product, a classifier's logit."""
+        return "cosine" if self.head is None or self.head.features == "unit" else "dot"
+
+    @property
+    def logit_scale(self) -> float | Tensor:
+        """What the score is multiplied by to be the model's logit: CLIP's learnt scale, 1 for a classifier."""
+        return 1.0 if self.head is not None else self.network.logit_scale.detach().float().exp()
 
     @property
     def device(self) -> torch.device:
@@ -89,6 +106,11 @@ class Clip:
         return int(self.network.visual.conv1.weight.shape[-1]) if self.is_vit else 32
 
     @property
+    def embedding_size(self) -> int:
+        visual = self.network.visual
+        return int((visual.proj if self.is_vit else visual.attnpool.c_proj.weight.T).shape[-1])
+
+    @property
     def context_length(self) -> int:
         """The most tokens that a text may have, its start and end tokens included."""
         return int(self.network.context_length)
@@ -111,6 +133,8 @@ def embedded_path(name: str) -> Path:
 def load(name: str | Path, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None) -> Clip:
     """Load a CLIP: an embedded or OpenAI model by name, a weights file by path, or "open_clip:ARCH/TAG".
 
+    Or another model to be explained as one: "torchvision:vit_b_16", "blip:HUB_NAME_OR_FOLDER" (see other_models.py).
+
     A path may hold a state dict in OpenAI's layout (.safetensors, or .pt, read without unpickling anything but
     tensors) or an OpenAI TorchScript archive. TAG may be a local checkpoint's path. `device` defaults to CUDA where
     there is one; `dtype` ("fp32", "fp16", "bf16") to fp16 on CUDA and fp32 elsewhere. In fp16 and bf16 the LayerNorms
@@ -123,6 +147,10 @@ def load(name: str | Path, device: str | torch.device | None = None, dtype: str 
     name, given = str(name), name
     if name.startswith("open_clip:"):
         return _load_open_clip(name, device, dtype)
+    if name.partition(":")[0] in ELSEWHERE:
+        return getattr(importlib.import_module("clip_explain.other_models"), ELSEWHERE[name.partition(":")[0]])(
+            name, device, dtype
+        )
     if name in OPENAI:
         network, sha256 = _download_openai(name)
     elif name in EMBEDDED:
@@ -132,8 +160,11 @@ def load(name: str | Path, device: str | torch.device | None = None, dtype: str 
         network, name = build(state, source=name), Path(name).stem
     else:
         known = available_models()
-        raise ModelError(f"unknown model {name!r}: {nearest(name, known)} Or a path, or 'open_clip:ARCH/TAG'.")
-    return Clip(_place(network, device, dtype), name, sha256, clip.clip._tokenizer)
+        raise ModelError(
+            f"unknown model {name!r}: {nearest(name, known)} Or a path, or 'open_clip:ARCH/TAG', "
+            "'torchvision:vit_b_16', 'blip:Salesforce/blip-itm-base-coco'."
+        )
+    return Clip(place(network, device, dtype), name, sha256, clip.clip._tokenizer)
 
 
 def _device(device: str | torch.device | None) -> torch.device:
@@ -156,7 +187,7 @@ def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype
     return found
 
 
-def _place(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+def place(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """Move to the device and number format; the rule which parameters leave fp32 is OpenAI's `convert_weights`."""
     network = network.float()
     if dtype != torch.float32:
@@ -231,6 +262,8 @@ def tokenize(model: Clip, texts: str | Sequence[str], truncate: bool = False) ->
     With `truncate` a longer text loses its tail, the end token stays. Raises TextError for an empty text or list,
     for something that is no text, and for a text that is too long.
     """
+    if model.tokenizer is None:
+        raise MethodError(f"{model.name} has no text tower like CLIP's: its image can be explained, words cannot")
     texts = [texts] if isinstance(texts, str) else list(texts)
     if not texts:
         raise TextError("no texts: expected at least one")
@@ -260,6 +293,10 @@ def _encode(model: Clip, text: str, truncate: bool) -> list[int]:
 def encode_text(model: Clip, texts: str | Sequence[str], truncate: bool = False) -> Float[Tensor, "texts embedding"]:
     """The model's own text features at unit length, in float32."""
     with torch.no_grad():
+        if model.embed_texts is not None:
+            return nn.functional.normalize(
+                model.embed_texts([texts] if isinstance(texts, str) else list(texts), truncate)
+            )
         return nn.functional.normalize(model.network.encode_text(tokenize(model, texts, truncate)).float(), dim=-1)
 
 

@@ -90,7 +90,8 @@ def targets(
     fitted as `preprocess` does, or preprocessed pixels (images, 3, height, width). With several `templates` ("a photo
     of a {}.", or "imagenet", "clip_surgery": a set of TEMPLATE_SETS) a text's target is the mean of its unit embeddings
     in all of them, scaled to length 1 again: CLIP's prompt ensemble. Templates and `truncate` are for texts alone.
-    Of a classifier: classes by name or index, whose directions are the head's weights, at their own length. Raises TextError, ImageError or TensorError.
+    Of a classifier: classes by name or index, whose directions are the head's weights, at their own length. Raises
+    TextError, ImageError or TensorError.
     """
     prompts = template_list(templates)
     if model.head is not None and not isinstance(spec, Tensor):

@@ -24,7 +24,7 @@ the last block is computed for the pooled token alone (`queries` = 1) unless `to
 `channels` = heads x width. For a text, read "texts" for "images"; tokens stop at the end of the longest text.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -58,12 +58,17 @@ class Block:
 
 @dataclass(frozen=True)
 class Tower:
-    """The weights of one transformer: its blocks, the last layer norm and the projection to the embedding."""
+    """The weights of one transformer: its blocks, the last layer norm and the projection to the embedding.
+
+    `score` says how an embedding is compared with a target: by the "cosine", or by the "dot" product (class logits).
+    """
 
     blocks: tuple[nn.Module, ...]
     norm: nn.Module
     projection: Float[Tensor, "channels embedding"]
     causal: bool
+    bias: Float[Tensor, " embedding"] | None = None
+    score: str = "cosine"
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,8 @@ def image_tower(network: nn.Module) -> Tower:
     visual = network.visual
     if not hasattr(visual, "transformer"):
         raise ModelError(f"the image encoder is a {type(visual).__name__}; a trace needs a vision transformer (ViT)")
-    return Tower(tuple(visual.transformer.resblocks), visual.ln_post, visual.proj.detach(), causal=False)
+    bias = getattr(visual, "proj_bias", None)  # BLIP's projection has one, CLIP's has not
+    return Tower(tuple(visual.transformer.resblocks), visual.ln_post, visual.proj.detach(), causal=False, bias=bias)
 
 
 def text_tower(network: nn.Module) -> Tower:
@@ -100,6 +106,7 @@ def trace_image(
     single: int | None = None,
     start: str | None = None,
     tokens: str = "class",
+    score: str = "cosine",
 ) -> Trace:
     """Forward of preprocessed images (images, 3, height, width) of any size that the patch divides.
 
@@ -108,9 +115,10 @@ def trace_image(
     `start`: the tensor of the first kept block ("input", "attention" or "attended") from which gradients can be taken;
     everything before it, and everything when None, carries no graph. `tokens="all"` computes the last block for every
     token. The positional embedding is resized (bicubic) for other sizes than the model's own, for this call only.
-    Differs from the model in nothing: with native heads, `embedding` is `encode_image` up to rounding.
+    `score` is handed on to `gradients`, see `Tower`. Differs from the model in nothing: with native heads, `embedding`
+    is `encode_image` up to rounding.
     """
-    tower = image_tower(network)
+    tower = replace(image_tower(network), score=score)
     with torch.inference_mode(False), torch.set_grad_enabled(start is not None):
         embedded, grid = embed_pixels(network.visual, pixels.detach())
         pooled = torch.zeros(len(embedded), dtype=torch.long, device=embedded.device)
@@ -147,12 +155,14 @@ def embed_pixels(visual: nn.Module, pixels: Tensor) -> tuple[Float[Tensor, "imag
     """Tokens entering the first vision block (class token first) and the patch grid (height, width)."""
     kernel = visual.conv1.weight.detach()
     _check_pixels(pixels, kernel.shape[-2:])
-    patches = F.conv2d(pixels.to(kernel), kernel, stride=kernel.shape[-2:])
+    bias = visual.conv1.bias  # CLIP's has none, other vision transformers have one
+    patches = F.conv2d(pixels.to(kernel), kernel, None if bias is None else bias.detach(), stride=kernel.shape[-2:])
     grid = (patches.shape[-2], patches.shape[-1])
     patches = patches.flatten(2).transpose(1, 2)
     class_token = visual.class_embedding.detach().to(patches.dtype).expand(len(patches), 1, -1)
     position = resize_positions(visual.positional_embedding.detach(), grid).to(patches.dtype)
-    return layer_norm(torch.cat([class_token, patches], dim=1) + position, visual.ln_pre), grid
+    x = torch.cat([class_token, patches], dim=1) + position
+    return (x if isinstance(visual.ln_pre, nn.Identity) else layer_norm(x, visual.ln_pre)), grid
 
 
 def embed_texts(network: nn.Module, texts: Int[Tensor, "texts tokens"]) -> Float[Tensor, "texts tokens channels"]:
@@ -225,7 +235,8 @@ def finish_block(module: nn.Module, x: Tensor, attended: Tensor) -> Float[Tensor
 
 def project(tower: Tower, x: Float[Tensor, "*rows channels"]) -> Float[Tensor, "*rows embedding"]:
     """Tokens leaving the last block to the embedding space: last layer norm, then the projection. Not normalised."""
-    return layer_norm(x, tower.norm) @ tower.projection.to(x.dtype)
+    embedding = layer_norm(x, tower.norm) @ tower.projection.to(x.dtype)
+    return embedding if tower.bias is None else embedding + tower.bias.detach().to(x.dtype)
 
 
 def project_qkv(attn: nn.Module, queries_of: Tensor, x: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -244,16 +255,20 @@ def pooled_row(x: Float[Tensor, "images *rest queries last"], pooled: Int[Tensor
 
 
 def gradients(
-    embedding: Float[Tensor, "images embedding"], tensors: list[Tensor], directions: Float[Tensor, "targets embedding"]
+    embedding: Float[Tensor, "images embedding"],
+    tensors: list[Tensor],
+    directions: Float[Tensor, "targets embedding"],
+    score: str = "cosine",
 ) -> list[Float[Tensor, "images targets ..."]]:
     """d cos(embedding_i, direction_t) / d tensor for every image i, target t and tensor, all targets in one backward.
 
-    `directions` have unit length. The first axis of each tensor is `images`, and no image may depend on another. The
-    graph is kept, so a cached trace can be read again. In float32 at least, whatever the model's dtype.
+    `directions` have unit length. With `score="dot"` it is the gradient of the dot product, towards directions of any
+    length. The first axis of each tensor is `images`, and no image may depend on another. The graph is kept, so a
+    cached trace can be read again. In float32 at least, whatever the model's dtype.
     """
     precise = torch.promote_types(embedding.dtype, torch.float32)
     with torch.inference_mode(False), torch.enable_grad():
-        unit = F.normalize(embedding.to(precise), dim=-1)
+        unit = F.normalize(embedding.to(precise), dim=-1) if score == "cosine" else embedding.to(precise)
     rows = max(tensor[:, ..., 0].numel() for tensor in tensors)
     found = []
     for some in (directions.to(unit) * GRADIENT_SCALE).split(max(1, ROWS_AT_ONCE // rows)):

@@ -64,6 +64,12 @@ FOR_RESNETS: frozenset[str] = frozenset(
     {"self_attention", "grad_cam", "maskclip", "itsm", "reversed_itsm", "rise", "occlusion"}
 )
 
+# Those that explain a classifier's logit; the others compare patches with a direction by the cosine.
+FOR_CLASSIFIERS: frozenset[str] = frozenset(
+    ("self_attention", "rollout", "grad_cam", "attention_grad_cam", "game", "all_gradients", "last_gradient")
+    + ("legrad", "grad_eclip", "rise", "occlusion")
+)
+
 
 def explain(
     model: Clip,
@@ -80,14 +86,13 @@ def explain(
     `images`: a PIL image, a path, a list of either, or preprocessed pixels (images, 3, height, width). `targets`: a
     text, a list of texts, another image or several (PIL, or `pathlib.Path`: a str is a text), or directions (targets,
     embedding), as those of `query.difference` and `without_word`; a minus before a direction gives what speaks against
-    it. `fit`: "crop", "full" or "squash", as in `preprocess`. `templates`: texts are put into the {} of each, and the
-    mean of all is explained: "imagenet", "clip_surgery", or one's own. `truncate` allows texts that are too long.
-    `options` are the method's own. Raises MethodError, ImageError, TextError or TensorError.
+    it; for a classifier, classes by name or index. `fit`: "crop", "full" or "squash", as in `preprocess`. `templates`:
+    texts are put into the {} of each, and the mean of all is explained: "imagenet", "clip_surgery", or one's own.
+    `truncate` allows texts that are too long. `options` are the method's own. Raises MethodError, ImageError,
+    TextError or TensorError.
     """
     explainer = _find(method, EXPLAINERS, options)
-    if not model.is_vit and method not in FOR_RESNETS:
-        fitting = ", ".join(sorted(FOR_RESNETS)) or "none of the methods here"
-        raise MethodError(f"{method} needs a vision transformer and {model.name} is a ResNet, for which fit: {fitting}")
+    _check_fits(model, method)
     return explainer(make_query(model, images, targets, fit, templates, truncate), **options)
 
 
@@ -124,6 +129,19 @@ def options_of(explainer: Callable[..., Tensor]) -> dict[str, object]:
     """An explainer's own options and their defaults."""
     parameters = inspect.signature(explainer).parameters.values()
     return {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
+
+
+def _check_fits(model: Clip, method: str) -> None:
+    fitting = set(EXPLAINERS) & (set(EXPLAINERS) if model.is_vit else FOR_RESNETS)
+    fitting &= set(EXPLAINERS) if model.head is None else FOR_CLASSIFIERS
+    if method in fitting:
+        return
+    listed = ", ".join(sorted(fitting))
+    if not model.is_vit and method not in FOR_RESNETS:
+        raise MethodError(f"{method} needs a vision transformer and {model.name} is a ResNet, for which fit: {listed}")
+    raise MethodError(
+        f"{method} does not explain a class logit and {model.name} is a classifier, for which fit: {listed}"
+    )
 
 
 def _find(method: str, registry: dict[str, Callable[..., Tensor]], options: dict) -> Callable[..., Tensor]:

@@ -55,7 +55,7 @@ def last_gradient(query: Query) -> Float[Tensor, "images targets grid_h grid_w"]
     """
     trace = query.trace(layers=layer_count(query, None))
     attention, embedding = _last_block_again(trace)
-    slope = gradients(embedding, [attention], query.targets)[0][..., 0, :]
+    slope = gradients(embedding, [attention], query.targets, query.model.score)[0][..., 0, :]
     row = torch.zeros_like(slope[:, :, 0])
     row[..., 0] = 1
     for block in reversed(trace.blocks):
@@ -72,7 +72,7 @@ def attention_grad_cam(query: Query, *, pooled: bool = False) -> Float[Tensor, "
     """
     trace = query.trace(start="attention")
     attention = trace.blocks[-1].attention
-    slope = gradients(trace.embedding, [attention], query.targets)[0][..., 0, :]
+    slope = gradients(trace.embedding, [attention], query.targets, query.model.score)[0][..., 0, :]
     attention = precise(attention)[:, None, :, 0]
     if pooled:
         return on_grid((slope[..., 1:].mean(dim=-1, keepdim=True) * attention).sum(dim=2).relu(), trace)
@@ -103,7 +103,7 @@ def _relevance(trace: Trace, targets: Tensor, scale: float | Tensor) -> Float[Te
     attentions = [block.attention for block in trace.blocks]
     rows = []
     for some in _parts(targets, attentions):
-        slopes = gradients(trace.embedding, attentions, some)
+        slopes = gradients(trace.embedding, attentions, some, trace.tower.score)
         steps = [
             (slope * precise(attention)[:, None]).relu_().mean(dim=2) * scale
             for slope, attention in zip(slopes, attentions, strict=True)
@@ -119,7 +119,7 @@ def _sensitivity(trace: Trace, block: Block, targets: Tensor, pool: str) -> Floa
         embedding = project(trace.tower, pooled)
     found = []
     for some in _parts(targets, [block.attention]):
-        (slope,) = gradients(embedding, [block.attention], some)
+        (slope,) = gradients(embedding, [block.attention], some, trace.tower.score)
         found.append(slope.relu_().sum(dim=(2, 3)) / (slope.shape[2] * slope.shape[-1]))
     return torch.cat(found, dim=1)
 
@@ -140,4 +140,4 @@ def _parts(targets: Tensor, attentions: list[Tensor]) -> Iterator[Tensor]:
 
 
 def _scale(query: Query | WordQuery, scale_logits: bool) -> float | Tensor:
-    return query.model.network.logit_scale.detach().float().exp() if scale_logits else 1.0
+    return query.model.logit_scale if scale_logits else 1.0

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from clip_explain.errors import MethodError
 from clip_explain.explainers.attention import layer_count, precise
-from clip_explain.query import Query, unit
+from clip_explain.query import Query, compared
 from clip_explain.resnet import STAGES, resnet_embedding, resnet_stage
 from clip_explain.trace import HEADS, gradients, trace_image
 
@@ -53,10 +53,10 @@ def grad_cam(
     read = _entering_tokens if query.model.is_vit else _stage_output
     leaf, embedding, grid = read(query, layer, heads)
     features = _as_map(leaf.detach(), grid)
-    scale = query.model.network.logit_scale.detach().float().exp() if scale_logits else 1.0
+    scale = query.model.logit_scale if scale_logits else 1.0
     if variant == "score_cam":
         return _combine(score_weights(query, features, scale), features)
-    slope = gradients(embedding, [leaf], query.targets)[0] * scale
+    slope = gradients(embedding, [leaf], query.targets, query.model.score)[0] * scale
     if pool == "tokens":
         return _combine(slope.mean(dim=-2), features)
     if query.model.is_vit and variant == "grad_cam":
@@ -146,7 +146,7 @@ def _masked_cosines(
         embedding = trace_image(network, masked).embedding
     else:
         embedding = resnet_embedding(network.visual, resnet_stage(network.visual, masked, STAGES), STAGES)
-    embedding = unit(embedding)
+    embedding = compared(embedding, query.model.score)
     return embedding @ query.targets.T.to(embedding)
 
 

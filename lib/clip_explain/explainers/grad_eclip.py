@@ -65,7 +65,7 @@ def signed_map(
     trace: Trace, targets: Tensor, spatial: str, head: int | None, among: Bool[Tensor, "images tokens"]
 ) -> Float[Tensor, "images targets tokens"]:
     """Sum over the trace's blocks of sum_c w_c w_i v_ic, before the ReLU. w_i is scaled `among` these tokens."""
-    slopes = gradients(trace.embedding, [block.attended for block in trace.blocks], targets)
+    slopes = gradients(trace.embedding, [block.attended for block in trace.blocks], targets, trace.tower.score)
     with torch.no_grad():
         parts = []
         for block, slope in zip(trace.blocks, slopes, strict=True):

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clip_explain.explainers.grad_eclip import channel_weight, spatial_weight
-from clip_explain.query import Query, unit
+from clip_explain.query import Query, compared
 from clip_explain.trace import gradients
 
 
@@ -37,7 +37,7 @@ def grad_eclip_parts(query: Query, *, heads: str = "single") -> Parts:
     """The parts of `grad_eclip(query, heads=heads)`."""
     trace = query.trace(heads=heads, layers=1, start="attended")
     block = trace.blocks[0]
-    (slope,) = gradients(trace.embedding, [block.attended], query.targets)
+    (slope,) = gradients(trace.embedding, [block.attended], query.targets, query.model.score)
     with torch.no_grad():
         patches = (torch.arange(block.k.shape[-2], device=slope.device) > 0).expand(len(slope), -1)
         w_c = channel_weight(slope, block, trace).float()
@@ -46,5 +46,5 @@ def grad_eclip_parts(query: Query, *, heads: str = "single") -> Parts:
         by_head = torch.einsum("ithw,ihnw->ithn", w_c, v)
         rows = (v.transpose(-2, -1), w_i, attention, by_head.sum(dim=2), (by_head * w_i[:, None]).sum(dim=2))
         v, w_i, attention, unplaced, signed = (row.unflatten(-1, trace.grid) for row in rows)
-        score = (unit(trace.embedding) @ query.targets.T).float()
+        score = (compared(trace.embedding, query.model.score) @ query.targets.T).float()
     return Parts(v, w_c, w_i, attention, unplaced, signed, score)
