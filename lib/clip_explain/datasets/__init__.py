@@ -1,0 +1,26 @@
+"""Images with texts and, where there is ground truth, masks of what each text names: one record type for all.
+
+Above scenes/ and model.py. Here are real datasets in their published layout, the embedded ones, and a user's
+own photos.
+"""
+
+from clip_explain.datasets.embedded import FEWEST_PIXELS, HELD_OUT, export_karpathy, scenes
+from clip_explain.datasets.record import Dataset, Record
+from clip_explain.datasets.sources import DATASETS, Source, folder_of, load, missing, photos, read, state
+
+__all__ = [
+    "DATASETS",
+    "FEWEST_PIXELS",
+    "HELD_OUT",
+    "Dataset",
+    "Record",
+    "Source",
+    "export_karpathy",
+    "folder_of",
+    "load",
+    "missing",
+    "photos",
+    "read",
+    "scenes",
+    "state",
+]

@@ -1,0 +1,182 @@
+"""One record type for every dataset, the indexable set of records, and what their readers share.
+
+The bottom of datasets/: above model.py, which opens images.
+"""
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+from PIL import Image
+
+from clip_explain.errors import DatasetError, ImageError, nearest
+from clip_explain.model import read_image
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+ORIENTATION = 0x0112  # EXIF's number for it
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """An image, the texts that are asked of it, and for each text the mask of what it names, if known.
+
+    `source` is the image or its path; `image` opens it, once. `labels` are indices into the dataset's `classes`.
+    `ignore` are pixels that the annotators left undecided. `parts` are regions that no text names, as a face's mouth.
+    `facts` is what else the dataset says of the image; each reader's docstring lists its own.
+    """
+
+    id: str
+    source: Image.Image | Path
+    texts: tuple[str, ...]
+    masks: Bool[np.ndarray, "texts height width"] | None = None
+    labels: tuple[int, ...] = ()
+    ignore: Bool[np.ndarray, "height width"] | None = None
+    parts: dict[str, Bool[np.ndarray, "height width"]] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def image(self) -> Image.Image:
+        """The image as 8-bit RGB, as it is stored: annotations do not know of EXIF rotation.
+
+        Raises ImageError with the record's id and the path, or DatasetError if its masks are of another size.
+        """
+        image = self.source if isinstance(self.source, Image.Image) else open_stored(self.source, self.id)
+        shape = None if self.masks is None else self.masks.shape[1:]
+        if shape is not None and shape != (image.height, image.width):
+            raise DatasetError(
+                f"{self.id}: its masks are {shape[1]} x {shape[0]} pixels, its image {image.width} x {image.height}"
+            )
+        return image
+
+    @property
+    def label(self) -> int:
+        """The only label; DatasetError where there is none or are several."""
+        if len(self.labels) != 1:
+            raise DatasetError(f"{self.id} has {len(self.labels)} labels, expected one")
+        return self.labels[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Records by number: `len`, `[i]` and iteration; nothing is read before it is asked for, nothing is kept.
+
+    `order` holds the numbers, in the published order, of the records that are here; `one` makes the record of such a
+    number. A record that cannot be read raises when it is asked for, and only that one.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    order: Sequence[int] | np.ndarray
+    one: Callable[[int], Record]
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, index: int) -> Record:
+        return self.one(int(self.order[index]))
+
+    def __iter__(self) -> Iterator[Record]:
+        return (self[i] for i in range(len(self)))
+
+
+def open_stored(path: Path, name: str) -> Image.Image:
+    """The image in a file as 8-bit RGB, not turned by its EXIF. ImageError with the record's name and the path."""
+    try:
+        try:
+            with Image.open(path) as image:
+                image.getexif().pop(ORIENTATION, None)
+                return read_image(image)
+        except OSError:
+            return read_image(path)  # says what is wrong with the file
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from error
+
+
+def open_codes(path: Path, name: str, modes: Sequence[str]) -> np.ndarray:
+    """The numbers stored in a PNG of one of `modes`, unconverted. ImageError with the record's name and the path."""
+    try:
+        with Image.open(path) as image:
+            mode, codes = image.mode, np.asarray(image)
+    except FileNotFoundError as error:
+        raise ImageError(f"{name}: no mask at {path}") from error
+    except Exception as error:  # Pillow's decoders raise all kinds
+        raise ImageError(f"{name}: the mask {path} cannot be read: {error}") from error
+    if mode not in modes:
+        raise DatasetError(f"{name}: the mask {path} is stored as {mode}, expected {' or '.join(modes)}")
+    return codes
+
+
+def box_mask(
+    boxes: Sequence[tuple[float, float, float, float]], height: int, width: int
+) -> Bool[np.ndarray, "height width"]:
+    """The pixels whose middle lies in one of the boxes (left, top, right, bottom)."""
+    y, x = np.arange(height)[:, None] + 0.5, np.arange(width)[None] + 0.5
+    mask = np.zeros((height, width), bool)
+    for left, top, right, bottom in boxes:
+        mask |= (left <= x) & (x < right) & (top <= y) & (y < bottom)
+    return mask
+
+
+def stack_masks(masks: Sequence[np.ndarray], height: int, width: int) -> Bool[np.ndarray, "texts height width"]:
+    """The masks as one array, also when there is none."""
+    return np.stack(masks).astype(bool) if masks else np.zeros((0, height, width), bool)
+
+
+def pick(value: str, options: Sequence[str], what: str) -> str:
+    """`value`, if it is one of `options`; else DatasetError with the nearest."""
+    if value not in options:
+        raise DatasetError(f"unknown {what} {value!r}: {nearest(value, options)}")
+    return value
+
+
+def read_json(path: Path) -> Any:
+    """The content of a json file; DatasetError, naming it, where it is broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DatasetError(f"{path} is not readable as json: {error}") from error
+
+
+def read_rows(
+    path: Path, columns: Sequence[str], delimiter: str = ",", header: bool | None = True, quoted: bool = True
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows of a table with their line numbers, each with at least `columns`.
+
+    `header`: does the first line name the columns? None: it does if it holds the first of `columns`. DatasetError,
+    with the line, for a missing column, a row that is too short or too long, or bytes that are no text.
+    """
+    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        lines = csv.reader(file, delimiter=delimiter, quoting=quoting)
+        names = list(columns)
+        try:
+            for row in lines:
+                if lines.line_num == 1 and (header or (header is None and columns[0] in row)):
+                    names = row
+                    if lacking := [column for column in columns if column not in names]:
+                        raise DatasetError(f"{path}, line 1: no column {lacking[0]!r} among {', '.join(names)}")
+                elif len(row) != len(names):
+                    if row:
+                        at = f"{path}, line {lines.line_num}"
+                        raise DatasetError(f"{at}: {len(row)} fields, expected {len(names)} ({', '.join(names)})")
+                else:
+                    yield lines.line_num, dict(zip(names, row, strict=True))
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise DatasetError(f"{path}, after line {lines.line_num}: {error}") from error
+
+
+def number(row: dict[str, str], column: str, path: Path, line: int) -> float:
+    """A field as a finite number, or DatasetError with its place."""
+    try:
+        value = float(row[column])
+    except ValueError:
+        value = float("nan")
+    if not np.isfinite(value):
+        raise DatasetError(f"{path}, line {line}: {column} is {row[column]!r}, expected a number")
+    return value
