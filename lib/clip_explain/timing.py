@@ -3,9 +3,9 @@
 Above the explainers; benchmarks/explainer_cost.py prints it for all of them, notebook 08 for the paper's methods.
 """
 
-import resource
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -83,18 +83,25 @@ def ratios(calls: Mapping[str, Call], rounds: int = 9, device: str | torch.devic
 def peak_memory(call: Call, device: str | torch.device = "cpu") -> float:
     """How far one call drives memory above what is held before it, in MB (2^20 bytes), its result included.
 
-    On CUDA it is what torch allocates. Elsewhere it is the process's resident peak, which never falls again: measure
-    one call in a fresh process, or what an earlier one took hides it (Linux).
+    On CUDA it is what torch allocates, elsewhere the process's resident peak (Linux). There, measure one call in a
+    fresh process: an allocator keeps some of what an earlier one gave back.
     """
     if torch.device(device).type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         call()
         return (torch.cuda.max_memory_allocated() - before) / MEGABYTE
-    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    before = _resident("VmRSS")
     call()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return max(0, peak - before) / MEGABYTE
+    return max(0.0, _resident("VmHWM") - before)
+
+
+def _resident(field: str) -> float:
+    """MB held now (VmRSS) or at most so far (VmHWM); getrusage's peak would be the parent's where that held more."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:")) / 1024
 
 
 def _seconds(call: Call, device: str | torch.device) -> tuple[float, float]:
