@@ -1,8 +1,9 @@
-"""One look for every figure: overlays of maps on images, alone and in grids, maps taken apart, and curves.
+"""One look for every figure: overlays of maps on images, methods side by side, shaded words, means and curves.
 
 Arrays and an optional `ax` in, axes out; nothing here computes a map or writes a file.
 """
 
+import html
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -12,7 +13,7 @@ import torch
 from cycler import cycler
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 from PIL import Image
@@ -24,8 +25,12 @@ from clip_explain.metrics.statistics import Interval
 Array = np.ndarray | torch.Tensor | Image.Image
 
 COLOURS = "inferno"  # rises in lightness all the way: safe for the colour-blind, legible printed in grey
+WIDTH = 6.3  # inches, 16 cm: the width of a printed page's text
+GAP = 0.04  # inches between panels
+LINE, WORD_LINE = 1.25, 1.4  # height of a line of text, and of shaded words, in its font's size
 SIGNED = ("#5E3C99", "#E66101")  # below and above zero in maps with a sign; safe for the colour-blind
 STRENGTH = (0.3, 0.7)  # of the colour over the image where the map is lowest and highest: the image stays legible
+WORDS = 0.65  # of the colour behind the word with the largest weight: black stays legible on it
 PARTS = (  # of eq. 7, the columns of `taken_apart`
     r"$w_c$, by channel",
     r"$\Sigma_c\,w_c\,v_{ic}$",
@@ -81,11 +86,14 @@ def blend_signed(image: Array, map: Array) -> Float[np.ndarray, "height width 3"
     return (1 - strength) * grey[..., None] + strength * np.where(values[..., None] > 0, above, below)
 
 
-def outline(mask: Array, ax: Axes | None = None) -> Axes:
-    """The border of a mask (height, width) drawn over an image of the same size: white between two dark lines."""
+def outline(mask: Array, ax: Axes | None = None, width: float = 1.0) -> Axes:
+    """The border of a mask (height, width) drawn over an image of the same size: white between two dark lines.
+
+    `width` is the white line's, in points.
+    """
     ax = plt.gca() if ax is None else ax
-    for colour, width in (("black", 2.0), ("white", 1.0)):
-        ax.contour(np.asarray(mask, dtype=float), levels=[0.5], colors=colour, linewidths=width)
+    for colour, thick in (("black", 2 * width), ("white", width)):
+        ax.contour(np.asarray(mask, dtype=float), levels=[0.5], colors=colour, linewidths=thick)
     return ax
 
 
@@ -137,6 +145,113 @@ def grid(
     return axes
 
 
+def comparison(
+    images: Sequence[Array],
+    texts: Sequence[str],
+    maps: Sequence[Sequence[Array]],
+    columns: Sequence[str],
+    words: Sequence[Sequence[tuple[Sequence[str], Array]]] = (),
+    width: float = WIDTH,
+) -> np.ndarray:
+    """Images in rows and methods in columns (GE Fig 3): each row its image and a map a column, and above it its text.
+
+    With `words`, for each row and column a text's words and their weights, the text stands below the image instead,
+    and below each map with its words shaded (GE Fig 4). `columns` name the maps; an underscore may end a line. Makes a
+    figure `width` inches wide and returns its axes, (rows, 1 + columns).
+    """
+    if not len(images) == len(texts) == len(maps) or {len(row) for row in maps} - {len(columns)}:
+        raise TensorError(f"got {len(images)} images, {len(texts)} texts, {len(maps)} rows of maps: expected as many")
+    pictures, size = [as_pixels(image) for image in images], plt.rcParams["font.size"] - 2
+    panel = (width - len(columns) * GAP) / (1 + len(columns))
+    rows = [_lines(text, width, size) for text in texts]
+    above = [0.0 if words else len(lines) * LINE * size / 72 for lines in rows]
+    below = [len(_word_lines(row[0][0], panel, size)) * WORD_LINE * size / 72 for row in words] or [0.0] * len(rows)
+    axes = _panels([picture.shape[0] / picture.shape[1] for picture in pictures], columns, above, below, width)
+    for i, (row, picture, lines) in enumerate(zip(axes, pictures, rows, strict=True)):
+        for ax, map in zip(row, [None, *maps[i]], strict=True):
+            ax.imshow(picture if map is None else blend(picture, map), aspect="auto")
+        if words:
+            plain = words[i][0][0]
+            for ax, (some, weights) in zip(row, [(plain, np.zeros(len(plain))), *words[i]], strict=True):
+                shaded(some, weights, ax, panel, size)
+        else:
+            at = {"xytext": (0, 2), "textcoords": "offset points", "parse_math": False}
+            row[0].annotate("\n".join(lines), (0, 1), xycoords="axes fraction", va="bottom", fontsize=size, **at)
+    return axes
+
+
+def _panels(
+    aspects: Sequence[float], columns: Sequence[str], above: Sequence[float], below: Sequence[float], width: float
+) -> np.ndarray:
+    """Axes in rows, a bare column before the named ones; each row has room above and below it, in inches."""
+    panel = (width - len(columns) * GAP) / (1 + len(columns))
+    size, names = _column_names(columns, panel)
+    head = max(map(len, names)) * LINE * size / 72 + GAP
+    ends = head + np.cumsum(
+        [a + panel * aspect + b + 2 * GAP for a, aspect, b in zip(above, aspects, below, strict=True)]
+    )
+    figure = plt.figure(figsize=(width, ends[-1]))
+    axes = np.empty((len(aspects), 1 + len(columns)), dtype=object)
+    for (i, j), _ in np.ndenumerate(axes):
+        bottom, height = ends[-1] - ends[i] + below[i] + GAP, panel * aspects[i]
+        box = ((panel + GAP) * j / width, bottom / ends[-1], panel / width, height / ends[-1])
+        axes[i, j] = figure.add_axes(box, xticks=[], yticks=[])
+        axes[i, j].spines[:].set_visible(False)
+    for j, name in enumerate(names):
+        place = ((panel + GAP) * (j + 1) + panel / 2) / width
+        for number, line in enumerate(reversed(name)):  # one by one, so that all names stand on the same lines
+            height = 1 - (head - GAP - (number + 0.15) * LINE * size / 72) / ends[-1]
+            figure.text(place, height, line, ha="center", va="baseline", fontsize=size)
+    return axes
+
+
+def _column_names(columns: Sequence[str], panel: float) -> tuple[float, list[list[str]]]:
+    """The font's size, at which every word of every name fits a panel, and the names in lines."""
+    size, names = plt.rcParams["font.size"] - 2, [name.replace("_", " ") for name in columns]
+    widest = max(_width(word, size) for name in names for word in name.split())
+    size *= min(1.0, 0.97 * 72 * panel / widest)
+    return size, [_broken(name, 72 * panel, size) for name in names]
+
+
+def shaded(
+    words: Sequence[str], weights: Array, ax: Axes | None = None, inches: float | None = None, size: float | None = None
+) -> Axes:
+    """A text under an axes, each word on a ground as strong as its weight, broken into lines no longer than `inches`.
+
+    The rule of `shades`. `inches` defaults to the axes' width; `size` is the font's.
+    """
+    ax = plt.gca() if ax is None else ax
+    size = plt.rcParams["font.size"] - 2 if size is None else size
+    inches = ax.get_position().width * ax.figure.get_figwidth() if inches is None else inches
+    space, colours, place = _width("i", size), shades(weights), 0
+    for number, line in enumerate(_word_lines(words, inches, size)):
+        x = 0.0
+        for word in line:
+            ground = {"facecolor": colours[place], "edgecolor": "none", "pad": 0.12 * size}
+            at = (x + 0.5, -(number + 0.15) * WORD_LINE * size)
+            mark = ax.annotate(word, (0, 0), at, xycoords="axes fraction", textcoords="offset points", fontsize=size)
+            mark.set(va="top", bbox=ground, parse_math=False)
+            x, place = x + _width(word, size) + space, place + 1
+    return ax
+
+
+def shades(weights: Array) -> Float[np.ndarray, "words 3"]:
+    """Colours behind words: white at 0, orange above and purple below, the strongest at the largest magnitude."""
+    values = np.asarray(weights, dtype=float)
+    strength = WORDS * values[:, None] / max(np.abs(values).max(initial=0.0), np.finfo(np.float32).tiny)
+    below, above = to_rgb(SIGNED[0]), to_rgb(SIGNED[1])
+    return 1 - np.abs(strength) * (1 - np.where(strength > 0, above, below))
+
+
+def shaded_html(words: Sequence[str], weights: Array) -> str:
+    """The same as HTML, for a notebook."""
+    spans = [
+        f'<span style="background: {to_hex(colour)}; color: black; padding: 2px">{html.escape(word)}</span>'
+        for word, colour in zip(words, shades(weights), strict=True)
+    ]
+    return " ".join(spans)
+
+
 def taken_apart(
     image: Array,
     texts: Sequence[str],
@@ -182,13 +297,13 @@ def bars(values: Array, ax: Axes | None = None, limit: float | None = None) -> A
     return ax
 
 
-def means(rows: Mapping[str, Interval], ax: Axes | None = None, chance: float | None = None) -> Axes:
-    """Means with their intervals, by name from top to bottom; the level of chance is a dashed line."""
+def means(rows: Mapping[str, Interval], ax: Axes | None = None, chance: float | None = None, form: str = ".2f") -> Axes:
+    """Means with their intervals, by name from top to bottom, numbers by `form`; the level of chance is dashed."""
     ax = plt.gca() if ax is None else ax
     for place, row in enumerate(rows.values()):
         ax.plot([row.low, row.high], [place, place], color=LINES[0], linewidth=2, solid_capstyle="butt")
         ax.plot(row.mean, place, "o", color=LINES[0], markersize=5)
-        number = ax.annotate(f"{row.mean:.2f}", (row.mean, place), (0, 5), textcoords="offset points", fontsize=8)
+        number = ax.annotate(format(row.mean, form), (row.mean, place), (0, 5), textcoords="offset points", fontsize=8)
         number.set(ha="center", bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
     if chance is not None:
         ax.axvline(chance, color="0.4", linestyle="--", linewidth=1, zorder=0)
@@ -217,23 +332,35 @@ def set_title(ax: Axes, title: str, inches: float) -> None:
     ax.set_title("\n".join(_lines(title, inches)), parse_math=False)
 
 
-def _lines(title: str, inches: float) -> list[str]:
-    return [line for part in title.splitlines() for line in _broken(part, 72 * 0.9 * inches)]
+def _lines(title: str, inches: float, size: float | None = None) -> list[str]:
+    return [line for part in title.splitlines() for line in _broken(part, 72 * 0.9 * inches, size)]
 
 
-def _broken(text: str, points: float) -> list[str]:
+def _broken(text: str, points: float, size: float | None = None) -> list[str]:
     """A text in lines of as many letters as fit, by the letters' true widths."""
-    average = _width(text) / max(len(text), 1)
+    average = _width(text, size) / max(len(text), 1)
     most = min(len(text), int(1.5 * points / max(average, 1.0)))
     for letters in range(most, 1, -1):
         lines = textwrap.wrap(text, letters)
-        if max(map(_width, lines), default=0) <= points:
+        if max((_width(line, size) for line in lines), default=0) <= points:
             return lines
     return [text]
 
 
-def _width(line: str) -> float:
-    font = FontProperties(size=plt.rcParams["axes.titlesize"])
+def _word_lines(words: Sequence[str], inches: float, size: float) -> list[list[str]]:
+    """Words in lines: as many to a line as fit, at least one."""
+    lines, room = [[]], 72 * inches
+    for word in words:
+        line = [*lines[-1], word]
+        if lines[-1] and sum(_width(each, size) + _width("i", size) for each in line) > room:
+            lines.append([word])
+        else:
+            lines[-1] = line
+    return lines
+
+
+def _width(line: str, size: float | None = None) -> float:
+    font = FontProperties(size=plt.rcParams["axes.titlesize"] if size is None else size)
     return text_to_path.get_text_width_height_descent(line, font, ismath=False)[0]
 
 
