@@ -20,7 +20,7 @@ from clip_explain.errors import ClipExplainError, MethodError, OutputError
 FORMATS = (".png", ".pdf", ".svg")
 COLUMNS = 4
 TITLE_LETTERS = 120
-COMMANDS = {"sweep": "clip_explain.sweep_command"}  # each module has a main(argv)
+COMMANDS = {"data": "clip_explain.data_command", "sweep": "clip_explain.sweep_command"}  # each module has a main(argv)
 WORDS = {"true": True, "yes": True, "false": False, "no": False, "none": None}
 
 

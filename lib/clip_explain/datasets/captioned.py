@@ -21,10 +21,11 @@ ELSE = "something else"
 def coco_captions(folder: Path, split: str = "val2017") -> Dataset:
     """COCO 2017's captions, five or a few more for each image. `facts`: `image_id`."""
     table = open_coco(folder / "annotations" / f"captions_{split}.json")
+    said: dict[int, list[Any]] = table.imgToAnns
     items = [
         (str(key), (folder / split / table.imgs[key]["file_name"],), captions, {"image_id": key})
         for key in sorted(table.getImgIds())
-        if (captions := tuple(a["caption"].strip() for a in table.imgToAnns.get(key, ())))
+        if (captions := tuple(one["caption"].strip() for one in said.get(key, ()) if "caption" in one))
     ]
     return _captioned("coco_captions", items)
 
