@@ -1,0 +1,134 @@
+"""Readouts of faithfulness curves: from the embeddings of perturbed images or texts to one number a point.
+
+Pure functions on unit embeddings, above recognition.py, below faithfulness.py and words.py. A tie with a wrong
+candidate is a miss, so a model that tells nothing apart scores nothing.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from clip_explain.errors import TensorError
+from clip_explain.explainers.batches import check_counts
+from clip_explain.metrics.recognition import rank_of
+
+Readout = Callable[[Tensor], Tensor]  # embeddings (images, maps, points, embedding) -> (images, maps, points)
+
+
+def classification(
+    texts: Float[Tensor, "classes embedding"],
+    labels: Int[Tensor, "images *maps"],
+    scale: float = 100.0,
+    ks: tuple[int, ...] = (1, 5, 10),
+) -> dict[str, Readout]:
+    """Zero-shot readouts "top1", "top5", "top10" (GE Tab 1), "score" (cosine) and "probability", all of the label.
+
+    `texts` are the classes' unit embeddings; `labels` (images,) or (images, maps) the class that counts: the true one,
+    or the predicted one. "probability" is that of a softmax over all classes of `scale` times the cosine (RISE).
+    TensorError for a label that is no class.
+    """
+    labels = labels if labels.ndim == 2 else labels[:, None]
+    check_index("labels", labels, len(texts))
+    own = F.one_hot(labels.long(), len(texts)).bool()
+    found = {f"top{k}": partial(finds, candidates=texts, own=own, k=k) for k in ks}
+    found["score"] = partial(cosines, directions=texts[labels])
+    found["probability"] = partial(probability, texts=texts, labels=labels, scale=scale)
+    return found
+
+
+def retrieval(
+    images: Float[Tensor, "candidates embedding"],
+    texts: Float[Tensor, "texts embedding"],
+    image_of: Int[Tensor, " texts"],
+    image_ids: Int[Tensor, " images"],
+    text_ids: Int[Tensor, "images maps"],
+    ks: tuple[int, ...] = (1, 5, 10),
+) -> dict[str, Readout]:
+    """Recall readouts "IR@1" ... "TR@10" of perturbed images among given candidates (GE appendix A, Tab 5).
+
+    `images` and `texts` are the candidates' unit embeddings, untouched; `image_of` says which candidate image each text
+    belongs to, `image_ids` which one each perturbed image is, `text_ids` which text each map explains. TR: is one of
+    the image's own texts among the first k of all? IR: is the perturbed image, in the place of the untouched one, among
+    the first k for the text that was explained? (The paper leaves open whether the other images are perturbed too;
+    here they are not, so that a pair's numbers do not depend on the others.) TensorError for ids that do not fit.
+    """
+    check_index("image_of", image_of, len(images))
+    check_index("image_ids", image_ids, len(images))
+    check_index("text_ids", text_ids, len(texts))
+    if not (image_of[text_ids] == image_ids[:, None]).all():
+        raise TensorError("got text_ids of texts that belong to other images, expected each image's own texts")
+    own_texts = (image_of == image_ids[:, None])[:, None]
+    own_images = F.one_hot(image_ids.long(), len(images)).bool()[:, None]
+    tr = {f"TR@{k}": partial(finds, candidates=texts, own=own_texts, k=k) for k in ks}
+    ir = {f"IR@{k}": partial(is_found, queries=texts[text_ids], rivals=images, left_out=own_images, k=k) for k in ks}
+    return ir | tr
+
+
+def finds(
+    embeddings: Float[Tensor, "images maps points embedding"],
+    candidates: Float[Tensor, "candidates embedding"],
+    own: Bool[Tensor, "images #maps candidates"],
+    k: int,
+) -> Float[Tensor, "images maps points"]:
+    """1 where one of its own candidates is among the k nearest to an embedding, else 0; a tie is a miss."""
+    check_counts(k=k)
+    if not own.any(dim=-1).all():
+        raise TensorError("got an image without any candidate of its own, which cannot be found")
+    ranks = []
+    for each, mine in zip(embeddings, own[:, :, None], strict=True):  # one image at a time: candidates may be many
+        scores = each @ candidates.to(each).T
+        ranks.append(
+            rank_of(scores.flatten(0, 1), mine.expand(scores.shape).flatten(0, 1)).unflatten(0, each.shape[:2])
+        )
+    return (torch.stack(ranks).view(embeddings.shape[:3]) < k).float()
+
+
+def is_found(
+    embeddings: Float[Tensor, "images maps points embedding"],
+    queries: Float[Tensor, "images #maps embedding"],
+    rivals: Float[Tensor, "rivals embedding"],
+    left_out: Bool[Tensor, "images #maps rivals"],
+    k: int,
+) -> Float[Tensor, "images maps points"]:
+    """1 where an embedding would be among the k nearest of its query in a gallery with the rivals, else 0.
+
+    Rivals that are `left_out` do not count: the untouched original, and what the query may find as rightly.
+    """
+    check_counts(k=k)
+    scores = cosines(embeddings, queries)
+    against = (queries @ rivals.to(queries).T).masked_fill(left_out, -torch.inf)
+    better = [(row[:, None] >= score[..., None]).sum(dim=-1) for row, score in zip(against, scores, strict=True)]
+    return (torch.stack(better) < k).float()
+
+
+def cosines(
+    embeddings: Float[Tensor, "images maps points embedding"], directions: Float[Tensor, "images #maps embedding"]
+) -> Float[Tensor, "images maps points"]:
+    """Cosine of each embedding with its map's direction, both of unit length."""
+    return (embeddings @ directions.to(embeddings)[..., None])[..., 0]
+
+
+def probability(
+    embeddings: Float[Tensor, "images maps points embedding"],
+    texts: Float[Tensor, "classes embedding"],
+    labels: Int[Tensor, "images #maps"],
+    scale: float = 100.0,
+) -> Float[Tensor, "images maps points"]:
+    """Softmax over the classes of `scale` times the cosine, for the label."""
+    chances = (scale * embeddings @ texts.to(embeddings).T).softmax(dim=-1)
+    return chances.gather(-1, labels.long()[..., None, None].expand(*chances.shape[:-1], 1))[..., 0]
+
+
+def check_index(name: str, index: Tensor, count: int) -> None:
+    """TensorError unless all are whole numbers from 0 to count - 1."""
+    if index.is_floating_point() or not index.numel() or index.min() < 0 or index.max() >= count:
+        raise TensorError(f"got {name} of {tuple(index.shape)}, {index.dtype}, expected whole numbers 0 to {count - 1}")
+
+
+def change(after: Float[Tensor, "*axes"], before: Float[Tensor, "*#axes"]) -> dict[str, Float[Tensor, "*axes"]]:
+    """Confidence "drop" and "increase" from two scores; see `confidence` of faithfulness.py."""
+    return {"drop": (before - after).clamp_min(0), "increase": (after > before).float()}
