@@ -43,6 +43,10 @@ class OutputError(ClipExplainError):
     """A result that cannot be written where it was asked for."""
 
 
+class WorkerError(ClipExplainError):
+    """A cluster that cannot be reached or used, or a worker process that was lost."""
+
+
 def nearest(name: str, options: Iterable[str], count: int = 3) -> str:
     """The end of an error message about an unknown `name`: the nearest of `options`, then all of them.
 

@@ -4,6 +4,7 @@ Beside __main__.py, which hands it the arguments. The library is imported only w
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,11 @@ def main(argv: Sequence[str]) -> None:
     from clip_explain.sweep import sweep
 
     pairs = arguments.pop("option")
-    summary = sweep(**arguments, options=options_by_method(pairs))
+    try:
+        summary = sweep(**arguments, options=options_by_owner(pairs))
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on", file=sys.stderr)
+        sys.exit(130)
     print(summary.to_string(index=False, float_format="{:.4f}".format))
 
 
@@ -31,9 +36,15 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--methods", type=names, required=True, help="comma-separated, of --list, or random, constant")
     add("--metrics", type=names, required=True, help="comma-separated; an unknown one lists all")
     add("--out", required=True, help="a folder of this run alone, or an fsspec URL (s3://...)")
-    add("--images", type=int, help="how many images, the first of the dataset (default: 200 rendered, or all)")
+    add("--images", type=int, help="how many images, the first of the dataset (default: all; 1000 of a rendered one)")
     add("--seed", type=int, default=0)
-    add("--option", action="append", default=[], metavar="METHOD.NAME=VALUE", help="as rise.masks=500; repeatable")
+    add(
+        "--option",
+        action="append",
+        default=[],
+        metavar="OWNER.NAME=VALUE",
+        help="of a method, metric or dataset, as rise.masks=500; may be repeated",
+    )
     add("--fit", default="crop", metavar="crop|full|squash", help="what of each image is looked at")
     add("--shard-size", type=int, default=16, help="images in one unit of work (default: 16)")
     add("--device", help="cpu, cuda, ... (default: cuda where there is one)")
@@ -47,14 +58,17 @@ def names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def options_by_method(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The --option arguments by method, each value with the type of the method's signature."""
+def options_by_owner(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The --option arguments by method, metric or dataset, each value with the type that its signature gives it."""
     from clip_explain.__main__ import parse_options
+    from clip_explain.datasets import DATASETS
+    from clip_explain.shards import METHODS, METRICS
 
+    owners = {name: source.reader for name, source in DATASETS.items()} | METRICS | METHODS
     found: dict[str, dict[str, Any]] = {}
     for pair in pairs:
-        method, dot, rest = pair.partition(".")
+        owner, dot, rest = pair.partition(".")
         if not dot or "=" not in rest:
-            raise MethodError(f"got --option {pair}, expected METHOD.NAME=VALUE, as rise.masks=500")
-        found.setdefault(method, {}).update(parse_options(method, [rest]))
+            raise MethodError(f"got --option {pair}, expected OWNER.NAME=VALUE, as rise.masks=500")
+        found.setdefault(owner, {}).update(parse_options(owners.get(owner), [rest]))
     return found

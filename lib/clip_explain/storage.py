@@ -1,0 +1,116 @@
+"""The files of a sweep, in a folder or under any fsspec URL (s3://..., gs://...): each is whole or not there.
+
+Above errors.py, below shards.py and sweep.py. fsspec is imported for a URL only.
+"""
+
+import os
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from clip_explain.errors import OutputError
+
+
+def place(out: str | Path) -> str:
+    """A folder's absolute path, so that it means the same to other processes, or the URL as it is."""
+    out = str(out).removeprefix("file://")
+    return out.rstrip("/") if _is_url(out) else str(Path(out).expanduser().absolute())
+
+
+def exists(out: str, name: str) -> bool:
+    with _refusing("look for", out, name):
+        if not _is_url(out):
+            return (Path(out) / name).exists()
+        files, root = _remote(out)
+        return files.exists(f"{root}/{name}")
+
+
+def names(out: str, folder: str = "") -> set[str]:
+    """The names in the place or in a folder of it, without unfinished files; none if it is not there."""
+    with _refusing("list", out, folder):
+        if not _is_url(out):
+            path = Path(out) / folder
+            found = os.listdir(path) if path.exists() else []
+        else:
+            files, root = _remote(out)
+            path = f"{root}/{folder}".rstrip("/")
+            found = [item.rsplit("/", 1)[-1] for item in files.ls(path, detail=False)] if files.exists(path) else []
+    return {name for name in found if not name.startswith(".")}
+
+
+def read(out: str, name: str) -> bytes:
+    with _refusing("read", out, name):
+        if not _is_url(out):
+            return (Path(out) / name).read_bytes()
+        files, root = _remote(out)
+        return files.cat_file(f"{root}/{name}")
+
+
+def write(out: str, name: str, fill: Callable[[Path], Any]) -> None:
+    """Let `fill` write a file to the path it is given, then put it in its place in one step.
+
+    In a folder: a temporary file beside it, flushed to the disk and renamed. Elsewhere: one object put whole.
+    OutputError, and nothing left behind, if that is not possible (a full disk, a read-only folder).
+    """
+    with _refusing("write", out, name):
+        if _is_url(out):
+            _put(out, name, fill)
+        else:
+            _replace(Path(out) / name, fill)
+
+
+def sweep_up(out: str, folder: str = "") -> None:
+    """Remove the temporary files that killed writers have left in a local folder."""
+    if not _is_url(out):
+        for path in (Path(out) / folder).glob(".*.tmp"):
+            path.unlink(missing_ok=True)
+
+
+def _replace(path: Path, fill: Callable[[Path], Any]) -> None:
+    temporary = path.with_name(f".{path.name}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fill(temporary)
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    finally:
+        if path.parent.is_dir():
+            temporary.unlink(missing_ok=True)
+
+
+def _put(out: str, name: str, fill: Callable[[Path], Any]) -> None:
+    files, root = _remote(out)
+    with tempfile.TemporaryDirectory() as folder:
+        local = Path(folder) / "file"
+        fill(local)
+        files.makedirs(f"{root}/{name}".rpartition("/")[0], exist_ok=True)
+        files.put_file(str(local), f"{root}/{name}")
+
+
+def _is_url(out: str) -> bool:
+    return "://" in out
+
+
+def _remote(out: str) -> tuple[Any, str]:
+    """The file system of a URL, and the path in it."""
+    try:
+        from fsspec.core import url_to_fs
+    except ImportError as error:
+        raise OutputError(f"{out} needs the package fsspec: pip install 'clip-explain[cluster]'") from error
+    try:
+        files, root = url_to_fs(out)
+    except (ImportError, ValueError) as error:  # a protocol unknown, or whose package is not installed
+        raise OutputError(f"cannot use {out}: {error}") from error
+    return files, root.rstrip("/")
+
+
+@contextmanager
+def _refusing(action: str, out: str, name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"cannot {action} {out}/{name}: {error.strerror or error}") from error
