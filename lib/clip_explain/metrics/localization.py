@@ -22,6 +22,7 @@ from torch import Tensor
 
 from clip_explain.errors import MethodError, TensorError
 from clip_explain.maps import degenerate, normalize, resize
+from clip_explain.metrics.statistics import Labels, listed
 
 Maps = Float[Tensor, "*axes grid_h grid_w"]
 Masks = Bool[Tensor, "*axes height width"] | Bool[np.ndarray, "*axes height width"]
@@ -34,7 +35,7 @@ RULES = ("fixed", "mean", "searched")
 # -- each map against its own mask
 
 
-def point_game(maps: Maps, masks: Masks, tolerance: float = 0) -> PerMap:
+def point_game(maps: Maps, masks: Masks, tolerance: int | float = 0) -> PerMap:
     """Point game (Zhang et al. 2018; Grad-ECLIP 4.2, "PG"): 1 if the map's maximum lies in its mask, else 0.
 
     The maximum is taken of the map resized bilinearly to the mask; of several equal ones the first by rows counts.
@@ -60,7 +61,9 @@ def energy_point_game(maps: Maps, masks: Masks, energy: str = "positive") -> Per
     return _defined(_share((heat * inside).sum(dim=(-2, -1)), heat.sum(dim=(-2, -1))), inside)
 
 
-def pixel_accuracy(maps: Maps, masks: Masks, threshold: str = "mean", at: float = 0.5, over: str = "image") -> PerMap:
+def pixel_accuracy(
+    maps: Maps, masks: Masks, threshold: str = "mean", at: int | float = 0.5, over: str = "image"
+) -> PerMap:
     """Share of pixels that the map, cut at a threshold, puts on the right side, 0 to 1; `threshold`, `at` as `marked`.
 
     `over="image"`: of all pixels, as Chefer et al. 2021 have it, whose protocol Grad-ECLIP (Tab. 3) names. A map that
@@ -93,8 +96,8 @@ def mask_iou(
     maps: Maps,
     masks: Masks,
     threshold: str = "fixed",
-    at: float = 0.5,
-    classes: Sequence[Hashable] | None = None,
+    at: int | float = 0.5,
+    classes: Labels | None = None,
     mode: str = "bilinear",
 ) -> PerMap:
     """Intersection over union of the mask and of the pixels that the map marks, 0 to 1 (Grad-ECLIP 4.2, "maskIoU").
@@ -114,7 +117,7 @@ def mask_iou(
     return _defined(_share(_count(found & inside), _count(found | inside)), inside)
 
 
-def marked(heat: Float[Tensor, "*axes height width"], threshold: str = "fixed", at: float = 0.5) -> Tensor:
+def marked(heat: Float[Tensor, "*axes height width"], threshold: str = "fixed", at: int | float = 0.5) -> Tensor:
     """Pixels above a threshold (boolean): "fixed" above `at` of the map scaled to [0, 1], "mean" above its own mean."""
     if threshold not in ("fixed", "mean"):
         raise MethodError(f"got threshold={threshold!r}, expected one of {', '.join(map(repr, RULES))}")
@@ -145,7 +148,7 @@ def iou_curves(
 
 
 def searched_iou(
-    curves: Float[Tensor, "maps thresholds"], classes: Sequence[Hashable]
+    curves: Float[Tensor, "maps thresholds"], classes: Labels
 ) -> tuple[Float[Tensor, " maps"], dict[Hashable, float]]:
     """Each map's IoU at its class's threshold, and those thresholds: the one with the best mean over the class's maps.
 
@@ -161,7 +164,7 @@ def searched_iou(
     return values, thresholds
 
 
-def mmiou(curves: Float[Tensor, "maps thresholds"], classes: Sequence[Hashable]) -> float:
+def mmiou(curves: Float[Tensor, "maps thresholds"], classes: Labels) -> float:
     """mMIoU, ICLIP eq. 7: `searched_iou` averaged over each class's maps, then over classes, 0 to 1.
 
     The equation's double sum has no divisor; "mean" is read as in mean IoU, over classes, each counting the same.
@@ -181,12 +184,12 @@ def foreground_minus_background(maps: Maps, masks: Masks, mode: str = "bicubic")
     return _defined(_defined(front - back, inside), ~inside)
 
 
-def mfmb(differences: Float[Tensor, " maps"], classes: Sequence[Hashable]) -> float:
+def mfmb(differences: Float[Tensor, " maps"], classes: Labels) -> float:
     """mFMB, ICLIP eq. 8: `foreground_minus_background` averaged as in `mmiou`, -1 to 1."""
     return mean_over_classes(differences, classes)
 
 
-def mean_over_classes(values: Float[Tensor, " maps"], classes: Sequence[Hashable]) -> float:
+def mean_over_classes(values: Float[Tensor, " maps"], classes: Labels) -> float:
     """The mean over classes of each class's mean, NaN left out. TensorError if nothing is left."""
     means = torch.stack([values[rows].nanmean() for rows in _by_class(classes, len(values)).values()])
     if means.isnan().all():
@@ -370,9 +373,9 @@ def _rows(pixels: Tensor) -> Tensor:
     return pixels.reshape(-1, pixels.shape[-2] * pixels.shape[-1])
 
 
-def _by_class(classes: Sequence[Hashable], count: int) -> dict[Hashable, list[int]]:
+def _by_class(classes: Labels, count: int) -> dict[Hashable, list[int]]:
     """Which maps are of each class."""
-    labels = classes.tolist() if isinstance(classes, Tensor | np.ndarray) else list(classes)
+    labels = listed(classes)
     if len(labels) != count or not count:
         raise TensorError(f"got {len(labels)} classes for {count} maps, expected one a map and at least one")
     rows = {label: [] for label in labels}

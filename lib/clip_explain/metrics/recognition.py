@@ -26,7 +26,7 @@ def class_average_precision(
         raise TensorError(
             f"got scores {tuple(scores.shape)} and labels {tuple(present.shape)}, expected the same shape"
         )
-    columns = zip(scores.T.cpu().float().numpy(), present.T.cpu().numpy(), strict=True)
+    columns = zip(scores.T.cpu().double().numpy(), present.T.cpu().numpy(), strict=True)
     found = [average_precision_score(truth, score) if truth.any() else np.nan for score, truth in columns]
     return torch.tensor(found, dtype=torch.float32, device=scores.device)
 

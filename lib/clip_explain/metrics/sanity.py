@@ -142,7 +142,7 @@ def _agreeing(values: Tensor, maps: Tensor, others: Tensor) -> Tensor:
 
 
 def _ranks(maps: Tensor) -> Float[Tensor, "*axes cells"]:
-    ranks = rankdata(maps.detach().flatten(-2).cpu().numpy(), axis=-1)
+    ranks = rankdata(maps.detach().flatten(-2).cpu().double().numpy(), axis=-1)
     return torch.from_numpy(np.asarray(ranks)).to(maps.device)
 
 

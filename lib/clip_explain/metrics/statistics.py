@@ -4,7 +4,7 @@ Above maps.py. What counts for a degenerate map stands with each function.
 """
 
 import math
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,9 @@ from clip_explain.maps import normalize, resize
 
 RESAMPLES = 2000
 DRAWS_AT_ONCE = 4_000_000  # numbers drawn and held at a time
+
+
+Labels = Iterable[Hashable]  # of what each value belongs to, one a value
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Comparison:
     exact: bool
 
 
-def bootstrap(values, seed: int, level: float = 0.95, clusters: Sequence[Hashable] | None = None) -> Interval:
+def bootstrap(values, seed: int, level: float = 0.95, clusters: Labels | None = None) -> Interval:
     """The mean of `values`, one number an image, and its percentile bootstrap interval (2000 resamples of the images).
 
     Several texts of one image are not independent: average them first, or name each value's image in `clusters`, which
@@ -62,9 +65,7 @@ def bootstrap(values, seed: int, level: float = 0.95, clusters: Sequence[Hashabl
     return Interval(float(sums.sum() / counts.sum()), float(low), float(high), len(sums))
 
 
-def paired_test(
-    ours, theirs, seed: int, resamples: int = 10_000, clusters: Sequence[Hashable] | None = None
-) -> Comparison:
+def paired_test(ours, theirs, seed: int, resamples: int = 10_000, clusters: Labels | None = None) -> Comparison:
     """Do two methods differ on the same images? The paired permutation (sign-flip) test of the mean difference.
 
     If they did not, each difference might as well have the other sign. All 2^count ways to give signs are counted if
@@ -191,16 +192,21 @@ def entropy(maps: Float[Tensor, "*axes grid_h grid_w"], unit: str = "share") -> 
     return nats / {"share": math.log(shares.shape[-1]), "bits": math.log(2), "nats": 1.0}[unit]
 
 
-def _clustered(values, clusters: Sequence[Hashable] | None) -> tuple[np.ndarray, np.ndarray]:
+def listed(labels: Labels) -> list[Hashable]:
+    """Names or numbers from a list, an array, a tensor or a column of a table."""
+    return labels.tolist() if isinstance(labels, Tensor) else list(labels)
+
+
+def _clustered(values, clusters: Labels | None) -> tuple[np.ndarray, np.ndarray]:
     """The sum and the number of each cluster's values; without clusters each value is its own."""
     values = np.asarray(values, dtype=float)
     if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
         raise TensorError(f"got values of shape {values.shape}, expected at least one finite number, one an image")
     if clusters is None:
         return values, np.ones(len(values))
-    if len(clusters) != len(values):
-        raise TensorError(f"got {len(clusters)} clusters for {len(values)} values, expected one a value")
-    labels = clusters.tolist() if isinstance(clusters, Tensor) else list(clusters)
+    labels = listed(clusters)
+    if len(labels) != len(values):
+        raise TensorError(f"got {len(labels)} clusters for {len(values)} values, expected one a value")
     numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
     rows = np.array([numbers[label] for label in labels])
     return np.bincount(rows, weights=values), np.bincount(rows).astype(float)
