@@ -5,6 +5,7 @@ The runner, notebooks/run.py, holds the checks of parameters and results; `flaws
 
 import csv
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -12,15 +13,17 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from PIL import Image
 
 import run as runner
+import small_clip
+from notebook_smoke import EVERY, SMOKE
 
 NOTEBOOKS = sorted(runner.NOTEBOOKS.glob("*.ipynb"))
 FIGURES = runner.NOTEBOOKS.parent / "figures"
 LONGEST_CELL = 15
-SMOKE = {"n_images": "2", "seed": "0", "device": "cpu"}
 
 
 def flaws(path: Path) -> list[str]:
@@ -54,11 +57,42 @@ def test_form(path):
     runner.parameters(path)
 
 
+def test_every_notebook_has_its_smoke_parameters():
+    assert {path.stem for path in NOTEBOOKS if not runner.is_explorer(path)} == set(SMOKE)
+
+
+def smoke(path: Path, tmp_path: Path, **given: str) -> Path | None:
+    given = {**EVERY, **SMOKE.get(path.stem, {}).get("parameters", {}), "out_dir": str(tmp_path / "figures"), **given}
+    return runner.run(path, given, executed=tmp_path / "executed")
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs(path, tmp_path):
-    given = {**SMOKE, "out_dir": str(tmp_path / "figures")}
-    folder = runner.run(path, given, executed=tmp_path / "executed")
-    assert runner.is_explorer(path) or folder == tmp_path / "figures" / path.stem
+    folder = smoke(path, tmp_path)
+    if runner.is_explorer(path):
+        return
+    assert folder == tmp_path / "figures" / path.stem
+    left = json.loads((folder / "provenance.json").read_text())["values"]
+    for name, (low, high) in SMOKE[path.stem]["values"].items():
+        assert low <= left[name] <= high, name
+    assert [name for name in SMOKE[path.stem].get("files", ()) if not (folder / name).is_file()] == []
+
+
+@pytest.fixture(scope="module")
+def full_size(tmp_path_factory):
+    """A state dict of random weights in the shapes of OpenAI's ViT-B/16, in half precision: 300 MB."""
+    sizes = dict(embed=512, res=224, patch=16, vlayers=12, vwidth=768, tlayers=12, twidth=512)
+    state = {name: value.half() for name, value in small_clip.state_dict(**sizes, gain=1.0).items()}
+    path = tmp_path_factory.mktemp("weights") / "b16.pt"
+    torch.save(state, path)
+    return path
+
+
+@pytest.mark.skipif("FULL_SIZE" not in os.environ, reason="takes minutes; set FULL_SIZE=1 to run it")
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_runs_with_a_full_size_model(path, tmp_path, full_size):
+    folder = smoke(path, tmp_path, model=str(full_size))
+    assert runner.is_explorer(path) or json.loads((folder / "provenance.json").read_text())["model"] == "b16"
 
 
 @pytest.mark.parametrize("path", [p for p in NOTEBOOKS if not runner.is_explorer(p)], ids=lambda path: path.stem)

@@ -1,4 +1,4 @@
-"""One look for every figure: overlays of maps on images, methods side by side, shaded words, means and curves.
+"""One look for every figure: overlays of maps on images, alone and in grids, shaded words, means and curves.
 
 Arrays and an optional `ax` in, axes out; nothing here computes a map or writes a file.
 """
@@ -26,7 +26,6 @@ Array = np.ndarray | torch.Tensor | Image.Image
 
 COLOURS = "inferno"  # rises in lightness all the way: safe for the colour-blind, legible printed in grey
 WIDTH = 6.3  # inches, 16 cm: the width of a printed page's text
-GAP = 0.04  # inches between panels
 LINE, WORD_LINE = 1.25, 1.4  # height of a line of text, and of shaded words, in its font's size
 SIGNED = ("#5E3C99", "#E66101")  # below and above zero in maps with a sign; safe for the colour-blind
 STRENGTH = (0.3, 0.7)  # of the colour over the image where the map is lowest and highest: the image stays legible
@@ -131,7 +130,7 @@ def grid(
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     tallest = max(as_pixels(image).shape[0] / as_pixels(image).shape[1] for image in images)
-    title_lines = max((len(_lines(title, panel)) for title in titles), default=0)
+    title_lines = max((len(text_lines(title, panel)) for title in titles), default=0)
     gap = 2 * plt.rcParams["figure.constrained_layout.w_pad"]  # the layout takes it off each panel's width
     size = (panel * columns, rows * ((panel - gap) * tallest + 0.17 * title_lines + gap + 0.05))
     _, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="compressed")
@@ -141,89 +140,21 @@ def grid(
         show(image if map is None else blend(image, map), ax)
         set_title(ax, title, panel)
     for ax, title in zip(axes[:, 0], row_titles, strict=False):
-        ax.set_ylabel("\n".join(_lines(title, panel * tallest)), parse_math=False)
+        ax.set_ylabel("\n".join(text_lines(title, panel * tallest)), parse_math=False)
     return axes
-
-
-def comparison(
-    images: Sequence[Array],
-    texts: Sequence[str],
-    maps: Sequence[Sequence[Array]],
-    columns: Sequence[str],
-    words: Sequence[Sequence[tuple[Sequence[str], Array]]] = (),
-    width: float = WIDTH,
-) -> np.ndarray:
-    """Images in rows and methods in columns (GE Fig 3): each row its image and a map a column, and above it its text.
-
-    With `words`, for each row and column a text's words and their weights, the text stands below the image instead,
-    and below each map with its words shaded (GE Fig 4). `columns` name the maps; an underscore may end a line. Makes a
-    figure `width` inches wide and returns its axes, (rows, 1 + columns).
-    """
-    if not len(images) == len(texts) == len(maps) or {len(row) for row in maps} - {len(columns)}:
-        raise TensorError(f"got {len(images)} images, {len(texts)} texts, {len(maps)} rows of maps: expected as many")
-    pictures, size = [as_pixels(image) for image in images], plt.rcParams["font.size"] - 2
-    panel = (width - len(columns) * GAP) / (1 + len(columns))
-    rows = [_lines(text, width, size) for text in texts]
-    above = [0.0 if words else len(lines) * LINE * size / 72 for lines in rows]
-    below = [len(_word_lines(row[0][0], panel, size)) * WORD_LINE * size / 72 for row in words] or [0.0] * len(rows)
-    axes = _panels([picture.shape[0] / picture.shape[1] for picture in pictures], columns, above, below, width)
-    for i, (row, picture, lines) in enumerate(zip(axes, pictures, rows, strict=True)):
-        for ax, map in zip(row, [None, *maps[i]], strict=True):
-            ax.imshow(picture if map is None else blend(picture, map), aspect="auto")
-        if words:
-            plain = words[i][0][0]
-            for ax, (some, weights) in zip(row, [(plain, np.zeros(len(plain))), *words[i]], strict=True):
-                shaded(some, weights, ax, panel, size)
-        else:
-            at = {"xytext": (0, 2), "textcoords": "offset points", "parse_math": False}
-            row[0].annotate("\n".join(lines), (0, 1), xycoords="axes fraction", va="bottom", fontsize=size, **at)
-    return axes
-
-
-def _panels(
-    aspects: Sequence[float], columns: Sequence[str], above: Sequence[float], below: Sequence[float], width: float
-) -> np.ndarray:
-    """Axes in rows, a bare column before the named ones; each row has room above and below it, in inches."""
-    panel = (width - len(columns) * GAP) / (1 + len(columns))
-    size, names = _column_names(columns, panel)
-    head = max(map(len, names)) * LINE * size / 72 + GAP
-    ends = head + np.cumsum(
-        [a + panel * aspect + b + 2 * GAP for a, aspect, b in zip(above, aspects, below, strict=True)]
-    )
-    figure = plt.figure(figsize=(width, ends[-1]))
-    axes = np.empty((len(aspects), 1 + len(columns)), dtype=object)
-    for (i, j), _ in np.ndenumerate(axes):
-        bottom, height = ends[-1] - ends[i] + below[i] + GAP, panel * aspects[i]
-        box = ((panel + GAP) * j / width, bottom / ends[-1], panel / width, height / ends[-1])
-        axes[i, j] = figure.add_axes(box, xticks=[], yticks=[])
-        axes[i, j].spines[:].set_visible(False)
-    for j, name in enumerate(names):
-        place = ((panel + GAP) * (j + 1) + panel / 2) / width
-        for number, line in enumerate(reversed(name)):  # one by one, so that all names stand on the same lines
-            height = 1 - (head - GAP - (number + 0.15) * LINE * size / 72) / ends[-1]
-            figure.text(place, height, line, ha="center", va="baseline", fontsize=size)
-    return axes
-
-
-def _column_names(columns: Sequence[str], panel: float) -> tuple[float, list[list[str]]]:
-    """The font's size, at which every word of every name fits a panel, and the names in lines."""
-    size, names = plt.rcParams["font.size"] - 2, [name.replace("_", " ") for name in columns]
-    widest = max(_width(word, size) for name in names for word in name.split())
-    size *= min(1.0, 0.97 * 72 * panel / widest)
-    return size, [_broken(name, 72 * panel, size) for name in names]
 
 
 def shaded(
     words: Sequence[str], weights: Array, ax: Axes | None = None, inches: float | None = None, size: float | None = None
 ) -> Axes:
-    """A text under an axes, each word on a ground as strong as its weight, broken into lines no longer than `inches`.
+    """A text below an axes, each word on a ground coloured by `shades`, broken into lines no longer than `inches`.
 
-    The rule of `shades`. `inches` defaults to the axes' width; `size` is the font's.
+    `inches` defaults to the axes' width; `size` is the font's. The figure needs room below the axes.
     """
     ax = plt.gca() if ax is None else ax
     size = plt.rcParams["font.size"] - 2 if size is None else size
     inches = ax.get_position().width * ax.figure.get_figwidth() if inches is None else inches
-    space, colours, place = _width("i", size), shades(weights), 0
+    space, colours, place = text_width("i", size), shades(weights), 0
     for number, line in enumerate(_word_lines(words, inches, size)):
         x = 0.0
         for word in line:
@@ -231,7 +162,7 @@ def shaded(
             at = (x + 0.5, -(number + 0.15) * WORD_LINE * size)
             mark = ax.annotate(word, (0, 0), at, xycoords="axes fraction", textcoords="offset points", fontsize=size)
             mark.set(va="top", bbox=ground, parse_math=False)
-            x, place = x + _width(word, size) + space, place + 1
+            x, place = x + text_width(word, size) + space, place + 1
     return ax
 
 
@@ -276,7 +207,7 @@ def taken_apart(
     limit = float(torch.as_tensor(channels).abs().max())
     for row, text, weights, before, after in zip(axes[1:], texts, channels, unplaced, signed, strict=True):
         bars(weights, row[0], limit).set_box_aspect(aspect)
-        row[0].set_ylabel("\n".join(_lines(text, panel * aspect)), parse_math=False)
+        row[0].set_ylabel("\n".join(text_lines(text, panel * aspect)), parse_math=False)
         show(blend_signed(pixels, before), row[1])
         show(blend_signed(pixels, after), row[2])
         show(blend(pixels, as_map(after).relu()), row[3])
@@ -329,22 +260,28 @@ def curves(rows: Mapping[str, Array | Sequence], ax: Axes | None = None) -> Axes
 
 def set_title(ax: Axes, title: str, inches: float) -> None:
     """A title broken into lines no longer than `inches`. A user's text may hold dollar signs: it is no mathematics."""
-    ax.set_title("\n".join(_lines(title, inches)), parse_math=False)
+    ax.set_title("\n".join(text_lines(title, inches)), parse_math=False)
 
 
-def _lines(title: str, inches: float, size: float | None = None) -> list[str]:
-    return [line for part in title.splitlines() for line in _broken(part, 72 * 0.9 * inches, size)]
+def text_lines(title: str, inches: float, size: float | None = None) -> list[str]:
+    """A text in lines no longer than 0.9 of `inches`, its own line breaks kept; the font is a title's by default."""
+    return [line for part in title.splitlines() for line in broken(part, 72 * 0.9 * inches, size)]
 
 
-def _broken(text: str, points: float, size: float | None = None) -> list[str]:
+def broken(text: str, points: float, size: float | None = None) -> list[str]:
     """A text in lines of as many letters as fit, by the letters' true widths."""
-    average = _width(text, size) / max(len(text), 1)
+    average = text_width(text, size) / max(len(text), 1)
     most = min(len(text), int(1.5 * points / max(average, 1.0)))
     for letters in range(most, 1, -1):
         lines = textwrap.wrap(text, letters)
-        if max((_width(line, size) for line in lines), default=0) <= points:
+        if max((text_width(line, size) for line in lines), default=0) <= points:
             return lines
     return [text]
+
+
+def words_height(words: Sequence[str], inches: float, size: float) -> float:
+    """The room in inches that `shaded` takes below an axes."""
+    return len(_word_lines(words, inches, size)) * WORD_LINE * size / 72
 
 
 def _word_lines(words: Sequence[str], inches: float, size: float) -> list[list[str]]:
@@ -352,14 +289,15 @@ def _word_lines(words: Sequence[str], inches: float, size: float) -> list[list[s
     lines, room = [[]], 72 * inches
     for word in words:
         line = [*lines[-1], word]
-        if lines[-1] and sum(_width(each, size) + _width("i", size) for each in line) > room:
+        if lines[-1] and sum(text_width(each, size) + text_width("i", size) for each in line) > room:
             lines.append([word])
         else:
             lines[-1] = line
     return lines
 
 
-def _width(line: str, size: float | None = None) -> float:
+def text_width(line: str, size: float | None = None) -> float:
+    """A line's width in points, by the letters' true widths; the font is a title's by default."""
     font = FontProperties(size=plt.rcParams["axes.titlesize"] if size is None else size)
     return text_to_path.get_text_width_height_descent(line, font, ismath=False)[0]
 

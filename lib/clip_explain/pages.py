@@ -1,0 +1,157 @@
+"""Whole figures of a page's width: methods side by side, images with their shaded texts, galleries.
+
+Above plots.py, whose rules for colours they follow; arrays in, the axes of a new figure out.
+"""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+
+from clip_explain.errors import TensorError
+from clip_explain.plots import (
+    LINE,
+    WIDTH,
+    Array,
+    as_pixels,
+    blend,
+    broken,
+    shaded,
+    text_lines,
+    text_width,
+    words_height,
+)
+
+GAP = 0.04  # inches between panels
+
+
+def comparison(
+    images: Sequence[Array],
+    texts: Sequence[str],
+    maps: Sequence[Sequence[Array]],
+    columns: Sequence[str],
+    width: float = WIDTH,
+) -> np.ndarray:
+    """Images in rows and methods in columns (GE Fig 3): each row its image and a map a column, and above it its text.
+
+    `columns` name the maps; a name may break at its underscores. Makes a figure `width` inches wide and returns its
+    axes, (rows, 1 + columns).
+    """
+    _check_rows(columns, images, texts, maps)
+    size = plt.rcParams["font.size"] - 2
+    titles = [text_lines(text, width, size) for text in texts]
+    axes = _panels(images, ["", *columns], width, above=[len(lines) * LINE * size / 72 for lines in titles])
+    for row, image, some, lines in zip(axes, images, maps, titles, strict=True):
+        _draw(row, [image] * len(row), [None, *some])
+        title = row[0].annotate("\n".join(lines), (0, 1), (0, 2), "axes fraction", "offset points", fontsize=size)
+        title.set(va="bottom", parse_math=False)
+    return axes
+
+
+def pairs(
+    images: Sequence[Array],
+    maps: Sequence[Sequence[Array]],
+    words: Sequence[Sequence[tuple[Sequence[str], Array]]],
+    columns: Sequence[str],
+    width: float = WIDTH,
+) -> np.ndarray:
+    """Images and their texts in rows, methods in columns (GE Fig 4): each map, and below it the text's words shaded.
+
+    `words`: for each row and column the words and their weights, drawn by `shaded`; the image has them bare.
+    Otherwise as `comparison`.
+    """
+    _check_rows(columns, images, maps, words)
+    texts = [[(row[0][0], np.zeros(len(row[0][0]))), *row] for row in words]
+    axes = _panels(images, ["", *columns], width, words=[row[0][0] for row in texts])
+    for row, image, some, said in zip(axes, images, maps, texts, strict=True):
+        _draw(row, [image] * len(row), [None, *some])
+        for ax, (spelled, weights) in zip(row, said, strict=True):
+            shaded(spelled, weights, ax)
+    return axes
+
+
+def gallery(
+    images: Sequence[Array],
+    maps: Sequence[Array],
+    words: Sequence[tuple[Sequence[str], Array]],
+    columns: int = 3,
+    width: float = WIDTH,
+) -> np.ndarray:
+    """Pairs in reading order, `columns` to a row (GE Fig 13, 14): image, map, and below them the text's shaded words.
+
+    Makes a figure `width` inches wide and returns its axes, (rows, 2 * columns).
+    """
+    if not images or not len(images) == len(maps) == len(words):
+        raise TensorError(f"got {len(images)} images, {len(maps)} maps, {len(words)} texts: expected as many of each")
+    columns = min(columns, len(images))
+    starts = range(0, len(images), columns)
+    panel, size = _panel(2 * columns, width), plt.rcParams["font.size"] - 2
+    rows = [[spelled for spelled, _ in words[i : i + columns]] for i in starts]
+    longest = [max(row, key=lambda spelled: words_height(spelled, 2 * panel, size)) for row in rows]
+    axes = _panels([images[i] for i in starts], [""] * 2 * columns, width, words=longest, across=2)
+    for pair, image, map, (spelled, weights) in zip(axes.reshape(-1, 2), images, maps, words, strict=False):
+        _draw(pair, [image, image], [None, map])
+        shaded(spelled, weights, pair[0], 2 * panel + GAP)
+    for ax in axes.reshape(-1)[2 * len(images) :]:
+        ax.set_axis_off()
+    return axes
+
+
+def _check_rows(columns: Sequence[str], *rows: Sequence) -> None:
+    counts = [len(some) for some in rows]
+    if not columns or not counts[0] or len(set(counts)) > 1 or {len(row) for row in rows[-1]} != {len(columns)}:
+        raise TensorError(
+            f"got rows {counts} of {sorted({len(row) for row in rows[-1]})} maps or texts, expected as many of each, "
+            f"with one for each of {len(columns)} columns"
+        )
+
+
+def _draw(row: Sequence[Axes], images: Sequence[Array], maps: Sequence[Array | None]) -> None:
+    for ax, image, map in zip(row, images, maps, strict=True):
+        ax.imshow(as_pixels(image) if map is None else blend(image, map))
+
+
+def _panel(columns: int, width: float) -> float:
+    return (width - (columns - 1) * GAP) / columns
+
+
+def _panels(
+    images: Sequence[Array],
+    names: Sequence[str],
+    width: float,
+    above: Sequence[float] | None = None,
+    words: Sequence[Sequence[str]] | None = None,
+    across: int = 1,
+) -> np.ndarray:
+    """Bare axes in rows, as high as each row's image, under the columns' names; a place for each is kept exactly.
+
+    `above`: inches of room above each row. `words`: those below each row, over `across` panels.
+    """
+    panel, size = _panel(len(names), width), plt.rcParams["font.size"] - 2
+    below = [words_height(some, across * panel, size) for some in words] if words else [0.0] * len(images)
+    small, lines = _column_names(names, panel)
+    head = max(map(len, lines)) * LINE * small / 72
+    heights = [panel * as_pixels(image).shape[0] / as_pixels(image).shape[1] for image in images]
+    rooms = zip(above or [0.0] * len(images), heights, below, strict=True)
+    ends = head + np.cumsum([sum(room) + 3 * GAP for room in rooms])
+    figure = plt.figure(figsize=(width, ends[-1]))
+    axes = np.empty((len(images), len(names)), dtype=object)
+    for i, j in np.ndindex(*axes.shape):
+        bottom = (ends[-1] - ends[i] + below[i] + GAP) / ends[-1]
+        box = ((panel + GAP) * j / width, bottom, panel / width, heights[i] / ends[-1])
+        axes[i, j] = figure.add_axes(box, xticks=[], yticks=[])
+        axes[i, j].spines[:].set_visible(False)
+    for j, name in enumerate(lines):
+        for number, line in enumerate(reversed(name)):  # one by one, so that all names stand on the same lines
+            place = ((panel + GAP) * j + panel / 2) / width, 1 - (head - (number + 0.15) * LINE * small / 72) / ends[-1]
+            figure.text(*place, line, ha="center", va="baseline", fontsize=small)
+    return axes
+
+
+def _column_names(names: Sequence[str], panel: float) -> tuple[float, list[list[str]]]:
+    """The font's size, at which every word of every name fits a panel, and the names in lines."""
+    size, names = plt.rcParams["font.size"] - 2, [name.replace("_", " ") for name in names]
+    widest = max((text_width(word, size) for name in names for word in name.split()), default=0.0)
+    size *= min(1.0, 0.97 * 72 * panel / max(widest, 1.0))
+    return size, [broken(name, 72 * panel, size) if name else [] for name in names]

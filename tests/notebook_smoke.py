@@ -1,0 +1,29 @@
+"""What each notebook is run with in the tests, and values that it must leave; one entry a notebook, so add yours here.
+
+`parameters`: beside those of `EVERY`, as text, as on the command line; small, for 20 seconds or less on one core.
+`values`: names in provenance.json's values, and the lowest and highest number allowed, by what the number is (a share,
+a difference of shares), not by what some model reached. `files`: what stands in its folder beside the usual ones.
+"""
+
+EVERY = {"n_images": "2", "seed": "0", "device": "cpu"}
+SHARE, DIFFERENCE = (0.0, 1.0), (-1.0, 1.0)
+
+SMOKE = {
+    "01_grad_eclip_at_a_glance": {"values": {"chance": (0.001, 0.5), "hit loose": SHARE, "own loose": SHARE}},
+    "02_method_comparison": {
+        "parameters": {"n_slow": "1", "rise_masks": "8", "occlusion_samples": "8"},
+        "values": {
+            "chance": (0.001, 0.5),
+            "grad_eclip: point game": SHARE,
+            "grad_eclip: AP": (0.001, 1.0),
+            "rollout: own - others": (-1e-6, 1e-6),  # its map is the same for every text
+            "occlusion: above chance": DIFFERENCE,
+        },
+        "files": ["1_comparison.png", "2_numbers.png", "methods.csv"],
+    },
+    "03_image_text_pairs": {
+        "parameters": {"n_slow": "1"},
+        "values": {"chance": (0.001, 0.7), "grad_eclip: content": SHARE, "m2ib: there": SHARE, "game: agree": SHARE},
+        "files": ["1_both_sides.png", "2_labels.png", "3_captions.png", "4_numbers.png"],
+    },
+}
