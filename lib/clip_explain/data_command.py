@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 
 def main(argv: Sequence[str]) -> None:
-    """Of each dataset print what it is, whether it is here, its size and licence, where it is looked for, its source."""
+    """Of each dataset print what it is, whether it is here, size, licence, where it is looked for, where it is from."""
     parser = argparse.ArgumentParser("clip-explain data", description="Which datasets are here, and how to get others?")
     parser.add_argument("--root", help="the folder of all datasets (default: the variable CLIP_EXPLAIN_DATASETS)")
     root = parser.parse_args(argv).root

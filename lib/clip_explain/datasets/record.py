@@ -102,6 +102,7 @@ def open_codes(path: Path, name: str, modes: Sequence[str]) -> np.ndarray:
     """The numbers stored in a PNG of one of `modes`, unconverted. ImageError with the record's name and the path."""
     try:
         with Image.open(path) as image:
+            image.load()  # else numpy takes a truncated file for an object
             mode, codes = image.mode, np.asarray(image)
     except FileNotFoundError as error:
         raise ImageError(f"{name}: no mask at {path}") from error
