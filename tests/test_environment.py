@@ -83,7 +83,7 @@ def test_library_and_notebooks_import_only_what_is_declared():
     sources = [path.read_text() for path in scripts]
     sources += [notebook_source(path) for path in notebooks.glob("*.ipynb")]
     runtime = set(by_name(PROJECT["dependencies"]))
-    optional = set(by_name(EXTRAS["open-clip"] + EXTRAS["transformers"] + EXTRAS["cluster"]))
+    optional = set(by_name(EXTRAS["open-clip"] + EXTRAS["others"] + EXTRAS["cluster"]))
     assert undeclared(sources, runtime | optional, own={"clip_explain", "run"}) == set()
 
 

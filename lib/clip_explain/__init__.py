@@ -46,6 +46,7 @@ _MODULES = (
     "explainers",
     "maps",
     "model",
+    "other_models",
     "plots",
     "query",
     "templates",
