@@ -20,15 +20,15 @@ ENCODER, POOLING, DUAL = "+ self-supervised image encoder", "+ masked max poolin
 
 # What is measured, by the library's name where it has one, and the column (or row) of a paper's table that prints it,
 # "" if none does.
-DELETION = {"deletion@1": "Deletion Ground-truth @1", "deletion@5": "Deletion Ground-truth @5"}
-INSERTION = {"insertion@1": "Insertion Ground-truth @1", "insertion@5": "Insertion Ground-truth @5"}
+DELETION = {"deletion": "Deletion Ground-truth @1", "deletion_top5": "Deletion Ground-truth @5"}
+INSERTION = {"insertion": "Insertion Ground-truth @1", "insertion_top5": "Insertion Ground-truth @5"}
 DELETION_PREDICTED = {
-    "deletion_predicted@1": "Deletion Prediction @1",
-    "deletion_predicted@5": "Deletion Prediction @5",
+    "deletion_predicted": "Deletion Prediction @1",
+    "deletion_predicted_top5": "Deletion Prediction @5",
 }
 INSERTION_PREDICTED = {
-    "insertion_predicted@1": "Insertion Prediction @1",
-    "insertion_predicted@5": "Insertion Prediction @5",
+    "insertion_predicted": "Insertion Prediction @1",
+    "insertion_predicted_top5": "Insertion Prediction @5",
 }
 WORD_DELETION = {"word_deletion_ir": "Deletion IR", "word_deletion_tr": "Deletion TR"}
 WORD_INSERTION = {"word_insertion_ir": "Insertion IR", "word_insertion_tr": "Insertion TR"}
@@ -74,7 +74,7 @@ STATED: dict[tuple[str, str], tuple[tuple[str, tuple[str, ...], str, dict[str, s
             "maps for the true class delete better than maps for the predicted one",
             ("grad_eclip for the true class", "grad_eclip for the predicted class"),
             "less than",
-            {"deletion@1": "Ours"},
+            {"deletion": "Ours"},
         ),
     ),
     ("grad_eclip", "table2"): (
@@ -256,7 +256,7 @@ STATED: dict[tuple[str, str], tuple[tuple[str, tuple[str, ...], str, dict[str, s
             "the last gradient alone outperforms the other methods",
             ("last_gradient", "all_gradients", "grad_cam"),
             "lowest",
-            {"perturbation_positive": ""},
+            {"positive_perturbation": ""},
         ),
     ),
     ("iclip", "table1"): (("CLIP scores background above foreground", ("itsm",), "less than", FOREGROUND),),
