@@ -122,12 +122,42 @@ def test_taken_apart_shows_every_part_and_cuts_nothing():
         assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1
 
 
+def test_shades_by_hand():
+    """The largest magnitude has the full strength, in orange or purple; 0 is white; no scale matters."""
+    below, above = (np.array(to_rgb(colour)) for colour in plots.SIGNED)
+    full = plots.WORDS
+    expected = [1 - full * (1 - below), [1, 1, 1], 1 - full / 2 * (1 - above)]
+    np.testing.assert_allclose(plots.shades(np.array([-4.0, 0.0, 2.0])), expected)
+    np.testing.assert_allclose(plots.shades(torch.tensor([-2.0, 0.0, 1.0])), expected)
+    np.testing.assert_allclose(plots.shades(np.zeros(2)), np.ones((2, 3)))
+
+
+def test_shaded_breaks_lines_at_words_and_keeps_them_within_the_width():
+    ax = plots.show(GREY)
+    words = ["a", "$5", "extraordinary", "cube", "<b>", "ring"] * 2
+    plots.shaded(words, np.arange(12.0), ax, inches=1.0)
+    assert [text.get_text() for text in ax.texts] == words
+    heights = [text.get_position()[1] for text in ax.texts]
+    assert heights == sorted(heights, reverse=True) and len(set(heights)) > 2 and max(heights) < 0
+    figure = ax.figure
+    figure.canvas.draw()
+    places = [text.get_window_extent(figure.canvas.get_renderer()) for text in ax.texts]
+    assert max(place.x1 for place in places) - places[0].x0 < 1.1 * figure.dpi
+
+
+def test_shaded_html_escapes_and_colours():
+    text = plots.shaded_html(["<b>", "cube"], np.array([0.0, 1.0]))
+    assert "&lt;b&gt;" in text and "<b>" not in text and text.count("<span") == 2 and "#ffffff" in text
+
+
 def test_means_and_curves():
     _, (left, right) = plt.subplots(1, 2)
     plots.means({"a": Interval(0.5, 0.4, 0.7, 20), "b": Interval(0.2, 0.1, 0.3, 20)}, left, chance=0.05)
     assert [label.get_text() for label in left.get_yticklabels()] == ["a", "b"]
     assert [list(line.get_xdata()) for line in left.lines[:2]] == [[0.4, 0.7], [0.5]]
     assert {text.get_text() for text in left.texts} == {"0.50", "0.20", "chance"}
+    counted = plots.means({"a": Interval(1234.5, 1000.0, 2000.0, 20)}, plt.figure().gca(), form=",.0f")
+    assert [text.get_text() for text in counted.texts] == ["1,234"]
     plots.curves({"c": [[0.2, 1.0], [0.6, 1.0]]}, right)
     np.testing.assert_allclose(right.lines[0].get_xydata(), [[0.5, 0.4], [1.0, 1.0]])
 

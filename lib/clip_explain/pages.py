@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 
 from clip_explain.errors import TensorError
 from clip_explain.plots import (
@@ -107,7 +106,7 @@ def _check_rows(columns: Sequence[str], *rows: Sequence) -> None:
         )
 
 
-def _draw(row: Sequence[Axes], images: Sequence[Array], maps: Sequence[Array | None]) -> None:
+def _draw(row: np.ndarray, images: Sequence[Array], maps: Sequence[Array | None]) -> None:
     for ax, image, map in zip(row, images, maps, strict=True):
         ax.imshow(as_pixels(image) if map is None else blend(image, map))
 
