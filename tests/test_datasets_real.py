@@ -309,7 +309,7 @@ def test_options_and_counts_are_checked(tmp_path):
         ("affectnet_csv", None, {"emotions": ["hapy"]}, "unknown emotion 'hapy': did you mean 'happy'"),
         ("affectnet_csv", None, {"emotions": "happy"}, "got emotions 'happy', expected a list"),
         ("affectnet_csv", None, {"emotions": ["contempt"]}, "affectnet_csv has no record with these options"),
-        ("imagenets", None, {}, "unknown dataset 'imagenets': did you mean 'imagenet'"),
+        ("imagenets", None, {}, "unknown dataset 'imagenets': did you mean 'imagenet_s'"),
     ):
         with pytest.raises(DatasetError, match=message.replace("(", r"\(")):
             datasets.load(name, count, root=tmp_path, **options)
