@@ -385,7 +385,8 @@ def test_bf16_maps_follow_those_of_float32(method, options):
     got = explain(half, pixels, directions, method=method, **options).flatten(2).flatten(0, 1)
     assert got.dtype == torch.float32
     size = expected.norm(dim=1)
-    for index in (size > 0.3 * size.max()).nonzero():  # in the others terms cancel and the rounding of v stays
+    assert (size > 0).any()
+    for index in (size > 0.02 * size.max()).nonzero():  # of the others the ReLU left next to nothing
         assert torch.corrcoef(torch.cat([got[index], expected[index]]))[0, 1] > 0.98
 
 

@@ -188,6 +188,8 @@ def _run(tower, x, pooled, grid, heads, layers, single, start, tokens) -> Trace:
     depth = len(tower.blocks)
     single = _check_options(depth, heads, layers, single, start, tokens)
     kept = []
+    # Sums between blocks stay in float32 in half precision, too: maps in which terms cancel need it.
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
     for index, module in enumerate(tower.blocks):
         head_count = 1 if index >= depth - single else module.attn.num_heads
         if index < depth - layers:
@@ -236,7 +238,8 @@ def finish_block(module: nn.Module, x: Tensor, attended: Tensor) -> Float[Tensor
 def project(tower: Tower, x: Float[Tensor, "*rows channels"]) -> Float[Tensor, "*rows embedding"]:
     """Tokens leaving the last block to the embedding space: last layer norm, then the projection. Not normalised."""
     embedding = layer_norm(x, tower.norm) @ tower.projection.to(x.dtype)
-    return embedding if tower.bias is None else embedding + tower.bias.detach().to(x.dtype)
+    embedding = embedding if tower.bias is None else embedding + tower.bias.detach().to(x.dtype)
+    return embedding.to(tower.projection.dtype)
 
 
 def project_qkv(attn: nn.Module, queries_of: Tensor, x: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -279,8 +282,8 @@ def gradients(
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Linear map by detached weights, so that no gradient is ever kept for them."""
-    return F.linear(x, weight.detach(), None if bias is None else bias.detach())
+    """Linear map in the weights' dtype, by detached weights, so that no gradient is ever kept for them."""
+    return F.linear(x.to(weight.dtype), weight.detach(), None if bias is None else bias.detach())
 
 
 def layer_norm(x: Tensor, norm: nn.Module) -> Tensor:

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clip_explain.errors import MethodError, TensorError
+from clip_explain.explainers.attention import on_grid, on_words
 from clip_explain.explainers.batches import check_counts, out_of_memory, seeded
 from clip_explain.query import Query, WordQuery, unit
 from clip_explain.trace import (
@@ -54,12 +55,8 @@ def m2ib(
 
     Differs from the authors' code, which reads the KL before the last update of alpha: `last_update=False`.
     """
-    check_counts(steps=steps, samples=samples, batch_size=batch_size)
-    trace = query.trace(layers=_blocks_after(image_tower(query.model.network), layer))
-    _, tokens, channels = trace.blocks[0].input.shape
-    noises = draw_noise(noise, (steps, samples, tokens, channels), generator)
-    found = information(trace, query.targets, noises, beta, lr, last_update, batch_size)
-    return found[..., 1:].unflatten(-1, trace.grid)
+    trace, noises = _begin(query, layer, steps, samples, batch_size, noise, generator)
+    return on_grid(information(trace, query.targets, noises, beta, lr, last_update, batch_size), trace)
 
 
 def m2ib_words(
@@ -81,14 +78,8 @@ def m2ib_words(
     zero. Noise is (steps, samples, context, channels). Differs from the authors' code for OpenAI's models, which drops
     the causal mask and projects the text twice.
     """
-    check_counts(steps=steps, samples=samples, batch_size=batch_size)
-    trace = query.trace(layers=_blocks_after(text_tower(query.model.network), layer))
-    shape = (steps, samples, query.tokens.shape[1], trace.blocks[0].input.shape[-1])
-    noises = draw_noise(noise, shape, generator)
-    found = information(trace, query.targets, noises, beta, lr, last_update, batch_size)
-    place = torch.arange(found.shape[-1], device=found.device)
-    words = (place > 0) & (place < trace.pooled[:, None])
-    return torch.where(words[:, None], found, 0.0)
+    trace, noises = _begin(query, layer, steps, samples, batch_size, noise, generator)
+    return on_words(information(trace, query.targets, noises, beta, lr, last_update, batch_size), trace)
 
 
 def information(
@@ -149,7 +140,7 @@ def embed_from(
     trace: Trace, z: Float[Tensor, "rows tokens channels"], pooled: Int[Tensor, " rows"]
 ) -> Float[Tensor, "rows embedding"]:
     """The embedding of tokens entering the trace's first block; the last block for the pooled token alone."""
-    x, tower = z.to(trace.embedding.dtype), trace.tower
+    x, tower = z, trace.tower
     for block in trace.blocks[:-1]:
         x = forward_block(block.module, x, block.v.shape[1], tower.causal)
     last = trace.blocks[-1]
@@ -167,6 +158,25 @@ def draw_noise(
     if tuple(given.shape) != shape:
         raise TensorError(f"got noise of {tuple(given.shape)}, expected (steps, samples, tokens, channels) = {shape}")
     return given
+
+
+def _begin(
+    query: Query | WordQuery,
+    layer: int,
+    steps: int,
+    samples: int,
+    batch_size: int,
+    noise: Tensor | None,
+    generator: torch.Generator | int,
+) -> tuple[Trace, Iterable[Tensor]]:
+    """The trace of the blocks after the bottleneck, and each step's noise: of a text, padding included."""
+    check_counts(steps=steps, samples=samples, batch_size=batch_size)
+    words = isinstance(query, WordQuery)
+    tower = text_tower if words else image_tower
+    trace = query.trace(layers=_blocks_after(tower(query.model.network), layer))
+    _, tokens, channels = trace.blocks[0].input.shape
+    context = query.tokens.shape[1] if words else tokens
+    return trace, draw_noise(noise, (steps, samples, context, channels), generator)
 
 
 def _blocks_after(tower: Tower, layer: int) -> int:

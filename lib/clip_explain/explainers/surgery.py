@@ -99,7 +99,7 @@ def self_self_attention(
     """GEM's attention of one block: the mean over s = q, k, v of softmax(s^ s^T^ / t) v; see `gem`."""
     if temperature is None:
         lengths = layer_norm(block.input, block.module.ln_1).norm(dim=-1)
-        sharpness = lengths.mean(dim=-1)[:, None, None, None] * block.v.shape[-1] ** -0.5
+        sharpness = (lengths.mean(dim=-1)[:, None, None, None] * block.v.shape[-1] ** -0.5).to(block.v.dtype)
     else:
         sharpness = 1 / temperature
     total = torch.zeros_like(block.v)
