@@ -4,6 +4,7 @@ Beside __main__.py, which hands it the arguments. The library is imported only w
 """
 
 import argparse
+import inspect
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -60,7 +61,7 @@ def names(text: str) -> list[str]:
 
 def options_by_owner(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The --option arguments by method, metric or dataset, each value with the type that its signature gives it."""
-    from clip_explain.__main__ import parse_options
+    from clip_explain.__main__ import typed
     from clip_explain.datasets import DATASETS
     from clip_explain.shards import METHODS, METRICS
 
@@ -68,7 +69,10 @@ def options_by_owner(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for pair in pairs:
         owner, dot, rest = pair.partition(".")
-        if not dot or "=" not in rest:
+        name, equals, text = rest.partition("=")
+        if not dot or not equals:
             raise MethodError(f"got --option {pair}, expected OWNER.NAME=VALUE, as rise.masks=500")
-        found.setdefault(owner, {}).update(parse_options(owners.get(owner), [rest]))
+        known = inspect.signature(owners[owner]).parameters if owner in owners else {}
+        # What is unknown is left as it is: `sweep` refuses it, with the names it might have meant.
+        found.setdefault(owner, {})[name] = typed(name, text, known[name].annotation) if name in known else text
     return found
