@@ -45,6 +45,7 @@ from clip_explain.shards import (
 SETTINGS, TABLE, ERRORS, SUMMARY = "settings.json", "table.parquet", "errors.parquet", "summary.csv"
 FILES = {SETTINGS, TABLE, ERRORS, SUMMARY, FOLDER}
 TABLE_COLUMNS = ["image", "target", "text", "method", "metric", "value"]
+START = "spawn"  # how a process begins: clean, and safe beside CUDA
 SECONDS = 5  # that a scheduler has to answer
 
 
@@ -210,7 +211,7 @@ def _bar(total: int, done: int, progress: bool) -> tqdm:
 
 def _in_processes(plan: Plan, todo: Sequence[int], processes: int, bar: tqdm) -> None:
     """Shards in new local processes; WorkerError if one of them is killed."""
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context(START)
     pool = ProcessPoolExecutor(min(processes, len(todo)) or 1, context, _begin_process)
     try:
         for future in as_completed([pool.submit(run_shard, plan, start) for start in todo]):
@@ -247,7 +248,7 @@ def _on_cluster(plan: Plan, todo: Sequence[int], scheduler: Any, bar: tqdm) -> N
         futures = [client.submit(run_shard, plan, start, pure=False, resources=resources) for start in todo]
         for future in distributed.as_completed(futures):
             bar.update(future.result())
-            bar.set_postfix(workers=len(client.scheduler_info()["workers"]), refresh=False)
+            bar.set_postfix(workers=len(client.nthreads()), refresh=False)
             future.release()
     except (distributed.KilledWorker, distributed.CancelledError, OSError) as error:
         raise WorkerError(
@@ -277,7 +278,7 @@ def _resources(plan: Plan, client: Any) -> dict[str, int] | None:
     """On cuda a shard takes one of a worker's GPUs, so that no two share one."""
     if not plan.device.startswith("cuda"):
         return None
-    workers = client.scheduler_info()["workers"].values()
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
     if workers and not any("GPU" in worker.get("resources", {}) for worker in workers):
         raise WorkerError(f'none of the {len(workers)} workers offers a GPU: start them with --resources "GPU=1"')
     return {"GPU": 1}
