@@ -11,7 +11,7 @@ import os
 import platform
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -91,7 +91,7 @@ def _bar(claim: Claim) -> str:
 
 
 def evaluate(stated: PaperClaim, numbers: pd.DataFrame, seed: int = 0, metric: str | None = None) -> Claim:
-    """What a paper states, held against our `numbers`: columns image, method, metric, value; a sweep's table will do.
+    """What a paper states, held against our `numbers`: columns image, method, metric, value, as a sweep's table.
 
     Ours is the mean over images of the paired difference, the first method's value less another's (of one method
     alone, its value), with its bootstrap interval; several rows of an image are averaged first. Of several others the
@@ -108,7 +108,7 @@ def evaluate(stated: PaperClaim, numbers: pd.DataFrame, seed: int = 0, metric: s
     intervals = {name: bootstrap(column, seed, 1 - 0.05 / len(found)) for name, column in found.items()}
     side, inclusive = RELATIONS[stated.relation]
     claims = [
-        Claim(_shown(stated, other), _reported(stated), ours, **{side: stated.threshold}, inclusive=inclusive)
+        Claim(_shown(stated, other), _reported(stated, other), ours, **{side: stated.threshold}, inclusive=inclusive)
         for other, ours in intervals.items()
     ]
     fails = [claim for claim in claims if claim.verdict == "does not hold"]
@@ -122,12 +122,13 @@ def _shown(stated: PaperClaim, other: str) -> str:
     return f"{stated.statement} ({stated.metric}{nearest_other})"
 
 
-def _reported(stated: PaperClaim) -> str:
-    """The paper's own number for it, and where it stands: "-0.0071 (GE Tab 1)"."""
-    number = in_paper(stated)
+def _reported(stated: PaperClaim, other: str) -> str:
+    """The paper's own number of what is shown, and where it stands: "-0.0071 (GE Tab 1)"."""
+    alone = len(stated.methods) == 1
+    number = in_paper(stated if alone else replace(stated, methods=(stated.methods[0], other)))
     if number is None:
         return stated.place
-    return f"{number:{'.4g' if len(stated.methods) == 1 else '+.4g'}} ({stated.place})"
+    return f"{number:{'.4g' if alone else '+.4g'}} ({stated.place})"
 
 
 def _by_method(stated: PaperClaim, numbers: pd.DataFrame, metric: str) -> pd.DataFrame:
