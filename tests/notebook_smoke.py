@@ -26,4 +26,8 @@ SMOKE = {
         "values": {"chance": (0.001, 0.7), "grad_eclip: content": SHARE, "m2ib: there": SHARE, "game: agree": SHARE},
         "files": ["1_both_sides.png", "2_labels.png", "3_captions.png", "4_numbers.png"],
     },
+    "09_concept_composition": {
+        "values": {"phrase": SHARE, "strange phrase": SHARE, "relation": SHARE, "phrase embedding": (0.0, 1.0001)},
+        "files": ["1_adjectives.png", "2_relations.png", "3_sums.png"],
+    },
 }

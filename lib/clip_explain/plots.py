@@ -130,9 +130,10 @@ def grid(
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     tallest = max(as_pixels(image).shape[0] / as_pixels(image).shape[1] for image in images)
-    title_lines = max((len(text_lines(title, panel)) for title in titles), default=0)
+    counts = [len(text_lines(title, panel)) for title in titles]
+    title_lines = sum(max(counts[start : start + columns]) for start in range(0, len(counts), columns))
     gap = 2 * plt.rcParams["figure.constrained_layout.w_pad"]  # the layout takes it off each panel's width
-    size = (panel * columns, rows * ((panel - gap) * tallest + 0.17 * title_lines + gap + 0.05))
+    size = (panel * columns, rows * ((panel - gap) * tallest + gap + 0.05) + 0.17 * title_lines)
     _, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="compressed")
     for ax in axes.flat[len(images) :]:
         ax.set_axis_off()
