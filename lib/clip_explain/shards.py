@@ -181,11 +181,18 @@ def _area(protocol: str, mode: str, readout: str) -> Callable[..., Tensor]:
 def _readout(case: Case, name: str) -> Callable[[Tensor], Tensor]:
     if name == "score":
         return partial(cosines, directions=case.query.targets[None])
-    if len(case.record.labels) not in (1, len(case.record.texts)):
-        raise DatasetError(f"{case.record.id} has {len(case.record.labels)} labels for {len(case.record.texts)} texts")
-    labels = torch.tensor(case.record.labels, device=case.query.targets.device).expand(len(case.record.texts))
-    scale = float(case.query.model.network.logit_scale.exp())
+    labels = torch.tensor([_class_of(case, text) for text in case.record.texts], device=case.query.targets.device)
+    scale = float(case.query.model.logit_scale)
     return classification(case.session.classes, labels[None], scale)[name]
+
+
+def _class_of(case: Case, text: str) -> int:
+    """The class that a text asks for: the one of this name, or the label of an image with one text and one label."""
+    if text in case.session.dataset.classes:
+        return case.session.dataset.classes.index(text)
+    if len(case.record.texts) != 1:
+        raise DatasetError(f"{case.record.id}: {text!r} is no class of {case.session.dataset.name}; use a ..._score")
+    return case.record.label
 
 
 def _confidence(name: str) -> Callable[..., Tensor]:
@@ -260,6 +267,8 @@ def measure(plan: Plan, session: Session, record: Record) -> list[tuple]:
     """(target, text, method, metric, value) of one image; all methods read one query, so they share its forward."""
     pixels = preprocess(session.model, record.image, plan.fit)
     masks = None if record.masks is None else visible_masks(record, plan.fit)
+    if not record.texts:
+        raise TextError(f"{record.id} has no texts to be explained")
     query = Query(session.model, pixels, session.features(record.texts))
     seed = image_seed(plan.seed, record.id, "metrics")
     rows = []

@@ -115,6 +115,8 @@ def make_plan(
     if fit not in FITS:
         raise MethodError(f"unknown fit {fit!r}: {nearest(fit, FITS)}")
     options = options or {}
+    reader = dict(options.get(dataset, {}))
+    count = len(datasets.load(dataset, images, seed, **reader))
     methods = _chosen("method", methods, METHODS, options)
     metrics = _chosen("metric", metrics, METRICS, options)
     if unused := options.keys() - methods.keys() - metrics.keys() - {dataset}:
@@ -122,7 +124,6 @@ def make_plan(
     unfit = [name for name in methods if not clip.is_vit and name not in FOR_RESNETS | BASELINES.keys()]
     if unfit:
         raise MethodError(f"{unfit[0]} needs a vision transformer; a ResNet takes {', '.join(sorted(FOR_RESNETS))}")
-    reader = dict(options.get(dataset, {}))
     device = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = dtype or ("fp16" if device.startswith("cuda") else "fp32")
     path = str(Path(model).absolute()) if Path(model).is_file() else str(model)
@@ -133,7 +134,7 @@ def make_plan(
         dtype=dtype,
         dataset=dataset,
         reader=reader,
-        images=len(datasets.load(dataset, images, seed, **reader)),
+        images=count,
         seed=seed,
         fit=fit,
         methods=methods,
@@ -246,10 +247,10 @@ def _on_cluster(plan: Plan, todo: Sequence[int], scheduler: Any, bar: tqdm) -> N
     try:
         resources = _resources(plan, client)
         futures = [client.submit(run_shard, plan, start, pure=False, resources=resources) for start in todo]
-        for future in distributed.as_completed(futures):
-            bar.update(future.result())
-            bar.set_postfix(workers=len(client.nthreads()), refresh=False)
-            future.release()
+        with client.as_current():
+            for future in distributed.as_completed(futures):
+                bar.update(future.result())
+                bar.set_postfix(workers=len(client.nthreads()), refresh=False)
     except (distributed.KilledWorker, distributed.CancelledError, OSError) as error:
         raise WorkerError(
             f"the cluster lost the sweep ({type(error).__name__}: {error}). Finished shards are kept: run again."
