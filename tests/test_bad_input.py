@@ -15,6 +15,7 @@ import clip_explain as cx
 import small_clip
 from clip_explain import maps
 from clip_explain.__main__ import main
+from clip_explain.explainers import EXPLAINERS, WORD_EXPLAINERS, options_of
 
 SIDE = 64
 
@@ -76,6 +77,104 @@ def test_unreadable_images_are_named(model, tmp_path, make, listed):
     with pytest.raises(cx.ImageError) as caught:
         cx.explain(model, [colourful(), path] if listed else path, "a cube")
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [missing, text_file, truncated_jpeg, empty_file, a_folder])
+@pytest.mark.parametrize("listed", [False, True])
+def test_unreadable_target_images_are_named(model, tmp_path, make, listed):
+    path = make(tmp_path)
+    with pytest.raises(cx.ImageError) as caught:
+        cx.explain(model, colourful(), [colourful(), path] if listed else path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("targets", [["a cube", Image.new("RGB", (9, 9))], ["a cube", Path("cube.png")], []])
+def test_targets_are_texts_or_images_and_at_least_one(model, targets):
+    with pytest.raises(cx.TextError, match="at least one text, and none of them empty; or images alone"):
+        cx.explain(model, colourful(), targets)
+
+
+@pytest.mark.parametrize("pixels", [torch.zeros(1, 3, SIDE, SIDE + 1), torch.full((1, 3, SIDE, SIDE), float("nan"))])
+def test_target_pixels_are_checked(model, pixels):
+    with pytest.raises(cx.TensorError, match=r"expected .*got shape"):
+        cx.explain(model, colourful(), pixels)
+
+
+def test_unknown_templates_name_the_sets(model):
+    with pytest.raises(cx.TextError, match=r"'imagnet'.*did you mean 'imagenet'.*Available: imagenet, clip_surgery"):
+        cx.explain(model, colourful(), "a cube", templates="imagnet")
+    with pytest.raises(cx.TextError, match="expected one or more with a {} for the text"):
+        cx.explain(model, colourful(), "a cube", templates=["a photo of a {}.", "a photo"])
+
+
+def test_a_word_that_is_not_there_is_named_with_its_text(model):
+    with pytest.raises(cx.TextError, match="no word 'green' in the text 'a red cube'"):
+        cx.without_word(model, "a red cube", "green")
+    with pytest.raises(cx.TextError, match="no words to leave out"):
+        cx.without_word(model, "a red cube", [])
+    with pytest.raises(cx.TensorError, match="all zero"):
+        cx.difference(model, "a cube", "a cube")
+
+
+# Options for which every one of the methods that has them says what it takes: the model has two layers and two heads.
+OUT_OF_RANGE = {
+    "layers": (0, "layers=0, expected 1 to 2"),
+    "layer": (7, "layer=7, expected"),
+    "head": (2, "head=2, expected 0 to"),
+    "heads": ("both", "'native', 'single'"),
+    "variant": ("eigen_cam", "'grad_cam', 'grad_cam_plus_plus'"),
+    "pool": ("max", "expected one of"),
+    "spatial": ("tight", "'loose', 'softmax', 'none', 'released'"),
+    "value": ("owen", "'shapley', 'banzhaf'"),
+    "normalize": ("heads", "'channels', 'tokens'"),
+    "single": (3, "single=3, expected 0 to 2"),
+    "steps": (0, "steps=0, expected at least 1"),
+    "samples": (0, "samples=0, expected at least 1"),
+    "masks": (0, "masks=0, expected at least 1"),
+    "cells": (0, "cells=0, expected at least 1"),
+    "batch_size": (0, "batch_size=0, expected at least 1"),
+    "keep": (0.0, "expected a probability"),
+    "beta": (-1.0, "expected beta"),
+    "lr": (0.0, "lr above 0"),
+    "iterations": (-1, "expected 0 or more"),
+    "temperature": (0.0, "above 0"),
+}
+FREE = {"scale_logits", "pooled", "key_weight", "feature_surgery", "redundant", "last_update", "noise", "generator"}
+FITTING = {"clip_surgery": dict(layers=2), "gem": dict(layers=2), "m2ib": dict(layer=0), "grad_eclip": dict(layers=2)}
+
+
+@pytest.mark.parametrize("name", OUT_OF_RANGE)
+def test_an_option_out_of_range_says_the_range_in_every_method(model, name):
+    value, message = OUT_OF_RANGE[name]
+    direction, tried = torch.ones(1, 64), 0
+    for registry, call in ((EXPLAINERS, cx.explain), (WORD_EXPLAINERS, cx.explain_words)):
+        for method in (method for method, explainer in registry.items() if name in options_of(explainer)):
+            given = (colourful(), direction) if registry is EXPLAINERS else (direction, "a cube")
+            with pytest.raises(cx.MethodError, match=message):
+                call(model, *given, method, **(FITTING.get(method, {}) | {name: value}))
+            tried += 1
+    assert tried
+
+
+def test_every_option_of_every_method_is_tried_or_free():
+    known = {name for one in (*EXPLAINERS.values(), *WORD_EXPLAINERS.values()) for name in options_of(one)}
+    assert known == set(OUT_OF_RANGE) | FREE
+
+
+@pytest.mark.parametrize("redundant, error", [([], cx.TextError), (torch.ones(0, 64), cx.TensorError)])
+def test_surgery_on_an_empty_set(model, redundant, error):
+    with pytest.raises(error, match="redundant with no .* expected at least one"):
+        cx.explain(model, colourful(), "a cube", "clip_surgery", layers=2, redundant=redundant)
+
+
+@pytest.mark.parametrize("count, advice", [(4, "4 images at once: try 2 images at once"), (1, "smaller images")])
+def test_out_of_memory_suggests_fewer_images(model, monkeypatch, count, advice):
+    def fail(*_, **__):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99999999 bytes")
+
+    monkeypatch.setattr("clip_explain.trace.forward_block", fail)  # torch's, in the middle of an explainer
+    with pytest.raises(cx.MethodError, match=f"out of memory with .*{advice}"):
+        cx.explain(model, [colourful()] * count, torch.ones(1, 64))
 
 
 def test_an_open_but_truncated_image_is_named(model, tmp_path):

@@ -19,6 +19,7 @@ from clip_explain.explainers.attention_gradients import (
     last_gradient,
     legrad,
 )
+from clip_explain.explainers.batches import out_of_memory
 from clip_explain.explainers.bottleneck import m2ib, m2ib_words
 from clip_explain.explainers.grad_cam import grad_cam
 from clip_explain.explainers.grad_eclip import grad_eclip, grad_eclip_words
@@ -93,7 +94,9 @@ def explain(
     """
     explainer = _find(method, EXPLAINERS, options)
     _check_fits(model, method)
-    return explainer(make_query(model, images, targets, fit, templates, truncate), **options)
+    query = make_query(model, images, targets, fit, templates, truncate)
+    with out_of_memory(len(query.pixels), "{} images at once"):
+        return explainer(query, **options)
 
 
 def explain_words(
@@ -115,7 +118,8 @@ def explain_words(
         raise MethodError(f"got per={per!r}, expected one of {', '.join(map(repr, PER))}")
     explainer = _find(method, WORD_EXPLAINERS, options)
     query = make_word_query(model, images, texts, fit, truncate)
-    weights = explainer(query, **options)
+    with out_of_memory(len(query.tokens), "{} texts at once"):
+        weights = explainer(query, **options)
     owners, members = words_of(query) if per == "word" else tokens_of(query)
     found = []
     for index, tokens in enumerate(query.tokens):

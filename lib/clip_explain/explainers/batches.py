@@ -21,12 +21,12 @@ def check_counts(**counts: int) -> None:
 
 
 @contextmanager
-def out_of_memory(batch_size: int) -> Iterator[None]:
-    """Turns torch's running out of memory, on any device, into a MethodError that names a smaller batch."""
+def out_of_memory(count: int, batch: str = "batch_size={}") -> Iterator[None]:
+    """Turns torch's running out of memory, on any device, into a MethodError that names a smaller `batch`."""
     try:
         yield
     except RuntimeError as error:
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
-        advice = f"try batch_size={batch_size // 2}" if batch_size > 1 else "use smaller images or a larger machine"
-        raise MethodError(f"out of memory with batch_size={batch_size}: {advice}") from error
+        advice = f"try {batch.format(count // 2)}" if count > 1 else "use smaller images or a larger machine"
+        raise MethodError(f"out of memory with {batch.format(count)}: {advice}") from error
