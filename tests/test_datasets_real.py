@@ -266,6 +266,27 @@ def test_masks_of_another_size_are_refused(tmp_path):
         datasets.load("voc", root=tmp_path)[0].image  # noqa: B018
 
 
+def test_every_dataset_goes_to_another_process(tmp_path):
+    """Pickled and back, each gives the same records; nothing in it depends on where it was opened."""
+    for write in (small.imagenet, small.imagenet_s, small.voc, small.coco, small.karpathy, small.clevr, small.artemis):
+        write(tmp_path)
+    small.affectnet(tmp_path)
+    small.ms_cxr(tmp_path)
+    small.image(tmp_path / "conceptual-captions/a.jpg")
+    small.text(tmp_path / "conceptual-captions/Validation_GCC-1.1.0-Validation.tsv", "a cat\ta.jpg\n")
+    opened = 0
+    for name, source in datasets.DATASETS.items():
+        options = {"subset": 50} if name == "imagenet_s" else {}
+        if source.folder and not datasets.missing(name, tmp_path, **options):
+            whole = datasets.load(name, root=tmp_path, **options)
+            there = pickle.loads(pickle.dumps(whole))
+            assert len(there) == len(whole) and there.classes == whole.classes and there.name == name
+            assert (there[0].id, there[0].texts) == (whole[0].id, whole[0].texts)
+            assert np.array_equal(there[0].image, whole[0].image)
+            opened += 1
+    assert opened == 12  # all but the relatives of ImageNet and AffectNet in folders
+
+
 # -- bad input
 
 

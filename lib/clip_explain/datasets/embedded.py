@@ -60,8 +60,8 @@ def object_set(seed: int = 0, size: int = 224, domain: str = "render") -> Datase
 def scene_caption_set(seed: int = 0, size: int = 224) -> Dataset:
     """Scenes of three things with five captions each, for retrieval; each caption names all three by colour and shape.
 
-    The first caption is plain; the others order and word the things anew, some with material. Masks: none. Two scenes
-    of the same three colours and shapes share their plain caption: about 1 in 20 among a thousand.
+    The first caption is plain; the others order and word the things anew, some with material. Masks: none. Of the first
+    1000 scenes at seed 0, 94 have a twin, another whose things have the same colours and shapes: recall cannot reach 1.
     """
     return Dataset("scene_captions", (), range(LENGTH), partial(_captioned, checked(seed), size))
 

@@ -67,7 +67,8 @@ class Dataset:
     """Records by number: `len`, `[i]` and iteration; nothing is read before it is asked for, nothing is kept.
 
     `order` holds the numbers, in the published order, of the records that are here; `one` makes the record of such a
-    number. A record that cannot be read raises when it is asked for, and only that one.
+    number. A record whose annotation or mask cannot be read raises when it is asked for, one whose image cannot be read
+    when that is opened; all others can still be had by number.
     """
 
     name: str
