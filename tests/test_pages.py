@@ -75,6 +75,17 @@ def test_gallery_in_reading_order():
     assert overlaps(boxes(axes[0, 0].figure)) == []
 
 
+def test_word_rows_say_the_text_once_for_each_name():
+    words, names = LONG.split(), ["N = 1", "N = 12"]
+    said = [[(words, RANDOM.random(len(words)))] * 2, [(["a", "$ring"], np.array([0.0, 2.0]))] * 2]
+    axes = pages.word_rows([TALL, WIDE], said, names)
+    assert axes.shape == (2, 3) and axes[0, 0].figure.get_figwidth() == plots.WIDTH
+    assert [[text.get_text() for text in ax.texts] for ax in axes[1, 1:]] == [["a", "$ring", name] for name in names]
+    ground = axes[1, 2].texts[1].get_bbox_patch().get_facecolor()[:3]
+    np.testing.assert_allclose(ground, plots.shades(np.array([0.0, 2.0]))[1])
+    assert overlaps(boxes(axes[0, 0].figure)) == []
+
+
 @pytest.mark.parametrize(
     "call",
     [

@@ -12,11 +12,13 @@ from clip_explain.errors import TensorError
 from clip_explain.plots import (
     LINE,
     WIDTH,
+    WORD_LINE,
     Array,
     as_pixels,
     blend,
     broken,
     shaded,
+    show,
     text_lines,
     text_width,
     words_height,
@@ -94,6 +96,39 @@ def gallery(
         shaded(spelled, weights, pair[0], 2 * panel + GAP)
     for ax in axes.reshape(-1)[2 * len(images) :]:
         ax.set_axis_off()
+    return axes
+
+
+def word_rows(
+    images: Sequence[Array],
+    words: Sequence[Sequence[tuple[Sequence[str], Array]]],
+    names: Sequence[str],
+    panel: float = 1.1,
+    width: float = WIDTH,
+) -> np.ndarray:
+    """Images in rows, `panel` inches wide, and beside each its text once for each name, the words shaded (GE Fig 9).
+
+    `words`: for each row and name the words and their weights. Makes a figure `width` inches wide and returns its
+    axes, (rows, 1 + names).
+    """
+    _check_rows(names, images, words)
+    size = plt.rcParams["font.size"] - 2
+    left = panel + 3 * GAP + max(text_width(name, size) for name in names) / 72 + 2 * GAP
+    lines = [[words_height(spelled, width - left, size) + GAP for spelled, _ in row] for row in words]
+    tall = [panel * as_pixels(image).shape[0] / as_pixels(image).shape[1] for image in images]
+    ends = np.cumsum([max(height, sum(some)) + 3 * GAP for height, some in zip(tall, lines, strict=True)])
+    figure, axes = plt.figure(figsize=(width, ends[-1])), np.empty((len(images), 1 + len(names)), dtype=object)
+    for i, (image, row) in enumerate(zip(images, words, strict=True)):
+        top = ends[-1] - (ends[i - 1] if i else 0.0) - GAP
+        box = (0, (top - tall[i]) / ends[-1], panel / width, tall[i] / ends[-1])
+        axes[i, 0] = show(image, figure.add_axes(box))
+        for j, (name, (spelled, weights)) in enumerate(zip(names, row, strict=True)):
+            at = (top - sum(lines[i][:j])) / ends[-1]
+            axes[i, 1 + j] = figure.add_axes((left / width, at, 1 - left / width, 1e-6))
+            axes[i, 1 + j].set_axis_off()
+            shaded(spelled, weights, axes[i, 1 + j], width - left)
+            place = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "right", "va": "top"}
+            axes[i, 1 + j].annotate(name, (0, 0), (-144 * GAP, -0.15 * size * WORD_LINE), fontsize=size, **place)
     return axes
 
 
