@@ -19,6 +19,7 @@ from clip_explain.errors import (
     TensorError,
     TextError,
     WeightsError,
+    WorkerError,
 )
 
 _HOME = {
@@ -43,6 +44,7 @@ _MODULES = (
     "metrics",
     "results",
     "scenes",
+    "sweep",
     "explainers",
     "maps",
     "model",
@@ -63,6 +65,7 @@ __all__ = [
     "TensorError",
     "TextError",
     "WeightsError",
+    "WorkerError",
     *_HOME,
 ]
 
