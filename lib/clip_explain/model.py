@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from clip_explain.errors import ImageError, MethodError, ModelError, TensorError, TextError, WeightsError, nearest
 from clip_explain.head import Head
-from clip_explain.weights import build, clip, fill, pack, read_weights, unpack
+from clip_explain.weights import build, clip, pack, read_weights, unpack
 
 __all__ = [
     "Clip",
@@ -46,8 +46,8 @@ MAX_ASPECT = 20  # sides that differ more than this make a strip of thousands of
 
 EMBEDDED = ("tiny-vit", "tiny-resnet")
 OPENAI = tuple(clip.available_models())
-# Before the colon of a name -> the function of other_models.py, which is imported only then: it stands above this.
-ELSEWHERE = {"torchvision": "load_torchvision", "blip": "load_blip"}
+# Before the colon of a name -> the module that loads it, imported only then: these stand above this one.
+ELSEWHERE = {"open_clip": "open_clip_models", "torchvision": "other_models", "blip": "other_models"}
 
 ImageSource = str | Path | Image.Image
 Images = ImageSource | Sequence[ImageSource] | Tensor
@@ -145,12 +145,10 @@ def load(name: str | Path, device: str | torch.device | None = None, dtype: str 
     device = _device(device)
     dtype = _dtype(dtype, device)
     name, given = str(name), name
-    if name.startswith("open_clip:"):
-        return _load_open_clip(name, device, dtype)
-    if name.partition(":")[0] in ELSEWHERE:
-        return getattr(importlib.import_module("clip_explain.other_models"), ELSEWHERE[name.partition(":")[0]])(
-            name, device, dtype
-        )
+    prefix = name.partition(":")[0]
+    if prefix in ELSEWHERE:
+        module = importlib.import_module(f"clip_explain.{ELSEWHERE[prefix]}")
+        return getattr(module, f"load_{prefix}")(name, device, dtype)
     if name in OPENAI:
         network, sha256 = _download_openai(name)
     elif name in EMBEDDED:
@@ -225,35 +223,6 @@ def _read_embedded(name: str) -> tuple[nn.Module, str]:
     if expected != sha256:
         raise WeightsError(f"{path} is damaged or not the file of its card: sha256 {sha256}, expected {expected}")
     return build(state, source=str(path)), sha256
-
-
-def _load_open_clip(name: str, device: torch.device, dtype: torch.dtype) -> Clip:
-    arch, _, tag = name.removeprefix("open_clip:").partition("/")
-    try:
-        open_clip = importlib.import_module("open_clip")
-    except ImportError as error:
-        raise ModelError(f"{name!r} needs the package open_clip: pip install 'clip-explain[open-clip]'") from error
-    if arch not in open_clip.list_models():
-        raise ModelError(f"open_clip has no architecture {arch!r}: {nearest(arch, open_clip.list_models())}")
-    config = {} if Path(tag).is_file() else open_clip.get_pretrained_cfg(arch, tag)
-    if not config and not Path(tag).is_file():
-        tags = open_clip.list_pretrained_tags_by_model(arch)
-        raise ModelError(f"open_clip has no weights {tag!r} for {arch!r}, and no such file: {nearest(tag, tags)}")
-    try:
-        path = open_clip.download_pretrained(config) if config else tag
-    except Exception as error:  # whatever the hub's client raises without a network
-        raise ModelError(f"the weights of {name!r} could not be downloaded: {error}") from error
-    state, sha256 = read_weights(path)
-    precision = {value: key for key, value in DTYPES.items()}[dtype]
-    network = open_clip.create_model(arch, precision=precision, force_quick_gelu=bool(config.get("quick_gelu")))
-    tokenizer = open_clip.get_tokenizer(arch)
-    if not all(hasattr(network, part) for part in ("token_embedding", "ln_final")) or not (
-        hasattr(network.visual, "conv1") and hasattr(tokenizer, "encoder")
-    ):
-        raise ModelError(f"{arch!r} is not laid out like OpenAI's CLIP, and cannot be explained here")
-    fill(network, state, source=str(path))
-    statistics = tuple(config.get("mean") or MEAN), tuple(config.get("std") or STD)
-    return Clip(network.to(device).eval().requires_grad_(False), name, sha256, tokenizer, *statistics)
 
 
 def tokenize(model: Clip, texts: str | Sequence[str], truncate: bool = False) -> Int[Tensor, "texts context"]:
