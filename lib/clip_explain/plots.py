@@ -85,6 +85,12 @@ def blend_signed(image: Array, map: Array) -> Float[np.ndarray, "height width 3"
     return (1 - strength) * grey[..., None] + strength * np.where(values[..., None] > 0, above, below)
 
 
+def darkened(image: Array, map: Array) -> Float[np.ndarray, "height width 3"]:
+    """An image times a map: the lower the map, the darker (EPFL Fig. 2). Resized and scaled as in `blend`."""
+    pixels = as_pixels(image)
+    return pixels * normalize(resize(as_map(map), pixels.shape[:2], mode="bicubic")).numpy()[..., None]
+
+
 def outline(mask: Array, ax: Axes | None = None, width: float = 1.0) -> Axes:
     """The border of a mask (height, width) drawn over an image of the same size: white between two dark lines.
 
@@ -256,6 +262,23 @@ def curves(rows: Mapping[str, Array | Sequence], ax: Axes | None = None) -> Axes
         ax.fill_between(x, *np.quantile(values, [0.1, 0.9], axis=0), color=line.get_color(), alpha=0.2, linewidth=0)
     ax.legend(loc="lower right", fontsize=8)
     ax.set(xlim=(0, 1), ylim=(0, 1.01))
+    return ax
+
+
+def by_layer(
+    rows: Mapping[str, Sequence[Interval]], ax: Axes | None = None, chance: Interval | None = None, title: str = ""
+) -> Axes:
+    """Means by layer, counted from 1, by name: a line through the means, a band over the intervals; chance dashed."""
+    ax = plt.gca() if ax is None else ax
+    for (name, row), mark in zip(rows.items(), "os^Dv<>" * len(rows), strict=False):
+        layers = range(1, len(row) + 1)
+        (line,) = ax.plot(layers, [value.mean for value in row], marker=mark, markersize=3, label=name)
+        band = [value.low for value in row], [value.high for value in row]
+        ax.fill_between(layers, *band, color=line.get_color(), alpha=0.2, linewidth=0)
+    if chance is not None:
+        ax.axhline(chance.mean, color="0.4", linestyle="--", linewidth=1, zorder=0, label="chance")
+    ax.set(xlabel="layer", title=title)
+    ax.xaxis.get_major_locator().set_params(integer=True)
     return ax
 
 

@@ -6,7 +6,7 @@ own photos.
 
 from clip_explain.datasets.embedded import FEWEST_PIXELS, HELD_OUT, export_karpathy, scenes
 from clip_explain.datasets.record import Dataset, Record
-from clip_explain.datasets.sources import DATASETS, Source, folder_of, load, missing, photos, read, state
+from clip_explain.datasets.sources import DATASETS, Source, folder_of, images_of, load, missing, photos, read, state
 
 __all__ = [
     "DATASETS",
@@ -17,6 +17,7 @@ __all__ = [
     "Source",
     "export_karpathy",
     "folder_of",
+    "images_of",
     "load",
     "missing",
     "photos",

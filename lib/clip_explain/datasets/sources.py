@@ -5,12 +5,13 @@ Above the readers. `load` opens one, `read` iterates over one, `state` says whet
 
 import inspect
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from clip_explain.datasets import captioned, classified, embedded, segmented
 from clip_explain.datasets.record import SUFFIXES, Dataset, Record
@@ -238,6 +239,20 @@ def load(
 def read(name: str, count: int, seed: int = 0, root: str | Path | None = None, **options: Any) -> Iterator[Record]:
     """The first `count` records of a dataset, one by one; all else as `load`, whose errors are raised at once."""
     return iter(load(name, count, seed, root, **options))
+
+
+def images_of(texts: Iterable[str], name: str, most: int, seed: int = 0, **options: Any) -> dict[str, Image.Image]:
+    """For each text the first image of a dataset that has it among its own, as a target in the text's place.
+
+    At most the first `most` records are looked at; a text without an image there has no entry. `name`, `seed` and
+    `options` as in `read`.
+    """
+    wanted, found = set(texts), {}
+    for record in read(name, most, seed, **options):
+        found |= {text: record.image for text in record.texts if text in wanted and text not in found}
+        if len(found) == len(wanted):
+            break
+    return found
 
 
 def photos(images: str | Path | Sequence[str | Path], texts: str | Sequence[str]) -> list[Record]:

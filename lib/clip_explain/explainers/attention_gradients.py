@@ -98,6 +98,30 @@ def legrad(
     return on_grid(torch.stack(rows).mean(dim=0), trace)
 
 
+def by_layer(
+    query: Query, *, tokens: str = "class"
+) -> tuple[Float[Tensor, "images layers grid_h grid_w"], Float[Tensor, "images targets layers grid_h grid_w"]]:
+    """The attention A of every layer and its gradient dcos/dA, each the mean over heads (EP Fig 2, 3, 14-17): raw.
+
+    `tokens="class"`: from the class token to each patch, as the authors' code shows it; "all": the mean over the rows
+    of all tokens, since GAME's product reads every row. Attention is 0 to 1, the gradient has a sign; float32. The last
+    layer's gradient is zero in all rows but the class token's. MethodError for other tokens.
+    """
+    trace = query.trace(layers=layer_count(query, None), start="attention", tokens=tokens)
+    attentions = [block.attention for block in trace.blocks]
+    found = []
+    for some in _parts(query.targets, attentions):
+        slopes = gradients(trace.embedding, attentions, some, trace.tower.score)
+        found.append(torch.stack([_rows(slope, tokens) for slope in slopes], dim=2))
+    seen = torch.stack([_rows(precise(attention), tokens) for attention in attentions], dim=1)
+    return tuple(x[..., 1:].unflatten(-1, trace.grid).float() for x in (seen, torch.cat(found, dim=1)))
+
+
+def _rows(x: Float[Tensor, "*axes heads queries tokens"], tokens: str) -> Float[Tensor, "*axes tokens"]:
+    """The mean over heads of the class token's row, or of all rows."""
+    return x.mean(dim=-3)[..., 0, :] if tokens == "class" else x.mean(dim=(-3, -2))
+
+
 def _relevance(trace: Trace, targets: Tensor, scale: float | Tensor) -> Float[Tensor, "images targets tokens"]:
     """The pooled token's row of R for a score that is the cosine times `scale`."""
     attentions = [block.attention for block in trace.blocks]

@@ -160,6 +160,19 @@ def corner_bias(maps: Float[Tensor, "*axes grid_h grid_w"], part: float = 1 / 7)
     return torch.where(mean > 0, corners / torch.where(mean > 0, mean, 1.0), 1.0)
 
 
+def overlap(maps: Float[Tensor, "*axes grid_h grid_w"], others: Float[Tensor, "..."]) -> Float[Tensor, "*axes"]:
+    """The positive mass that two maps share, each scaled to a sum of 1: the sum of the lesser, 0 disjoint, 1 the same.
+
+    NaN where one of the two has no positive mass: there is nothing to share. Compare maps of one grid only: resize
+    them to the same size first. TensorError for different shapes.
+    """
+    if maps.shape != others.shape:
+        raise TensorError(f"got maps of {tuple(maps.shape)} and {tuple(others.shape)}, expected the same shape")
+    ours, theirs = (each.relu().flatten(-2) for each in (maps, others))
+    shares = (each / each.sum(dim=-1, keepdim=True) for each in (ours, theirs))  # 0 / 0 is NaN, as wanted
+    return torch.minimum(*shares).sum(dim=-1)
+
+
 def mass_curve(maps: Float[Tensor, "*axes grid_h grid_w"]) -> Float[Tensor, "*axes cells"]:
     """Share of a map's mass in its 1, 2, ... heaviest cells, rising to 1. Maps are >= 0; one of zeros is even."""
     cells = maps.flatten(-2)
