@@ -133,7 +133,7 @@ def vit_classifier(
         class_embedding=network.class_token.detach()[0, 0],
         positional_embedding=network.encoder.pos_embedding.detach()[0],
         ln_pre=nn.Identity(),
-        transformer=_named(resblocks=nn.ModuleList(_vit_block(block) for block in network.encoder.layers)),
+        transformer=_named(resblocks=nn.ModuleList(_vit_block(block) for block in network.encoder.layers.children())),
         ln_post=network.encoder.ln,
         proj=torch.eye(network.hidden_dim).to(head.weight),
         image_size=network.image_size,
@@ -196,7 +196,7 @@ def blip(network: nn.Module, tokenizer: Any, name: str = "blip", sha256: str = "
         class_embedding=vision.embeddings.class_embedding.detach()[0, 0],
         positional_embedding=vision.embeddings.position_embedding.detach()[0],
         ln_pre=nn.Identity(),
-        transformer=_named(resblocks=nn.ModuleList(_blip_block(layer) for layer in vision.encoder.layers)),
+        transformer=_named(resblocks=nn.ModuleList(_blip_block(layer) for layer in vision.encoder.layers.children())),
         ln_post=vision.post_layernorm,
         proj=network.vision_proj.weight.detach().T,
         proj_bias=network.vision_proj.bias.detach(),
@@ -225,7 +225,8 @@ def _embed_texts(
 ) -> Float[Tensor, "texts embedding"]:
     """BLIP's ITC features of texts, not normalised: `text_proj` of [CLS]."""
     limit = network.text_encoder.config.max_position_embeddings
-    tokens = tokenizer(texts, padding=True, truncation=truncate, max_length=limit, return_tensors="pt")
+    cut = {"truncation": True, "max_length": limit} if truncate else {}
+    tokens = tokenizer(texts, padding=True, return_tensors="pt", **cut)
     count = tokens["input_ids"].shape[1]
     if count > limit:
         raise TextError(f"a text has {count} tokens, the model takes {limit}: shorten it, or truncate=True")
