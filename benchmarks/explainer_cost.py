@@ -16,40 +16,21 @@ import torch
 
 warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
 
-from clip.model import CLIP  # noqa: E402
-
 from clip_explain.explainers import explain  # noqa: E402
-from clip_explain.model import Clip, clip, tokenize  # noqa: E402
+from clip_explain.model import Clip, tokenize  # noqa: E402
 from clip_explain.results import write  # noqa: E402
-from clip_explain.timing import Call, image_calls, peak_memory, ratios, word_calls  # noqa: E402
+from clip_explain.timing import (  # noqa: E402
+    LIMITS,
+    Call,
+    image_calls,
+    peak_memory,
+    random_vit_b16,
+    ratios,
+    word_calls,
+)
 
 BATCH = 16  # masked images at once, and images where memory is measured
 TEXT = "two people riding brown horses on the beach at sunset"
-
-# The most that a line may cost, in its unit; for the masked ones 90 % of the bare forward's throughput.
-LIMITS = {
-    "self_attention": 1.1,
-    "rollout": 1.1,
-    "maskclip": 1.1,
-    "itsm": 1.1,
-    "reversed_itsm": 1.1,
-    "last_gradient": 1.3,
-    "game": 2.5,
-    "all_gradients": 2.5,
-    "legrad": 2.5,
-    "clip_surgery": 1.4,
-    "m2ib": 55,
-    "grad_eclip": 1.0,
-    "grad_eclip, 64 texts": 1.15,
-    "rise": 1 / 0.9,
-    "occlusion": 1 / 0.9,
-}
-
-
-def random_vit_b16(device: str) -> Clip:
-    torch.manual_seed(0)
-    network = CLIP(512, 224, 12, 768, 16, 77, 49408, 512, 8, 12).eval().requires_grad_(False)
-    return Clip(network.to(device), "random ViT-B/16", "", clip.clip._tokenizer)
 
 
 def groups(model: Clip, images: int, masks: int = 2 * BATCH, steps: int = 10) -> list[dict[str, Call]]:

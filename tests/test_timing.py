@@ -8,8 +8,9 @@ import torch
 
 import small_clip
 from clip_explain.errors import MethodError
+from clip_explain.explainers import EXPLAINERS
 from clip_explain.model import tokenize
-from clip_explain.timing import image_calls, peak_memory, ratios, word_calls
+from clip_explain.timing import LIMITS, faithfulness_calls, image_calls, peak_memory, ratios, timed, word_calls
 
 
 def test_every_call_is_made_once_a_round_in_turn_after_a_first_time():
@@ -42,6 +43,30 @@ def test_ratios_by_hand(monkeypatch):
 def test_no_rounds_are_refused():
     with pytest.raises(MethodError, match="rounds=0, expected at least 1"):
         ratios({"a": lambda: None}, rounds=0)
+
+
+def test_rounds_may_differ_and_the_first_is_made_once_before():
+    order = []
+    rounds = [{name: lambda name=name, i=i: order.append((name, i)) for name in "ab"} for i in range(2)]
+    table = timed(rounds)
+    assert order == [("a", 0), ("b", 0), ("a", 0), ("b", 0), ("a", 1), ("b", 1)]
+    assert table["round"].tolist() == [0, 0, 1, 1] and table["method"].tolist() == ["a", "b"] * 2
+    assert (table[["seconds", "cpu_seconds"]] >= 0).all(axis=None)
+    with pytest.raises(MethodError, match="no round"):
+        timed([])
+
+
+def test_faithfulness_calls_embed_as_many_images_as_their_unit():
+    model = small_clip.wrap(small_clip.build(vlayers=2, tlayers=2))
+    pixels, maps = small_clip.pixels(0, 224, 224), torch.rand(1, 1, 7, 7)
+    calls = faithfulness_calls(model, pixels, maps, steps=5, batch_size=4, classes=10)
+    assert list(calls) == ["encode_image, batched", "deletion", "insertion"]
+    assert [len(batch) for batch in calls["encode_image, batched"]()] == [4, 2]
+    assert {points.shape for points in calls["deletion"]().values()} == {(1, 1, 6)}
+
+
+def test_limits_are_of_methods_and_modes():
+    assert {name.split(",")[0] for name in LIMITS} <= {*EXPLAINERS, "deletion", "insertion"}
 
 
 def test_calls_of_methods_are_explanations():
