@@ -72,10 +72,11 @@ def image_cosine(state, pixels, target, native):
     return cosine(image_forward(state, pixels, native)[1], target).item()
 
 
-def rise(state, pixels, target, native, masks, keep):
-    """Petsiuk et al. 2018, eq. 6, with the masks given."""
-    total = sum(image_cosine(state, pixels * mask, target, native) * mask for mask in masks)
-    return total / (keep * len(masks))
+def rise(state, pixels, target, native, masks, keep, center=False):
+    """Petsiuk et al. 2018, eq. 6, with the masks given; centred, each score counts by what it is above the mean."""
+    scores = [image_cosine(state, pixels * mask, target, native) for mask in masks]
+    level = sum(scores) / len(scores) if center else 0
+    return sum((score - level) * mask for score, mask in zip(scores, masks, strict=True)) / (keep * len(masks))
 
 
 def rise_mask(kept, shift, size):

@@ -139,7 +139,8 @@ OUT_OF_RANGE = {
     "iterations": (-1, "expected 0 or more"),
     "temperature": (0.0, "above 0"),
 }
-FREE = {"scale_logits", "pooled", "key_weight", "feature_surgery", "redundant", "last_update", "noise", "generator"}
+FREE = {"scale_logits", "pooled", "key_weight", "feature_surgery", "redundant", "last_update", "noise", "center"}
+FREE |= {"generator"}
 FITTING = {"clip_surgery": dict(layers=2), "gem": dict(layers=2), "m2ib": dict(layer=0), "grad_eclip": dict(layers=2)}
 
 

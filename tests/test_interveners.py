@@ -147,14 +147,16 @@ def test_gem_refuses_options_out_of_range(options):
 # ----------------------------------------------------------------------------------------------- RISE and occlusion
 
 
-def test_oracle_rise_with_given_masks():
+@pytest.mark.parametrize("center", (False, True))
+def test_oracle_rise_with_given_masks(center):
     query = exact_query()
     masks = torch.rand(5, 96, 160, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    got = rise(query, masks=masks, keep=0.3, batch_size=2)
+    got = rise(query, masks=masks, keep=0.3, center=center, batch_size=2)
     assert got.shape == (2, 3, 96, 160)
     for index, pixels in enumerate(query.pixels):
         for number, target in enumerate(query.targets):
-            assert relative_error(got[index, number], oracles.rise(state(), pixels, target, 2, masks, 0.3)) < 1e-6
+            expected = oracles.rise(state(), pixels, target, 2, masks, 0.3, center)
+            assert relative_error(got[index, number], expected) < 1e-6
 
 
 @pytest.mark.parametrize("size, cells", [((40, 64), 8), ((33, 50), 4), ((5, 3), 8), ((16, 16), 1)])

@@ -24,6 +24,7 @@ def rise(
     masks: int | Float[Tensor, "masks height width"] = 2000,
     cells: int = 8,
     keep: float = 0.5,
+    center: bool = False,
     batch_size: int = 64,
     generator: torch.Generator | int = 0,
 ) -> Float[Tensor, "images targets height width"]:
@@ -34,6 +35,8 @@ def rise(
     image and cutting the image's size out at a random shift of less than a cell. The same masks serve all images and
     targets. What is hidden fades to 0 in preprocessed pixels, CLIP's mean colour. `generator`: or a seed. At most
     `batch_size` masked images are embedded at once. MethodError for an option out of range, or out of memory.
+    `center=True` takes the mean score from every score first. Without it the sum also holds that mean times how often
+    chance showed each pixel: with few masks, or cosines that hardly change, that noise hides all else.
 
     Differs from the authors' code, which explains a class's probability, in the score; cells are ceil(side / cells)
     pixels, as there, since the paper's floor would not cover every image.
@@ -51,8 +54,13 @@ def rise(
         batches, count = drawn, masks
     check_counts(masks=count)
     maps = query.targets.new_zeros(len(query.pixels), len(query.targets), size[0] * size[1])
+    total, shown = maps.new_zeros(maps.shape[:2]), maps.new_zeros(maps.shape[-1])
     for index, some, scores in masked_scores(query, batches, batch_size):
         maps[index].addmm_(scores.T.to(maps), some.flatten(1).to(maps))
+        total[index] += scores.sum(0).to(maps)
+        shown += some.flatten(1).sum(0).to(maps) / len(query.pixels)
+    if center:
+        maps -= (total / count)[..., None] * shown
     return (maps / (count * keep)).unflatten(-1, size).float()
 
 
