@@ -26,6 +26,26 @@ SMOKE = {
         "values": {"chance": (0.001, 0.7), "grad_eclip: content": SHARE, "m2ib: there": SHARE, "game: agree": SHARE},
         "files": ["1_both_sides.png", "2_labels.png", "3_captions.png", "4_numbers.png"],
     },
+    "04_image_faithfulness": {
+        "parameters": {"every": "100", "m2ib_samples": "1"},
+        "values": {
+            "accuracy": SHARE,
+            "grad_eclip: deletion": SHARE,
+            "constant: insertion_top5": SHARE,
+            "exact mask: insertion_predicted": SHARE,
+            "random: positive_perturbation": (0.0, 90.0),  # Chefer's area, in percent, of 0 to 90 % of the pixels
+        },
+        "files": ["1_steps.png", "2_curves.png", "3_areas.png", "table1.csv", "areas.csv"],
+    },
+    "05_retrieval_faithfulness": {
+        "parameters": {"n_gallery": "4", "every": "100"},
+        "values": {
+            "untouched: ir@10": (1.0, 1.0),  # among 4 images each is one of the first 10, changed or not
+            "random: deletion_ir@10": (1.0, 1.0),
+            "grad_eclip: insertion_tr@1": SHARE,
+        },
+        "files": ["1_maps.png", "2_curves.png", "3_areas.png", "table5.csv", "areas.csv"],
+    },
     "09_concept_composition": {
         "values": {"phrase": SHARE, "strange phrase": SHARE, "relation": SHARE, "phrase embedding": (0.0, 1.0001)},
         "files": ["1_adjectives.png", "2_relations.png", "3_sums.png"],
