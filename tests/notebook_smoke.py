@@ -50,4 +50,30 @@ SMOKE = {
         "values": {"phrase": SHARE, "strange phrase": SHARE, "relation": SHARE, "phrase embedding": (0.0, 1.0001)},
         "files": ["1_adjectives.png", "2_relations.png", "3_sums.png"],
     },
+    "11_layer_ablation": {
+        "parameters": {"n_captions": "2", "counts": "[1, 8, 12]", "every": "50"},
+        "values": {
+            "point_game: single 1": SHARE,
+            "energy_point_game: native 12": SHARE,
+            "insertion: single 8": DIFFERENCE,  # a mean cosine
+            "word_deletion_ir: single 8": SHARE,
+            "word_insertion_tr: native 1": SHARE,
+            "alike: single 8": (0.999, 1.001),  # with itself
+            "best N: word_insertion_ir": (1, 12),
+        },
+        "files": ["1_image_maps.png", "2_words.png", "3_image_numbers.png", "4_word_numbers.png"],
+    },
+    "12_head_ablation": {
+        "parameters": {"n_captions": "2", "counts": "[1, 8]", "every": "50"},
+        "values": {
+            "image correlation: 0": (0.999, 1.001),  # no single head: CLIP's own score
+            "text difference: 0": (0.0, 1e-6),
+            "image difference: 1": (1e-6, 1.0),
+            "energy_point_game: head 1": SHARE,
+            "deletion: multi head": DIFFERENCE,
+            "look: single": SHARE,
+            "heads": (2, 64),
+        },
+        "files": ["1_heads_from_1.png", "2_departure.png", "3_numbers.png", "4_curves.png"],
+    },
 }
