@@ -266,6 +266,13 @@ def linear_probe(
     """
     x = torch.cat([image_features(model, pixels) for pixels in _batches(model, images, batch_size)])
     x = (unit(x) if features == "unit" else x).float().cpu().numpy()
+    return fitted_probe(model, x, labels, features, **options)
+
+
+def fitted_probe(
+    model: Clip, x: Float[np.ndarray, "images embedding"], labels: Sequence[Any], features: str = "raw", **options
+) -> Clip:
+    """`linear_probe` where the images' features `x` are at hand, "raw" or "unit" as `features` says."""
     if len(x) != len(labels) or len(set(labels)) < 2:
         raise TensorError(
             f"got {len(x)} images and {len(labels)} labels of {len(set(labels))} classes, expected a label "
