@@ -76,4 +76,14 @@ SMOKE = {
         },
         "files": ["1_heads_from_1.png", "2_departure.png", "3_numbers.png", "4_curves.png"],
     },
+    "10_clevr_attributes": {
+        "parameters": {"n_images": "4"},
+        "values": {
+            "color: chance": (0.001, 0.5),
+            "color: told apart": SHARE,
+            "size: point_game": SHARE,
+            "shape: energy_point_game": SHARE,
+        },
+        "files": ["1_attributes.png", "2_values.png", "3_comparatives.png", "4_phrases.png", "values.csv"],
+    },
 }
