@@ -39,11 +39,15 @@ RECIPES = {  # share, framing, fewest and most things, lowest and highest zoom, 
         (0.10, "wide", 3, 8, 1.0, 1.7, 1.0),
         (0.20, "wide", 3, 10, 1.0, 1.3, 1.5),
     ),
+    "xray": ((0.30, "framed", 1, 1, 2.2, 2.7, 1.0), (0.70, "framed", 2, 5, 2.2, 2.7, 1.0)),
     "one": ((1.0, "framed", 1, 1, 2.45, 2.45, 1.0),),
     "three": ((1.0, "framed", 3, 3, 2.45, 2.45, 1.0),),
     "several": ((1.0, "framed", 3, 5, 2.45, 2.45, 1.0),),
 }
-DOMAINS = {"mixed": {"render": 0.79, "sketch": 0.07, "cartoon": 0.07, "noise": 0.07}}  # other recipes: render only
+DOMAINS = {  # other recipes: render only
+    "mixed": {"render": 0.79, "sketch": 0.07, "cartoon": 0.07, "noise": 0.07},
+    "xray": {"xray": 1.0},
+}
 NAMES = tuple(domains.DOMAINS)
 
 

@@ -3,7 +3,7 @@
 CLIP's symmetric contrastive loss and nothing else: no masks and no labels of patches. Resumable, on a CPU or a GPU.
 """
 
-from clip_explain.training.loop import train
+from clip_explain.training.loop import finetune, train
 from clip_explain.training.plans import PLANS, Plan, Stage
 
-__all__ = ["PLANS", "Plan", "Stage", "train"]
+__all__ = ["PLANS", "Plan", "Stage", "finetune", "train"]

@@ -17,9 +17,12 @@ from torch import Tensor
 
 from clip_explain.model import MEAN, STD
 from clip_explain.scenes import captions as cap
+from clip_explain.scenes.domains import WITHOUT_COLOR
 from clip_explain.scenes.pool import NAMES, Art, Pool, make_art, make_pool
 from clip_explain.training.plans import LATE, Plan, Stage
 from clip_explain.weights import clip
+
+COLORLESS = [NAMES.index(name) for name in WITHOUT_COLOR]
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Batch:
     """Windows, captions and which is true of which; `corner` is the window's place in the model's grid, in patches."""
 
     pixels: Float[Tensor, "images 3 height width"]
+    texts: list[str]
     tokens: Int[Tensor, "texts context"]
     truth: Int8[Tensor, "images texts"]
     corner: tuple[int, int]
@@ -80,7 +84,7 @@ def draw_batch(pool: Pool, art: Art | None, weights: np.ndarray, stage: Stage, p
     spare = (pool.ids.shape[1] - stage.window) // patch
     corner = (int(rng.integers(spare + 1)), int(rng.integers(spare + 1)))
     reads_from, kept = draw_reading(stage, rng), draw_patches(stage, patch, rng)
-    return Batch(pixels, clip.tokenize(said), true, corner, reads_from, kept, draw_cells(stage, patch, rng))
+    return Batch(pixels, said, clip.tokenize(said), true, corner, reads_from, kept, draw_cells(stage, patch, rng))
 
 
 def draw_scenes(pool: Pool, weights: np.ndarray, stage: Stage, rng: np.random.Generator) -> tuple:
@@ -91,7 +95,7 @@ def draw_scenes(pool: Pool, weights: np.ndarray, stage: Stage, rng: np.random.Ge
     flip, grey = rng.random(count) < 0.5, rng.random(count) < stage.grey
     span = stage.window / scale  # the window's side in the pool's pixels
     left, top = place_windows(pool, picked, span, rng)
-    colored = ~grey & (pool.domain[picked] != NAMES.index("sketch"))
+    colored = ~grey & ~np.isin(pool.domain[picked], COLORLESS)
     facts = window_facts(pool, picked, np.stack([left, top, span, scale], 1), flip, colored)
     drawn = [cap.draw_caption(facts, i, stage.shares, rng) for i in range(count)]
     drawn += [cap.draw_swap(facts, i, rng) for i in range(count) if stage.swaps]

@@ -7,7 +7,10 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 import torch.nn.functional as F
@@ -15,14 +18,33 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from clip_explain.model import Clip, load
 from clip_explain.training.batches import Batch, draw_batches, one_ahead
 from clip_explain.training.plans import Plan
 from clip_explain.training.towers import build, embed_images, embed_texts
 
 
-def train(plan: Plan, folder: Path, device: str = "cpu", until: int | None = None) -> nn.Module:
-    """Run a plan from the checkpoint in `folder`, if any, to its end or to `until` steps; returns the network."""
-    network = build(plan, plan.seed).to(device)
+def embed_batch(network: nn.Module, batch: Batch, device: str) -> tuple[Tensor, Tensor]:
+    """A CLIP's embeddings of a batch's pictures and of its captions."""
+    kept, cells = (None if x is None else x.to(device) for x in (batch.kept, batch.cells))
+    reading = {"reads_from": batch.reads_from, "kept": kept, "cells": cells}
+    images = embed_images(network.visual, batch.pixels.to(device), batch.corner, **reading)
+    return images, embed_texts(network, batch.tokens.to(device))
+
+
+def train(
+    plan: Plan,
+    folder: Path,
+    device: str = "cpu",
+    until: int | None = None,
+    make: Callable[[Plan, int], nn.Module] = build,
+    embed: Callable[[nn.Module, Batch, str], tuple[Tensor, Tensor]] = embed_batch,
+) -> nn.Module:
+    """Run a plan from the checkpoint in `folder`, if any, to its end or to `until` steps; returns the network.
+
+    `make` (plan, seed) gives the network, with a `logit_scale`; `embed` its embeddings of a batch.
+    """
+    network = make(plan, plan.seed).to(device)
     optimizer = make_optimizer(network, plan)
     start = resume(network, optimizer, folder / "checkpoint.pt")
     steps = sum(stage.steps for stage in plan.stages)
@@ -31,13 +53,21 @@ def train(plan: Plan, folder: Path, device: str = "cpu", until: int | None = Non
     bar = tqdm(one_ahead(draw_batches(plan, folder, start, end)), initial=start, total=steps, unit="step")
     for step, batch in enumerate(bar, start):
         set_rate(optimizer, rate(plan, step))
-        figures = take_step(network, optimizer, batch, device)
+        figures = take_step(network, optimizer, batch, device, embed)
         log(folder, {"step": step, "window": batch.pixels.shape[-1], "reads_from": batch.reads_from, **figures})
         bar.set_postfix(figures)
         if time.time() - saved > 120 or step == end - 1:
             checkpoint(network, optimizer, step + 1, folder / "checkpoint.pt")
             saved = time.time()
     return network
+
+
+def finetune(plan: Plan, device: str = "cpu") -> Clip:
+    """The model that a plan's `start` names, trained by the plan; pools and checkpoints are not kept."""
+    with TemporaryDirectory() as folder:
+        network = train(plan, Path(folder), device)
+    original = load(plan.start, device, "fp32")
+    return replace(original, network=network.eval().requires_grad_(False), name=f"{original.name} finetuned", sha256="")
 
 
 def contrastive_loss(logits: Float[Tensor, "images texts"], truth: Int[Tensor, "images texts"]) -> Float[Tensor, ""]:
@@ -56,14 +86,13 @@ def _one_side(logits: Tensor, truth: Tensor) -> Tensor:
     return each.sum() / (true.sum(1) > 0).sum().clamp(min=1)
 
 
-def take_step(network: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, device: str) -> dict[str, float]:
+def take_step(
+    network: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, device: str, embed: Callable = embed_batch
+) -> dict[str, float]:
     """One step of AdamW; returns the loss and how often a true caption is the image's best."""
     truth = batch.truth.to(device)
-    kept, cells = (None if x is None else x.to(device) for x in (batch.kept, batch.cells))
     with torch.autocast(torch.device(device).type, torch.bfloat16):
-        reading = {"reads_from": batch.reads_from, "kept": kept, "cells": cells}
-        images = embed_images(network.visual, batch.pixels.to(device), batch.corner, **reading)
-        texts = embed_texts(network, batch.tokens.to(device))
+        images, texts = embed(network, batch, device)
     scale = network.logit_scale.exp()
     logits = scale * F.normalize(images.float(), dim=-1) @ F.normalize(texts.float(), dim=-1).T
     loss = contrastive_loss(logits, truth)

@@ -10,14 +10,19 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from clip_explain.model import data_folder
+from clip_explain.model import data_folder, load
 from clip_explain.resnet import resnet_stage
 from clip_explain.training.plans import Plan
 from clip_explain.weights import clip, read_weights
 
 
 def build(plan: Plan, seed: int) -> nn.Module:
-    """OpenAI's CLIP at 224 pixels with random weights, which the seed decides, or with a trained text tower."""
+    """OpenAI's CLIP at 224 pixels with random weights, which the seed decides, or with a trained text tower.
+
+    Or, for a plan with a `start`, that model, all of its weights to be trained.
+    """
+    if plan.start:
+        return load(plan.start, "cpu", "fp32").network.train().requires_grad_(True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         vision = (224, plan.vision_layers, plan.vision_width, plan.patch)
