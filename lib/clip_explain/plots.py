@@ -341,3 +341,24 @@ def as_map(map: Array) -> Float[torch.Tensor, "grid_h grid_w"]:
     if heat.ndim != 2 or not heat.numel():
         raise TensorError(f"expected one map (grid_h, grid_w), got shape {tuple(heat.shape)}")
     return heat
+
+
+def series(rows: Mapping[str, Mapping[str, Interval]], ax: Axes | None = None, chance: float | None = None) -> Axes:
+    """Means with their intervals, several a name, each series in its own colour and mark; the level of chance dashed.
+
+    `rows`: by name from top to bottom, and in each by series; a row may lack some. The legend is the caller's.
+    """
+    ax = plt.gca() if ax is None else ax
+    kinds = list(dict.fromkeys(kind for row in rows.values() for kind in row))
+    for number, kind in enumerate(kinds):
+        mark = {"color": LINES[number % len(LINES)], "marker": "osD^v<>"[number % 7], "markersize": 4, "linewidth": 0}
+        places = [place + 0.6 * ((number + 0.5) / len(kinds) - 0.5) for place in range(len(rows))]
+        found = [(place, row[kind]) for place, row in zip(places, rows.values(), strict=True) if kind in row]
+        ax.hlines([y for y, _ in found], *zip(*((x.low, x.high) for _, x in found), strict=True), color=mark["color"])
+        ax.plot([x.mean for _, x in found], [y for y, _ in found], label=kind, **mark)
+    if chance is not None:
+        ax.axvline(chance, color="0.4", linestyle="--", linewidth=1, zorder=0)
+    ax.set_yticks(range(len(rows)), list(rows))
+    ax.tick_params(axis="y", length=0)
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    return ax
