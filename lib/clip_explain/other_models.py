@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from clip_explain.errors import ModelError, TensorError, TextError, WeightsError, nearest
 from clip_explain.head import Head
-from clip_explain.model import Clip, Images, place, preprocess
+from clip_explain.model import Clip, Images, data_folder, place, preprocess
 from clip_explain.query import embed_images, image_features, unit
 from clip_explain.trace import trace_image
 from clip_explain.weights import fill, read_weights
@@ -153,7 +153,7 @@ def _vit_block(block: nn.Module) -> nn.Module:
 
 
 def load_blip(name: str, device: torch.device, dtype: torch.dtype) -> Clip:
-    """ "blip:NAME": `BlipForImageTextRetrieval` of transformers, a name on the hub or a local folder.
+    """ "blip:NAME": `BlipForImageTextRetrieval` of transformers: "tiny-blip", a name on the hub or a local folder.
 
     The default is BLIP's base model for COCO, as in GE Fig 12. Its text encoder stays in float32. BLIP's own
     preprocessing is `fit="squash"`.
@@ -162,7 +162,9 @@ def load_blip(name: str, device: torch.device, dtype: torch.dtype) -> Clip:
         transformers = importlib.import_module("transformers")
     except ImportError as error:
         raise ModelError(f"{name!r} needs the package transformers: pip install 'clip-explain[others]'") from error
-    source = name.removeprefix("blip:") or BLIP
+    name = f"blip:{name.removeprefix('blip:') or BLIP}"
+    embedded = data_folder() / "models" / name.removeprefix("blip:")
+    source = str(embedded) if embedded.is_dir() else name.removeprefix("blip:")
     try:
         network = transformers.BlipForImageTextRetrieval.from_pretrained(source)
         tokenizer = transformers.AutoTokenizer.from_pretrained(source)
@@ -174,7 +176,7 @@ def load_blip(name: str, device: torch.device, dtype: torch.dtype) -> Clip:
     network = place(network, device, torch.float32)
     for part in (network.vision_model, network.vision_proj):
         place(part, device, dtype)
-    return blip(network, tokenizer, f"blip:{source}", _sha256(transformers, source))
+    return blip(network, tokenizer, name, _sha256(transformers, source))
 
 
 def blip(network: nn.Module, tokenizer: Any, name: str = "blip", sha256: str = "") -> Clip:
