@@ -5,6 +5,8 @@
 a difference of shares), not by what some model reached. `files`: what stands in its folder beside the usual ones.
 """
 
+from clip_explain.model import available_models
+
 EVERY = {"n_images": "2", "seed": "0", "device": "cpu"}
 SHARE, DIFFERENCE = (0.0, 1.0), (-1.0, 1.0)
 
@@ -46,6 +48,35 @@ SMOKE = {
         },
         "files": ["1_maps.png", "2_curves.png", "3_areas.png", "table5.csv", "areas.csv"],
     },
+    "06_text_faithfulness": {
+        "parameters": {"n_images": "3", "captions": "1", "m2ib_samples": "1"},
+        "values": {
+            "whole caption, ir": (0.0, 1.0),
+            "no words, ir": (0.0, 1 / 3),  # the empty text is one for all images: it finds one of the three, or none
+            "random: word_deletion_ir, equal footing": SHARE,
+            "grad_eclip: word_insertion_tr, as released": SHARE,
+            "m2ib: word_deletion_tr, equal footing": SHARE,
+        },
+        "files": ["1_words.png", "2_curves.png", "3_areas.png", "table2.csv"],
+    },
+    "07_localization": {
+        "parameters": {
+            **{"processes": "1", "n_slow": "1", "m2ib_samples": "1"},
+            "slow": "{'rise': {'masks': 8}, 'occlusion': {'samples': 8}}",
+        },
+        "values": {
+            "chance": (0.001, 0.5),
+            "constant: point_game, equal footing": (0.0, 0.0),  # it has no peak
+            "constant: average_precision, equal footing": (0.001, 0.5),  # the thing's share of the image
+            "constant: pixel_accuracy, equal footing": (0.5, 1.0),  # the background's
+            "constant: pixel_accuracy over=mask, equal footing": (0.0, 0.0),
+            "random: energy_point_game, equal footing": (0.001, 0.5),
+            "grad_eclip: iou_searched, as released": SHARE,
+            "clip_surgery: pixel_accuracy over=mask, equal footing": SHARE,
+            "occlusion: point_game, equal footing": SHARE,
+        },
+        "files": ["1_maps.png", "3_pointing.png", "4_segmentation.png", "table3.csv", "tests.csv"],
+    },
     "09_concept_composition": {
         "values": {"phrase": SHARE, "strange phrase": SHARE, "relation": SHARE, "phrase embedding": (0.0, 1.0001)},
         "files": ["1_adjectives.png", "2_relations.png", "3_sums.png"],
@@ -85,5 +116,35 @@ SMOKE = {
             "shape: energy_point_game": SHARE,
         },
         "files": ["1_attributes.png", "2_values.png", "3_comparatives.png", "4_phrases.png", "values.csv"],
+    },
+    "15_attention_and_gradient_by_layer": {
+        "parameters": {"n_pictures": "40", "n_shown": "1"},
+        "values": {
+            "chance": (0.001, 0.5),
+            "text gradient 1": SHARE,
+            "text attention 1: own - others": (-1e-6, 1e-6),  # attention takes no notice of the target
+        },
+        "files": ["1_text.png", "2_image.png", "3_numbers.png", "layers.csv"],
+    },
+    "16_last_gradient": {
+        "parameters": {"n_pictures": "40", "n_faces": "4", "n_labelled": "1"},
+        "values": {
+            "text: last_gradient: energy_point_game": SHARE,
+            "text: all_gradients: corner_bias": (0.0, 196 / 16),  # 14 x 14 cells, 2 x 2 in each corner
+            "corner bias of the mean map: last_gradient": (0.0, 196 / 16),
+            "text: random: positive_perturbation": (0.0, 90.0),
+        },
+        "files": ["1_text.png", "2_image.png", "3_mean_maps.png", "4_numbers.png", "numbers.csv"],
+    },
+    "17_positive_negative_saliency": {
+        "parameters": {"n_pictures": "40", "resnet": "tiny-resnet" if "tiny-resnet" in available_models() else ""},
+        "values": {
+            "specifications: numbers": (55, 55),
+            "specifications: agree": (54, 54),  # ViT-L/14@336px takes 336 px, the report says 224
+            "ViT-B/32: text heads": (8, 8),  # the report says 12
+            "text: vit: positive and negative: overlap": SHARE,
+            "text: vit: negated target: energy_on_others": SHARE,
+        },
+        "files": ["1_text.png", "2_image.png", "3_numbers.png", "specifications.csv", "numbers.csv"],
     },
 }
