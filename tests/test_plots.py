@@ -177,3 +177,17 @@ def test_wrong_maps_are_refused(map):
 def test_grid_wants_as_many_maps_as_images():
     with pytest.raises(errors.TensorError, match="2 images, 1 maps"):
         plots.grid([GREY, GREY], [None])
+
+
+def test_heats_share_one_scale_and_fill_their_lines():
+    maps = {name: np.full((2, 2), value) for name, value in zip("abc", (0.1, 0.5, 0.2), strict=True)}
+    axes = plots.heats({"one": maps, "two": {"d": np.zeros((2, 2))}}, columns=2)
+    assert axes.shape == (3, 2) and [ax.get_ylabel() for ax in axes[:, 0]] == ["one", "", "two"]
+    assert {ax.images[0].get_clim() for ax in axes.flat if ax.images} == {(0.0, 0.5)}
+    assert [ax.get_title() for ax in axes.flat] == ["a", "b", "c", "", "d", ""]
+
+
+def test_confusion_in_percent_of_rows():
+    ax = plots.confusion([[3, 1], [0, 0]], ["a", "b"])
+    assert [text.get_text() for text in ax.texts] == ["75", "25", "0", "0"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]

@@ -362,3 +362,47 @@ def series(rows: Mapping[str, Mapping[str, Interval]], ax: Axes | None = None, c
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(len(rows) - 0.5, -0.5)
     return ax
+
+
+def heats(rows: Mapping[str, Mapping[str, Array]], columns: int = 4, panel: float = WIDTH / 4.7) -> np.ndarray:
+    """Maps without an image, by row title and then by title, all on one scale from 0 to their largest value.
+
+    A row title's maps take as many lines of `columns` as they need. Makes a figure of its own and returns its axes.
+    """
+    lines = [
+        (name if start == 0 else "", list(row.items())[start : start + columns])
+        for name, row in rows.items()
+        for start in range(0, len(row), columns)
+    ]
+    top = max(float(as_map(map).max()) for _, line in lines for _, map in line)
+    size = (panel * columns + 0.7, (panel + 0.12) * len(lines))
+    figure, axes = plt.subplots(len(lines), columns, figsize=size, squeeze=False, layout="compressed")
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for row, (name, line) in zip(axes, lines, strict=True):
+        for ax, (title, map) in zip(row, line, strict=False):
+            ax.imshow(as_map(map), cmap=COLOURS, vmin=0, vmax=top)
+            ax.set(xticks=[], yticks=[])
+            ax.set_axis_on()
+            ax.spines[:].set_visible(False)
+            set_title(ax, title, panel)
+        row[0].set_ylabel(name)
+    figure.colorbar(axes[0, 0].images[0], ax=axes, shrink=0.5, aspect=30)
+    return axes
+
+
+def confusion(counts: Array, names: Sequence[str], ax: Axes | None = None) -> Axes:
+    """A confusion matrix, truth in rows and guesses in columns: each row's shares in percent."""
+    ax = plt.gca() if ax is None else ax
+    table = np.asarray(counts, dtype=float)
+    shares = 100 * table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    ax.imshow(shares, cmap=COLOURS, vmin=0, vmax=100)
+    for (row, column), share in np.ndenumerate(shares):
+        colour = "black" if share > 60 else "white"
+        ax.text(column, row, f"{share:.0f}", ha="center", va="center", color=colour, fontsize=7)
+    ax.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
+    ax.set_yticks(range(len(names)), names)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    ax.set(xlabel="guessed", ylabel="drawn from")
+    return ax
