@@ -7,10 +7,11 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -49,17 +50,35 @@ def train(
     start = resume(network, optimizer, folder / "checkpoint.pt")
     steps = sum(stage.steps for stage in plan.stages)
     end = min(until or steps, steps)
-    saved = time.time()
-    bar = tqdm(one_ahead(draw_batches(plan, folder, start, end)), initial=start, total=steps, unit="step")
-    for step, batch in enumerate(bar, start):
+
+    def take(step: int, batch: Batch) -> dict[str, float]:
         set_rate(optimizer, rate(plan, step))
-        figures = take_step(network, optimizer, batch, device, embed)
-        log(folder, {"step": step, "window": batch.pixels.shape[-1], "reads_from": batch.reads_from, **figures})
+        reading = {"window": batch.pixels.shape[-1], "reads_from": batch.reads_from}
+        return {**reading, **take_step(network, optimizer, batch, device, embed)}
+
+    run_steps(network, optimizer, draw_batches(plan, folder, start, end), take, folder, range(start, end), steps)
+    return network
+
+
+def run_steps(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterator,
+    take: Callable[[int, Any], dict[str, float]],
+    folder: Path,
+    steps: range,
+    total: int,
+) -> None:
+    """Take these of `total` steps, one batch each: a row of the log for each, a checkpoint every two minutes."""
+    saved = time.time()
+    bar = tqdm(one_ahead(batches), initial=steps.start, total=total, unit="step")
+    for step, batch in zip(steps, bar, strict=True):
+        figures = take(step, batch)
+        log(folder, {"step": step, **figures})
         bar.set_postfix(figures)
-        if time.time() - saved > 120 or step == end - 1:
+        if time.time() - saved > 120 or step == steps.stop - 1:
             checkpoint(network, optimizer, step + 1, folder / "checkpoint.pt")
             saved = time.time()
-    return network
 
 
 def finetune(plan: Plan, device: str = "cpu") -> Clip:

@@ -1,6 +1,6 @@
-"""What decides a training: architecture, curriculum, optimiser's settings; one plan for each embedded CLIP.
+"""What decides a training: architecture, curriculum, optimiser's settings; one plan for each embedded model.
 
-Below batches.py and towers.py, which carry a plan out.
+Below batches.py and towers.py, dino.py and iclip.py, which carry a plan out.
 """
 
 from dataclasses import dataclass, field
@@ -124,3 +124,87 @@ PLANS = {
         notes="A domain that tiny-vit never saw. Notebook 13 trains it anew each time, so no weights are kept.",
     ),
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DinoStage:
+    """Some steps of DINO: how many pictures each, and the sides in pixels of global and of local crops."""
+
+    steps: int
+    batch: int
+    global_side: int
+    local_side: int
+
+
+@dataclass(frozen=True)
+class DinoPlan:
+    """All that decides a training by DINO (Caron et al. 2021, section 3 and appendix).
+
+    `global_area`, `local_area`: least and largest share of the picture that a crop holds. `locals`: local crops a
+    picture, beside two global ones. `grey`: share of crops without colour. `momentum`: of the teacher, rising to 1
+    along half a cosine. `centering`: momentum of the center.
+    """
+
+    stages: tuple[DinoStage, ...]
+    width: int = 128
+    layers: int = 6
+    patch: int = 16
+    hidden: int = 512
+    bottleneck: int = 128
+    prototypes: int = 1024
+    pool: tuple[str, int, int] = WHOLE
+    global_area: tuple[float, float] = (0.4, 1.0)
+    local_area: tuple[float, float] = (0.05, 0.4)
+    locals: int = 4
+    grey: float = 0.1
+    student_temperature: float = 0.1
+    teacher_temperature: float = 0.04
+    momentum: float = 0.99
+    centering: float = 0.9
+    seed: int = 5
+    rate: float = 1e-3
+    warmup: int = 100
+    decay: float = 0.05
+    notes: str = ""
+
+
+@dataclass(frozen=True)
+class IclipPlan:
+    """All that decides a training of ICLIP, or of one of its ablations, on a frozen image encoder.
+
+    `encoder`: "tiny-dino", an embedded CLIP, or a DINO on the hub. `pooling`: one of iclip.POOLINGS, "masked_max" being
+    eq. 10. `dual`: the class token and the pooled one have a projection each (eq. 12-13). Pictures are seen through
+    `views` windows in all, drawn once, so that the frozen encoder runs once for each. `dataset`: a real one with
+    captions in place of the embedded scenes; the options from `pool` to `shares` are the scenes' own.
+    """
+
+    encoder: str = "tiny-dino"
+    pooling: str = "masked_max"
+    dual: bool = True
+    steps: int = 800
+    batch: int = 128
+    views: int = 8000
+    dataset: str | None = None
+    pool: tuple[str, int, int] = WHOLE
+    scale: tuple[float, float] = (1.0, 1.25)
+    grey: float = 0.1
+    close: float = 1.0
+    shares: dict[str, float] = field(default_factory=lambda: SECOND, hash=False)
+    text_width: int = 128
+    text_layers: int = 4
+    embed: int = 128
+    seed: int = 6
+    rate: float = 1e-3
+    warmup: int = 50
+    decay: float = 0.05
+
+
+DINO_PLANS = {"tiny-dino": DinoPlan((DinoStage(900, 64, 112, 48), DinoStage(150, 32, 224, 96)))}
+ICLIP_PLANS = {  # each ablation changes one thing; all have the same budget
+    "iclip": IclipPlan(),
+    "iclip-one-projection": IclipPlan(dual=False),
+    "iclip-max": IclipPlan(pooling="max", dual=False),
+    "iclip-average": IclipPlan(pooling="average", dual=False),
+    "iclip-attention": IclipPlan(pooling="attention", dual=False),
+    "iclip-clip": IclipPlan(encoder="tiny-vit", pooling="attention", dual=False),
+}
