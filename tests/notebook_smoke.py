@@ -117,6 +117,34 @@ SMOKE = {
         },
         "files": ["1_attributes.png", "2_values.png", "3_comparatives.png", "4_phrases.png", "values.csv"],
     },
+    "13_image_domains": {
+        "parameters": {
+            "train_steps": "2",
+            "train_batch": "4",
+            "train_scenes": "4",
+            "methods": "['game', 'grad_eclip']",
+            "domains": "['render', 'cartoon', 'xray']",
+        },
+        "values": {
+            "chance": (0.001, 0.5),
+            "texts: xray": (1, 2),  # of two pictures
+            "mass: xray, after": SHARE,
+            "map moved: render, after": (-1e-6, 1.0),
+            "color: after - before": DIFFERENCE,
+        },
+        "files": ["1_domains.png", "2_finetuned.png", "3_numbers.png"],
+    },
+    "14_other_models": {
+        "parameters": {"probe_images": "60"},
+        "values": {
+            "hit: BLIP": SHARE,
+            "own: ViT classifier": SHARE,
+            "itself mirrored: CLIP": SHARE,
+            "CLIP and BLIP": SHARE,
+            "right class: BLIP": SHARE,
+        },
+        "files": ["1_models.png", "2_numbers.png", "3_likeness.png"],
+    },
     "15_attention_and_gradient_by_layer": {
         "parameters": {"n_pictures": "40", "n_shown": "1"},
         "values": {
