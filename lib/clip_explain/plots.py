@@ -381,7 +381,7 @@ def heats(rows: Mapping[str, Mapping[str, Array]], columns: int = 4, panel: floa
         ax.set_axis_off()
     for row, (name, line) in zip(axes, lines, strict=True):
         for ax, (title, map) in zip(row, line, strict=False):
-            ax.imshow(as_map(map), cmap=COLOURS, vmin=0, vmax=top)
+            ax.imshow(as_map(map).numpy(), cmap=COLOURS, vmin=0, vmax=top)
             ax.set(xticks=[], yticks=[])
             ax.set_axis_on()
             ax.spines[:].set_visible(False)
@@ -391,7 +391,7 @@ def heats(rows: Mapping[str, Mapping[str, Array]], columns: int = 4, panel: floa
     return axes
 
 
-def confusion(counts: Array, names: Sequence[str], ax: Axes | None = None) -> Axes:
+def confusion(counts: Array | Sequence, names: Sequence[str], ax: Axes | None = None) -> Axes:
     """A confusion matrix, truth in rows and guesses in columns: each row's shares in percent."""
     ax = plt.gca() if ax is None else ax
     table = np.asarray(counts, dtype=float)
