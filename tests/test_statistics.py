@@ -13,9 +13,12 @@ from clip_explain.metrics.statistics import (
     bootstrap,
     corner_bias,
     entropy,
+    exchange_test,
     holm,
     mean_map,
     paired_test,
+    resampled_means,
+    spanned,
     value_entropy,
     variance,
 )
@@ -134,12 +137,42 @@ def test_variance_by_hand():
     assert variance(maps).tolist() == [0.25, (3 * 0.25**2 + 0.75**2) / 4, 0]
 
 
+def test_conditions_exchanged_by_hand():
+    """Two images, conditions 0 and 2 in each: of the four ways to order them, two have a spread of 1 and two of 0."""
+    found = exchange_test([[0.0, 2.0], [0.0, 2.0]], seed=0, resamples=2000)
+    assert (found.spread, found.count) == (1, 2) and found.p == pytest.approx(0.5, abs=0.05)
+
+
+def test_conditions_exchanged_of_maps_and_against_friedman():
+    values = np.random.default_rng(2).normal(size=(40, 3))
+    friedman = scipy.stats.friedmanchisquare(*values.argsort(axis=1).argsort(axis=1).T).pvalue
+    ranks = values.argsort(axis=1).argsort(axis=1)  # within images the same ranks: the same test, but for its table
+    assert exchange_test(ranks, seed=0).p == pytest.approx(friedman, abs=0.06)
+    maps = np.stack([values, values[:, ::-1]], axis=-1)
+    assert exchange_test(maps, 0, 10).spread == pytest.approx(values.mean(axis=0).std())
+    shifted = values + [0, 1, 2]
+    assert exchange_test(shifted, 0).p == pytest.approx(1 / 1001)
+    for wrong in ([1.0, 2.0], np.zeros((0, 2)), [[1.0, np.nan]]):
+        with pytest.raises(TensorError):
+            exchange_test(wrong, 0)
+
+
+def test_resampled_means_give_the_bootstraps_interval():
+    values = np.random.default_rng(3).exponential(2, (200, 2))
+    means = resampled_means(values, seed=0)
+    assert means.shape == (2000, 2)
+    found, expected = spanned(values[:, 1].mean(), means[:, 1], 200), bootstrap(values[:, 1], seed=1)
+    assert (found.mean, found.count) == (expected.mean, 200)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.04)  # of a width of 0.5
+
+
 def test_value_entropy_by_hand():
     """Values 1, 1, 2, 3 have shares 1/2, 1/4, 1/4; in two bins there are two of each."""
     maps = torch.tensor([[[1.0, 1.0], [2.0, 3.0]], [[5.0, 5.0], [5.0, 5.0]], [[1.0, 2.0], [3.0, 4.0]]])
     assert value_entropy(maps).tolist() == [1.5, 0, 2]
     assert value_entropy(maps, bins=2).tolist() == [1, 0, 1]
     assert value_entropy(maps[:, None, None]).shape == (3, 1, 1)
+    assert value_entropy(maps.half()).tolist() == [1.5, 0, 2]
     with pytest.raises(MethodError, match="bins=0"):
         value_entropy(maps, bins=0)
 

@@ -64,12 +64,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--truncate", action="store_true", help="cut a text that is too long for the model")
     add_target_options(parser)
     arguments = parser.parse_intermixed_args(argv)  # options may stand between the texts
-    if not arguments.list and not (arguments.texts or (arguments.image and arguments.image_target)):
-        parser.error("an image and at least one text or --image-target are needed, or --list")
+    others = arguments.image_target or arguments.direction
+    if not arguments.list and not (arguments.texts or (arguments.image and others)):
+        parser.error("an image and at least one text, --image-target or --direction are needed, or --list")
     if arguments.without and (arguments.templates or not arguments.texts):
         parser.error("--without takes words out of the texts given, and no --templates")
-    if arguments.words and (arguments.templates or arguments.image_target or arguments.without):
-        parser.error("--words weighs the words of the texts: --templates, --image-target and --without are for maps")
+    if arguments.words and (arguments.templates or others or arguments.without):
+        parser.error(
+            "--words weighs the words of the texts: --templates, --image-target, --direction and --without are for maps"
+        )
     return arguments
 
 
@@ -80,6 +83,12 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
         "--templates", **several, help="imagenet, clip_surgery, or 'a photo of a {}.'; the last may be repeated"
     )
     parser.add_argument("--image-target", **several, metavar="PATH", help="explain what is like this other image, too")
+    parser.add_argument(
+        "--direction",
+        **several,
+        metavar="FILE:LABEL",
+        help="explain a direction of a file, as emotions.safetensors:awe",
+    )
     parser.add_argument("--without", **several, metavar="WORD", help="explain what this word adds to each text")
     parser.add_argument("--negative", action="store_true", help="explain what speaks against, not for")
     parser.add_argument("--words", action="store_true", help="print each word's weight; no picture is drawn")
@@ -119,7 +128,7 @@ def draw(arguments: argparse.Namespace) -> None:
 
 
 def described(model, arguments: argparse.Namespace) -> tuple[list[str], Any]:
-    """What is explained: a name for each direction, and the directions, of the texts first, then of other images."""
+    """What is explained: a name for each direction, and the directions: of texts, of other images, of files."""
     import torch
 
     from clip_explain.query import BARE, targets, without_word
@@ -135,6 +144,12 @@ def described(model, arguments: argparse.Namespace) -> tuple[list[str], Any]:
     for path in map(Path, arguments.image_target):
         names.append(path.name)
         parts.append(targets(model, path, fit=arguments.fit))
+    for spec in arguments.direction:
+        from clip_explain.probe import read_direction  # not before: it brings scikit-learn along
+
+        labels, vectors = read_direction(spec, model)
+        names += labels
+        parts.append(vectors)
     found = torch.cat(parts)
     return ([f"against: {name}" for name in names], -found) if arguments.negative else (names, found)
 
