@@ -175,4 +175,16 @@ SMOKE = {
         },
         "files": ["1_text.png", "2_image.png", "3_numbers.png", "specifications.csv", "numbers.csv"],
     },
+    "08_processing_time": {
+        "parameters": {"model": "tiny-vit", "masks": "4", "grown": "['grad_eclip']", "rounds": "1", "steps": "2"},
+        "values": {
+            "encode_image: ratio": (1.0, 1.0),
+            "grad_eclip: ratio": (0.01, 1000.0),  # no timed test: wide enough for any machine
+            "deletion: of bare forwards": (0.01, 1000.0),
+            "rise: ratio": (1.0, 1e6),
+            "protocol: GPU hours": (1.0, 1e4),
+            "protocol: files": (5, 50_004),
+        },
+        "files": ["1_ratios.png", "2_growth.png", "costs.csv", "table4.csv", "growth.csv", "protocol.csv"],
+    },
 }
