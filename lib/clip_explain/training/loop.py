@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from clip_explain.model import Clip, load
 from clip_explain.training.batches import Batch, draw_batches, one_ahead
-from clip_explain.training.plans import Plan
+from clip_explain.training.plans import DinoPlan, IclipPlan, Plan
 from clip_explain.training.towers import build, embed_images, embed_texts
 
 
@@ -51,7 +51,7 @@ def train(
     steps = sum(stage.steps for stage in plan.stages)
     end = min(until or steps, steps)
 
-    def take(step: int, batch: Batch) -> dict[str, float]:
+    def take(step: int, batch: Batch) -> dict[str, int | float]:
         set_rate(optimizer, rate(plan, step))
         reading = {"window": batch.pixels.shape[-1], "reads_from": batch.reads_from}
         return {**reading, **take_step(network, optimizer, batch, device, embed)}
@@ -64,7 +64,7 @@ def run_steps(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     batches: Iterator,
-    take: Callable[[int, Any], dict[str, float]],
+    take: Callable[[int, Any], dict[str, int | float]],
     folder: Path,
     steps: range,
     total: int,
@@ -128,7 +128,7 @@ def take_step(
     }
 
 
-def make_optimizer(network: nn.Module, plan: Plan) -> torch.optim.AdamW:
+def make_optimizer(network: nn.Module, plan: Plan | DinoPlan | IclipPlan) -> torch.optim.AdamW:
     """AdamW, without decay for biases, norms, embeddings and the temperature."""
     matrices = [p for n, p in network.named_parameters() if p.ndim > 1 and "embedding" not in n]
     rest = [p for n, p in network.named_parameters() if p.ndim <= 1 or "embedding" in n]
