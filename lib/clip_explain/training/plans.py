@@ -90,16 +90,17 @@ PLANS = {
                 swaps=True, late=0.7, last=0.6, keep=0.5, apart=0.7, peak=6e-4,
             ),
             Stage(
-                410, 64, 224, (1.0, 1.2), 0.1, 1.2, FOURTH, WHOLE,
+                300, 64, 224, (1.0, 1.2), 0.1, 1.2, FOURTH, WHOLE,
                 swaps=True, late=0.7, last=0.6, keep=0.6, apart=0.7, peak=4e-4,
             ),
+            Stage(110, 64, 224, (1.0, 1.2), 0.1, 1.2, FOURTH, WHOLE, swaps=True, late=0.6, last=0.6, apart=0.6),
             Stage(
                 2600, 64, 224, (1.0, 1.25), 0.1, 1.0, FOURTH, MIXED,
                 swaps=True, late=0.7, last=0.6, keep=0.5, apart=0.8, peak=7e-4, art=12,
             ),
             Stage(
-                250, 64, 224, (1.0, 1.2), 0.05, 1.0, FOURTH, MIXED,
-                swaps=True, late=0.6, last=0.6, apart=0.7, art=12,
+                250, 64, 224, (1.0, 1.2), 0.05, 1.5, FOURTH, MIXED,
+                swaps=True, late=0.5, last=0.6, apart=0.7, art=24,
             ),
         ),
         notes="Steered by hand while it ran: the later stages were settled on the way, so the learning rate up to step "
@@ -175,7 +176,7 @@ class IclipPlan:
     `encoder`: "tiny-dino", an embedded CLIP, or a DINO on the hub. `pooling`: one of iclip.POOLINGS, "masked_max" being
     eq. 10. `dual`: the class token and the pooled one have a projection each (eq. 12-13). Pictures are seen through
     `views` windows in all, drawn once, so that the frozen encoder runs once for each. `dataset`: a real one with
-    captions in place of the embedded scenes; the options from `pool` to `shares` are the scenes' own.
+    captions in place of the embedded scenes, from its `table`; options from `pool` to `shares` are the scenes' own.
     """
 
     encoder: str = "tiny-dino"
@@ -185,6 +186,7 @@ class IclipPlan:
     batch: int = 128
     views: int = 8000
     dataset: str | None = None
+    table: str | None = None
     pool: tuple[str, int, int] = WHOLE
     scale: tuple[float, float] = (1.0, 1.25)
     grey: float = 0.1
@@ -199,7 +201,7 @@ class IclipPlan:
     decay: float = 0.05
 
 
-DINO_PLANS = {"tiny-dino": DinoPlan((DinoStage(900, 64, 112, 48), DinoStage(150, 32, 224, 96)))}
+DINO_PLANS = {"tiny-dino": DinoPlan((DinoStage(600, 64, 112, 48), DinoStage(120, 32, 224, 96)))}
 ICLIP_PLANS = {  # each ablation changes one thing; all have the same budget
     "iclip": IclipPlan(),
     "iclip-one-projection": IclipPlan(dual=False),
