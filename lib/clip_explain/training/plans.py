@@ -111,10 +111,11 @@ PLANS = {
         vision_width=16, vision_layers=(2, 2, 2, 2), text_width=128, text_layers=12, embed=128, patch=32,
         text_from="tiny-vit", seed=2,
         stages=(
-            Stage(900, 96, 96, (0.7, 1.5), 0.3, 3.0, SECOND, art=12),
-            Stage(500, 64, 128, (0.7, 1.4), 0.2, 1.0, THIRD, swaps=True, art=8),
-            Stage(250, 48, 224, (1.0, 1.25), 0.1, 1.0, FOURTH, MIXED, swaps=True, art=8),
+            Stage(600, 96, 96, (0.7, 1.5), 0.3, 3.0, SECOND, art=12),
+            Stage(260, 64, 128, (0.7, 1.4), 0.2, 1.5, THIRD, swaps=True, art=8),
+            Stage(180, 48, 224, (1.0, 1.25), 0.1, 1.5, FOURTH, MIXED, swaps=True, art=12),
         ),
+        notes="Shortened while it ran: up to step 470 or so the learning rate fell along a cosine of 1,650 steps.",
     ),
     "tiny-vit-xray": Plan(
         vision_width=128, vision_layers=12, text_width=128, text_layers=12, embed=128, patch=16,
