@@ -127,6 +127,7 @@ OUT_OF_RANGE = {
     "spatial": ("tight", "'loose', 'softmax', 'none', 'released'"),
     "value": ("owen", "'shapley', 'banzhaf'"),
     "normalize": ("heads", "'channels', 'tokens'"),
+    "norm": ("channels", "'image', 'token'"),
     "single": (3, "single=3, expected 0 to 2"),
     "steps": (0, "steps=0, expected at least 1"),
     "samples": (0, "samples=0, expected at least 1"),

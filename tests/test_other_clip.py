@@ -64,6 +64,16 @@ def reversed_itsm(*given):
     return (1 - oracles_readers.itsm(*given)).abs()
 
 
+def iclip(state, pixels, target, native):
+    """IC eq. 9, 12 and 3: tokens times the scaled attention, projected, over the norm of them all."""
+    mask = oracles_readers.self_attention(state, pixels, native, single=0)
+    mask = ((mask - mask.min()) / (mask.max() - mask.min())).detach()
+    found, _, _, explained, grid = oracles_readers.forward(state, pixels, native)
+    tokens = oracles.norm(state, "visual.ln_post", found[-1]["output"])[explained].detach()
+    projected = torch.stack([token * m @ state["visual.proj"] for token, m in zip(tokens, mask.flatten(), strict=True)])
+    return (projected @ target / projected.square().sum().sqrt()).reshape(grid)
+
+
 def m2ib(state, image, target, native):
     return oracles_interveners.m2ib_image(state, image, target, native, 1, 0.1, 1.0, NOISE[:, :, :7], True)
 
@@ -80,6 +90,7 @@ IMAGES = {
     "maskclip": (dict(key_weight=True), for_each_target(oracles_readers.maskclip, key_weight=True)),
     "itsm": ({}, for_each_target(oracles_readers.itsm)),
     "reversed_itsm": ({}, for_each_target(reversed_itsm)),
+    "iclip": ({}, for_each_target(iclip)),
     "legrad": ({}, for_each_target(oracles_readers.legrad, layers=LAYERS, pool="mean")),
     "grad_eclip": (dict(layers=2), for_each_target(oracles.grad_eclip, layers=2)),
     "clip_surgery": (

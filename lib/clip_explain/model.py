@@ -47,7 +47,7 @@ MAX_ASPECT = 20  # sides that differ more than this make a strip of thousands of
 EMBEDDED = ("tiny-vit", "tiny-resnet")
 OPENAI = tuple(clip.available_models())
 # Before the colon of a name -> the module that loads it, imported only then: these stand above this one.
-ELSEWHERE = {"open_clip": "open_clip_models", "torchvision": "other_models", "blip": "other_models"}
+ELSEWHERE = {"open_clip": "open_clip_models", "torchvision": "other_models", "blip": "other_models", "iclip": "iclip"}
 
 ImageSource = str | Path | Image.Image
 Images = ImageSource | Sequence[ImageSource] | Tensor
@@ -133,7 +133,8 @@ def embedded_path(name: str) -> Path:
 def load(name: str | Path, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None) -> Clip:
     """Load a CLIP: an embedded or OpenAI model by name, a weights file by path, or "open_clip:ARCH/TAG".
 
-    Or another model to be explained as one: "torchvision:vit_b_16", "blip:HUB_NAME_OR_FOLDER" (see other_models.py).
+    Or another model to be explained as one: "torchvision:vit_b_16", "blip:HUB_NAME_OR_FOLDER" (see other_models.py),
+    "iclip" (see iclip.py).
 
     A path may hold a state dict in OpenAI's layout (.safetensors, or .pt, read without unpickling anything but
     tensors) or an OpenAI TorchScript archive. TAG may be a local checkpoint's path. `device` defaults to CUDA where

@@ -23,6 +23,7 @@ from clip_explain.explainers.batches import out_of_memory
 from clip_explain.explainers.bottleneck import m2ib, m2ib_words
 from clip_explain.explainers.grad_cam import grad_cam
 from clip_explain.explainers.grad_eclip import grad_eclip, grad_eclip_words
+from clip_explain.explainers.masked import iclip
 from clip_explain.explainers.masking import occlusion, occlusion_words, rise
 from clip_explain.explainers.similarity import itsm, maskclip, reversed_itsm
 from clip_explain.explainers.surgery import clip_surgery, gem
@@ -40,6 +41,7 @@ EXPLAINERS: dict[str, Callable[..., Tensor]] = {
     "maskclip": maskclip,
     "itsm": itsm,
     "reversed_itsm": reversed_itsm,
+    "iclip": iclip,
     "legrad": legrad,
     "grad_eclip": grad_eclip,
     "clip_surgery": clip_surgery,

@@ -1,9 +1,21 @@
 """Trains the embedded models on the embedded world: `python -m clip_explain.training tiny-vit`.
 
-CLIP's symmetric contrastive loss and nothing else: no masks and no labels of patches. Resumable, on a CPU or a GPU.
+CLIP's symmetric contrastive loss and nothing else: no masks and no labels of patches; DINO's loss, which needs no
+captions either; ICLIP's. Resumable, on a CPU or a GPU.
 """
 
 from clip_explain.training.loop import finetune, train
-from clip_explain.training.plans import PLANS, Plan, Stage
+from clip_explain.training.plans import DINO_PLANS, ICLIP_PLANS, PLANS, DinoPlan, DinoStage, IclipPlan, Plan, Stage
 
-__all__ = ["PLANS", "Plan", "Stage", "finetune", "train"]
+__all__ = [
+    "DINO_PLANS",
+    "ICLIP_PLANS",
+    "PLANS",
+    "DinoPlan",
+    "DinoStage",
+    "IclipPlan",
+    "Plan",
+    "Stage",
+    "finetune",
+    "train",
+]

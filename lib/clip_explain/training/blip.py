@@ -36,11 +36,11 @@ NAME = "tiny-blip"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # BERT's, in its order
 PLAN = Plan(
     vision_width=128, vision_layers=12, text_width=128, text_layers=3, embed=128, patch=16,
-    start="tiny-vit", seed=5, rate=6e-4, warmup=40,
+    start="tiny-vit", seed=5, rate=8e-4, warmup=20,
     stages=(
         Stage(
-            600, 48, 224, (1.0, 1.25), 0.1, 1.0, FOURTH, MIXED,
-            swaps=True, late=0.6, last=0.6, keep=0.5, apart=0.7,
+            260, 40, 224, (1.0, 1.25), 0.1, 1.0, FOURTH, MIXED,
+            swaps=True, late=0.6, last=0.6, keep=0.35, apart=0.7,
         ),
     ),
 )  # fmt: skip
