@@ -187,4 +187,30 @@ SMOKE = {
         },
         "files": ["1_ratios.png", "2_growth.png", "costs.csv", "table4.csv", "growth.csv", "protocol.csv"],
     },
+    "18_emotion_directions": {
+        "parameters": {
+            "n_train": "64",
+            "cache": "",
+            "resnet": "tiny-resnet" if "tiny-resnet" in available_models() else "",
+        },
+        "values": {
+            "chance": (0.125, 1.0),
+            "vit: probe: accuracy": SHARE,
+            "vit: variance: awe": (0.0001, 0.25),  # of values from 0 to 1
+            "vit: entropy: awe": (1.0, 13.8),  # bits: half precision has 15,361 values from 0 to 1
+            "vit: p of map": (0.0, 1.0),
+            "vit: centre - elsewhere": DIFFERENCE,
+        },
+        "files": ["1_probe.png", "4_mean_maps.png", "5_numbers.png", "emotions_vit.safetensors"],
+    },
+    "19_word_wise_saliency": {
+        "parameters": {"n_shown": "1", "resnet": "tiny-resnet" if "tiny-resnet" in available_models() else ""},
+        "values": {
+            "chance": (0.001, 0.5),
+            "point_game: vit: last_gradient: difference: own": SHARE,
+            "energy_point_game: vit: grad_eclip: alone: apart": DIFFERENCE,
+            "vit: cosine": DIFFERENCE,
+        },
+        "files": ["1_words.png", "2_numbers.png", "numbers.csv"],
+    },
 }
