@@ -191,7 +191,7 @@ STATED: dict[tuple[str, str], tuple[tuple[str, tuple[str, ...], str, dict[str, s
     ("epfl", "figure4"): (
         (
             "the last gradient alone localizes best",
-            ("last_gradient", "all_gradients", "grad_cam"),
+            ("last_gradient", "all_gradients", "attention_grad_cam"),
             "highest",
             ON_THE_THING,
         ),
@@ -254,7 +254,7 @@ STATED: dict[tuple[str, str], tuple[tuple[str, tuple[str, ...], str, dict[str, s
     ("epfl", "sectionIV-B"): (  # printed without numbers: IV-B leaves them to the perturbation test of VI-D
         (
             "the last gradient alone outperforms the other methods",
-            ("last_gradient", "all_gradients", "grad_cam"),
+            ("last_gradient", "all_gradients", "attention_grad_cam"),
             "lowest",
             {"positive_perturbation": ""},
         ),
