@@ -1,5 +1,7 @@
 """The embedded BLIP's training in small: its image tower against transformers' own, its start, resuming, export."""
 
+import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -7,6 +9,9 @@ import torch
 import torch.nn.functional as F
 
 import clip_explain as cx
+from clip_explain.card import recognition
+from clip_explain.model import data_folder
+from clip_explain.scenes.pool import make_pool
 from clip_explain.training import PLANS, Plan, Stage, finetune, train
 from clip_explain.training.batches import draw_batches
 from clip_explain.training.towers import build, embed_windows
@@ -97,3 +102,14 @@ def test_captions_of_x_rays_say_nothing_of_color(tmp_path):
     said = " ".join(text for batch in draw_batches(plan, tmp_path, 0, 2) for text in batch.texts)
     words = set(said.replace(",", "").split())
     assert {"metal", "cube"} & words and not {"red", "blue", "green", "cyan", "yellow", "purple", "brown"} & words
+
+
+def test_the_shipped_one_is_its_cards_and_as_good_as_that_says(tmp_path):
+    model, card = cx.load("blip:tiny-blip", "cpu"), data_folder() / "models" / "tiny-blip.json"
+    card = json.loads(card.read_text())
+    weights = data_folder() / "models" / "tiny-blip" / "model.safetensors"
+    assert model.sha256 == card["sha256"] and weights.stat().st_size <= 10e6
+    measured = recognition(model, make_pool(tmp_path / "one", 60, 77_000_002, "one"))  # scenes that no one has used
+    for name, share in measured.items():
+        said = card["figures"][name]
+        assert share >= said - 4 * math.sqrt(max(said * (1 - said), 0.01) / 60), name

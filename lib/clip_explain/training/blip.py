@@ -133,7 +133,7 @@ def image_tower(network: nn.Module) -> nn.Module:
     """BLIP's own parameters under OpenAI's names, as `embed_windows` takes them; gradients reach them."""
     vision = network.vision_model
     blocks = []
-    for layer in vision.encoder.layers:
+    for layer in vision.encoder.layers.children():
         qkv, out, heads = layer.self_attn.qkv, layer.self_attn.projection, layer.self_attn.num_heads
         attn = _named(in_proj_weight=qkv.weight, in_proj_bias=qkv.bias, out_proj=out, num_heads=heads)
         blocks.append(_named(ln_1=layer.layer_norm1, attn=attn, ln_2=layer.layer_norm2, mlp=layer.mlp))
