@@ -12,10 +12,13 @@ from safetensors.torch import save_file
 import clip_explain as cx
 import small_clip
 from clip_explain import errors
+from clip_explain.card import pixels_of
 from clip_explain.dino import build_visual, dino, load_dino, new_visual
 from clip_explain.iclip import features
+from clip_explain.iclip_card import export, separation
 from clip_explain.maps import normalize
 from clip_explain.query import make_query
+from clip_explain.scenes.pool import open_pool
 from clip_explain.training.dino import (
     build,
     class_tokens,
@@ -25,7 +28,7 @@ from clip_explain.training.dino import (
     new_center,
     train_dino,
 )
-from clip_explain.training.plans import DinoPlan, DinoStage
+from clip_explain.training.plans import DINO_PLANS, DinoPlan, DinoStage
 
 
 def softmax(x, temperature):
@@ -120,6 +123,26 @@ def test_class_tokens_of_whole_pictures_are_the_networks_own():
     pixels = small_clip.pixels(0, 224, 224)
     torch.testing.assert_close(class_tokens(visual, pixels), visual(pixels), rtol=1e-4, atol=1e-5)
     assert class_tokens(visual, pixels[..., :96, :64]).shape == (1, 64)
+
+
+def test_export_keeps_the_teacher_and_its_attention_is_measured(trained, monkeypatch, tmp_path):
+    folder, pair = trained
+    monkeypatch.setenv("CLIP_EXPLAIN_DATA", str(tmp_path))
+    monkeypatch.setitem(DINO_PLANS, "tiny-dino", SMALL)
+    card = export("tiny-dino", folder)
+    model = load_dino("tiny-dino")
+    assert card["sha256"] == model.sha256 and (card["steps"], card["seed"]) == (6, SMALL.seed)
+    pixels = small_clip.pixels(0, 224, 224)
+    own = pair.teacher["visual"].eval()(pixels).detach()
+    assert torch.nn.functional.cosine_similarity(model.network.encode_image(pixels), own).item() > 0.999
+    pool = open_pool(folder / "pool-three-1")
+    found = separation(model, pool)
+    inside = torch.from_numpy(pool.ids >= 0)
+    maps = cx.EXPLAINERS["self_attention"](make_query(model, pixels_of(pool, slice(None)), torch.eye(64)[:1]))[:, 0]
+    even = torch.nn.functional.interpolate(maps[:, None], (224, 224), mode="bilinear", align_corners=False)[:, 0]
+    shares = [(each * mask).sum() / each.sum() for each, mask in zip(even, inside, strict=True)]
+    assert found["attention on things"] == pytest.approx(float(torch.stack(shares).mean()), abs=1e-3)
+    assert found["things' share of the area"] == pytest.approx(float(inside.float().mean()), abs=1e-3)
 
 
 # -- loading

@@ -16,6 +16,7 @@ from clip_explain import datasets, errors
 from clip_explain.dino import new_visual, tiny
 from clip_explain.explainers.masked import attention_mask, masked_max_pool, pool
 from clip_explain.iclip import as_clip, features, new_text, poolings_of, project, recognition
+from clip_explain.iclip_card import maps_and_recognition
 from clip_explain.query import make_query
 from clip_explain.training import iclip as training
 from clip_explain.training.iclip import build, draw_batches, dual_loss, packed, train_iclip
@@ -291,6 +292,16 @@ def test_training_on_captions_of_a_dataset(trained, tmp_path):
     (tmp_path / "run").mkdir()
     train_iclip(plan, tmp_path / "run", tmp_path, root=tmp_path)
     assert len(losses(tmp_path / "run")) == 3 and np.isfinite(losses(tmp_path / "run")).all()
+
+
+def test_figures_of_a_card(trained):
+    _, encoder, text = trained
+    found = maps_and_recognition(as_clip(encoder, text.eval(), poolings_of(SMALL.pooling, SMALL.dual)), 3)
+    assert set(found) == {"mAP"} | {
+        f"{name}{of}" for name in ("mMIoU", "mFMB") for of in ("", ", norm of each token", ", without mask")
+    }
+    assert all(0 < value < 1 for name, value in found.items() if "mFMB" not in name)
+    assert all(-1 < value < 1 for value in found.values())
 
 
 def test_command_line_changes_the_plan():

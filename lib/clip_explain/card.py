@@ -5,6 +5,7 @@
 
 import argparse
 import hashlib
+import importlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -25,7 +26,7 @@ from clip_explain.scenes.faces import MOODS
 from clip_explain.scenes.pool import Pool, make_art, make_pool
 from clip_explain.scenes.world import ATTRIBUTES
 from clip_explain.training.batches import normalized
-from clip_explain.training.plans import PLANS, Plan
+from clip_explain.training.plans import DINO_PLANS, ICLIP_PLANS, PLANS, Plan
 from clip_explain.training.towers import build
 from clip_explain.weights import pack
 
@@ -158,8 +159,9 @@ def art(model: Clip, folder: Path, count: int, group: int = 100) -> dict[str, fl
     }
 
 
-def measure(model: Clip, folder: Path, scenes: int = 2000) -> dict[str, float]:
+def measure(name: str, folder: Path, scenes: int = 2000) -> dict[str, float]:
     """All figures of the card, on `scenes` held-out pictures for each; a ResNet points by Grad-CAM."""
+    model = load(name, device="cpu")
     pools = {r: make_pool(folder / f"held-out-{r}-{scenes}", scenes, HELD_OUT, r) for r in ("one", "three", "several")}
     figures = {**recognition(model, pools["one"]), **retrieval(model, pools["three"]), **art(model, folder, scenes)}
     if not model.is_vit:
@@ -176,17 +178,17 @@ def write_card(name: str, card: dict) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Export a trained embedded model, measure it and write its card.")
-    parser.add_argument("model", choices=list(PLANS))
-    parser.add_argument("--folder", type=Path, default=None, help="the training's folder; default runs/MODEL")
+    parser.add_argument("model", choices=[*PLANS, *DINO_PLANS, *ICLIP_PLANS])
+    parser.add_argument("--folder", type=Path, default=None, help="the training's folder; default as there")
     parser.add_argument("--scenes", type=int, default=2000)
     parser.add_argument("--measure-only", action="store_true", help="keep the weights, measure again")
     args = parser.parse_args()
-    folder = args.folder or Path("runs") / args.model
+    folder = args.folder or Path("runs") / ("iclip" if args.model in ICLIP_PLANS else "") / args.model
+    own = None if args.model in PLANS else importlib.import_module("clip_explain.iclip_card")  # which is above this
     if not args.measure_only:
-        write_card(args.model, export(args.model, folder))
-    model = load(args.model, device="cpu")
+        write_card(args.model, (own.export if own else export)(args.model, folder))
     card = json.loads((data_folder() / "models" / f"{args.model}.json").read_text())
-    figures = measure(model, folder, args.scenes)
+    figures = (own.measure if own else measure)(args.model, folder, args.scenes)
     write_card(args.model, {**card, "held_out_scenes": args.scenes, "figures": figures})
     print(json.dumps(figures, indent=1))
 
