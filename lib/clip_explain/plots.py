@@ -343,18 +343,25 @@ def as_map(map: Array) -> Float[torch.Tensor, "grid_h grid_w"]:
     return heat
 
 
-def series(rows: Mapping[str, Mapping[str, Interval]], ax: Axes | None = None, chance: float | None = None) -> Axes:
+def series(
+    rows: Mapping[str, Mapping[str, Interval]],
+    ax: Axes | None = None,
+    chance: float | None = None,
+    kinds: Sequence[str] = (),
+) -> Axes:
     """Means with their intervals, several a name, each series in its own colour and mark; the level of chance dashed.
 
-    `rows`: by name from top to bottom, and in each by series; a row may lack some. The legend is the caller's.
+    `rows`: by name from top to bottom, and in each by series; a row may lack some. `kinds`: the series in order, so
+    that a series looks the same in several axes. The legend is the caller's.
     """
     ax = plt.gca() if ax is None else ax
-    kinds = list(dict.fromkeys(kind for row in rows.values() for kind in row))
+    kinds = kinds or list(dict.fromkeys(kind for row in rows.values() for kind in row))
     for number, kind in enumerate(kinds):
         mark = {"color": LINES[number % len(LINES)], "marker": "osD^v<>"[number % 7], "markersize": 4, "linewidth": 0}
         places = [place + 0.6 * ((number + 0.5) / len(kinds) - 0.5) for place in range(len(rows))]
         found = [(place, row[kind]) for place, row in zip(places, rows.values(), strict=True) if kind in row]
-        ax.hlines([y for y, _ in found], *zip(*((x.low, x.high) for _, x in found), strict=True), color=mark["color"])
+        low, high = [x.low for _, x in found], [x.high for _, x in found]
+        ax.hlines([y for y, _ in found], low, high, color=mark["color"])
         ax.plot([x.mean for _, x in found], [y for y, _ in found], label=kind, **mark)
     if chance is not None:
         ax.axvline(chance, color="0.4", linestyle="--", linewidth=1, zorder=0)
