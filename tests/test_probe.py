@@ -85,6 +85,11 @@ def test_shuffled_labels_are_at_chance(model, monkeypatch):
     assert np.mean(seen) == pytest.approx(1 / 3, abs=0.1)
 
 
+def test_a_model_without_a_head_has_no_probabilities(model):
+    with pytest.raises(ModelError, match="no classifier"):
+        probabilities(model, clouds())
+
+
 def test_too_few_images_for_folds_are_refused():
     with pytest.raises(TensorError, match="3 features and 3 labels, 1 of the rarest"):
         best_strength(np.eye(3), np.array([0, 0, 1]))
@@ -101,7 +106,7 @@ def test_features_of_a_dataset_are_the_models_own_and_kept(model, tmp_path, monk
     assert np.allclose(found.values, own, atol=1e-5)
     assert found.labels.tolist() == [record.label for record in paintings]
     assert len(list(tmp_path.iterdir())) == 1
-    monkeypatch.setattr(probe, "_encode", None)  # nothing is computed the second time
+    monkeypatch.setattr(probe, "image_features", None)  # nothing is computed the second time
     (again,) = dataset_features([model], paintings, settings, tmp_path)
     assert (again.values == found.values).all() and (again.labels == found.labels).all()
     assert again[1:].labels.tolist() == found.labels[1:].tolist()

@@ -54,6 +54,7 @@ def emotion_probe(model: Clip, features: Features, classes: Sequence[str], seed:
     strength = best_strength(features.values, features.labels, seed)
     labels = [f"{label:06d}" for label in features.labels]  # in the order of the numbers
     found = fitted_probe(model, features.values, labels, "unit", C=strength, max_iter=5000)
+    assert found.head is not None
     named = tuple(classes[int(label)] for label in found.head.classes)
     return replace(found, head=replace(found.head, classes=named)), strength
 
@@ -79,7 +80,9 @@ def best_strength(
 
 
 def probabilities(probe: Clip, features: Features) -> Float[np.ndarray, "images classes"]:
-    """A probe's probability of each of its classes: the softmax of its logits."""
+    """A probe's probability of each of its classes: the softmax of its logits. ModelError if there is no head."""
+    if probe.head is None:
+        raise ModelError(f"{probe.name} is no classifier: it has no class logits")
     weight, bias = probe.head.weight.cpu().double(), probe.head.bias.cpu().double()
     return (torch.from_numpy(features.values).double() @ weight.T + bias).softmax(dim=-1).numpy()
 
@@ -102,17 +105,12 @@ def dataset_features(
     """
     first = dataset[0]
     places = [None if cache is None else _place(Path(cache), model, dataset, settings, first, fit) for model in models]
-    kept = [path is not None and path.is_file() for path in places]
-    missing = [model for model, have in zip(models, kept, strict=True) if not have]
-    fresh = iter(_encode(missing, dataset, fit) if missing else [])
-    found = []
-    for path in places:
-        if path is not None and path.is_file():
-            found.append(read_features(path))
-            continue
-        found.append(next(fresh))
-        if path is not None:
-            save_features(path, found[-1])
+    kept = [None if path is None or not path.is_file() else read_features(path) for path in places]
+    fresh = iter(_encode([model for model, have in zip(models, kept, strict=True) if have is None], dataset, fit))
+    found = [next(fresh) if have is None else have for have in kept]
+    for path, have, features in zip(places, kept, found, strict=True):
+        if path is not None and have is None:
+            save_features(path, features)
     return found
 
 
@@ -130,7 +128,7 @@ def read_features(path: str | Path) -> Features:
 
 def _encode(models: Sequence[Clip], dataset: Dataset, fit: str) -> list[Features]:
     labels, parts = [], [[] for _ in models]
-    for start in range(0, len(dataset), AT_ONCE):
+    for start in range(0, len(dataset) if models else 0, AT_ONCE):
         records = [dataset[i] for i in range(start, min(start + AT_ONCE, len(dataset)))]
         labels += [record.label for record in records]
         for model, part in zip(models, parts, strict=True):
