@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from clip_explain.errors import ModelError, WeightsError
-from clip_explain.model import Clip, embedded_path, place
+from clip_explain.model import Clip, place, read_embedded
 from clip_explain.other_models import IMAGENET_MEAN, IMAGENET_STD, Renamed, _first_line, _named, _sha256
 from clip_explain.weights import clip, fill, read_weights
 
@@ -33,9 +33,8 @@ def load_dino(name: str | Path = TINY, device: str | torch.device = "cpu", dtype
     """
     device = torch.device(device)
     if str(name) == TINY or Path(name).suffix == ".safetensors":
-        path = embedded_path(TINY) if str(name) == TINY else Path(name)
-        state, sha256 = read_weights(path)
-        return tiny(place(build_visual(state, str(path)), device, dtype), Path(path).stem, sha256)
+        state, sha256 = read_embedded(TINY) if str(name) == TINY else read_weights(name)
+        return tiny(place(build_visual(state, str(name)), device, dtype), Path(name).stem, sha256)
     try:
         transformers = importlib.import_module("transformers")
     except ImportError as error:

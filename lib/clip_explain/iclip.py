@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from clip_explain.dino import load_dino
 from clip_explain.errors import ModelError, WeightsError, nearest
 from clip_explain.explainers.masked import attention_mask, pool
-from clip_explain.model import EMBEDDED, OPENAI, Clip, data_folder, load, place
+from clip_explain.model import EMBEDDED, OPENAI, Clip, embedded_path, load, place, read_embedded
 from clip_explain.trace import layer_norm, trace_image, trace_text
 from clip_explain.weights import VOCABULARY, clip, fill, read_weights
 
@@ -112,7 +112,7 @@ def load_iclip(name: str, device: torch.device, dtype: torch.dtype) -> Clip:
     WeightsError.
     """
     path = _path(name.partition(":")[2])
-    state, sha256 = read_weights(path)
+    state, sha256 = read_embedded(path.stem) if path == embedded_path(path.stem) else read_weights(path)
     with safe_open(path, "pt") as file:
         made = json.loads((file.metadata() or {}).get("iclip", "null"))
     if made is None:
@@ -151,10 +151,10 @@ def build_text(state: Mapping[str, Tensor], source: str = "the state dict") -> n
 def _path(rest: str) -> Path:
     if rest.endswith(".safetensors"):
         return Path(rest)
-    folder = data_folder() / "models"
-    path = folder / (f"{NAME}-{rest}.safetensors" if rest else f"{NAME}.safetensors")
+    path = embedded_path(f"{NAME}-{rest}" if rest else NAME)
     if not path.is_file():
-        here = [file.stem.replace(f"{NAME}-", f"{NAME}:") for file in sorted(folder.glob(f"{NAME}*.safetensors"))]
+        found = sorted(path.parent.glob(f"{NAME}*.safetensors"))
+        here = [file.stem.replace(f"{NAME}-", f"{NAME}:") for file in found]
         raise ModelError(f"no trained ICLIP at {path}: {nearest(f'{NAME}:{rest}', here)} Or 'iclip:PATH.safetensors'.")
     return path
 

@@ -4,6 +4,7 @@ Beside card.py, whose command `python -m clip_explain.card NAME` calls it.
 """
 
 import hashlib
+import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -39,7 +40,10 @@ def export(name: str, folder: Path) -> dict:
     write(data_folder() / "models" / f"{name}.safetensors", content)
     plan = (DINO_PLANS | ICLIP_PLANS)[name]
     sha256 = hashlib.sha256(content).hexdigest()
-    return {"name": name, "sha256": sha256, "seed": plan.seed, "steps": state["step"], "plan": asdict(plan)}
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    losses = {row["step"] + 1: row["loss"] for row in rows if row["step"] + 1 in (1, 50, state["step"])}
+    made = {"seed": plan.seed, "steps": state["step"], "loss at step": losses}  # a rerun from the seed repeats them
+    return {"name": name, "sha256": sha256, **made, "plan": asdict(plan)}
 
 
 def dino_content(name: str, state: dict[str, Tensor]) -> bytes:

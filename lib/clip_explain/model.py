@@ -212,6 +212,12 @@ def _download_openai(name: str) -> tuple[nn.Module, str]:
 
 
 def _read_embedded(name: str) -> tuple[nn.Module, str]:
+    state, sha256 = read_embedded(name)
+    return build(state, source=str(embedded_path(name))), sha256
+
+
+def read_embedded(name: str) -> tuple[dict[str, Tensor], str]:
+    """The weights of data/models/NAME.safetensors and their sha256, which must be that of its card, if there is one."""
     path = embedded_path(name)
     if not path.is_file():
         raise ModelError(
@@ -223,7 +229,7 @@ def _read_embedded(name: str) -> tuple[nn.Module, str]:
     expected = json.loads(card.read_text()).get("sha256", sha256) if card.is_file() else sha256
     if expected != sha256:
         raise WeightsError(f"{path} is damaged or not the file of its card: sha256 {sha256}, expected {expected}")
-    return build(state, source=str(path)), sha256
+    return state, sha256
 
 
 def tokenize(model: Clip, texts: str | Sequence[str], truncate: bool = False) -> Int[Tensor, "texts context"]:

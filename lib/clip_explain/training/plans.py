@@ -165,7 +165,7 @@ class DinoPlan:
     centering: float = 0.9
     seed: int = 5
     rate: float = 1e-3
-    warmup: int = 100
+    warmup: int = 60
     decay: float = 0.05
     notes: str = ""
 
@@ -202,7 +202,7 @@ class IclipPlan:
     decay: float = 0.05
 
 
-DINO_PLANS = {"tiny-dino": DinoPlan((DinoStage(600, 64, 112, 48), DinoStage(120, 32, 224, 96)))}
+DINO_PLANS = {"tiny-dino": DinoPlan((DinoStage(420, 64, 112, 48), DinoStage(80, 32, 224, 96)))}
 ICLIP_PLANS = {  # each ablation changes one thing; all have the same budget
     "iclip": IclipPlan(),
     "iclip-one-projection": IclipPlan(dual=False),

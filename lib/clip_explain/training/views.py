@@ -6,7 +6,9 @@ Below training/iclip.py. A picture's features under each pooling are one row, so
 import hashlib
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +120,10 @@ def dataset_views(plan: IclipPlan, cache: Path, encoder: Clip, root: Path | None
     count = max(plan.views, len(dataset))
 
     def draw(start: int, stop: int) -> Tensor:
-        rng = np.random.default_rng([plan.seed, 1, start])
-        return torch.stack([_crop(dataset[i % len(dataset)], encoder, rng) for i in range(start, stop)])
+        places = np.random.default_rng([plan.seed, 1, start]).random((stop - start, 2))
+        records = (dataset[i % len(dataset)] for i in range(start, stop))
+        with ThreadPoolExecutor() as workers:  # images are decoded side by side
+            return torch.stack(list(workers.map(_crop, records, repeat(encoder), places)))
 
     def say(chosen: np.ndarray, rng: np.random.Generator) -> tuple[list[str], Tensor]:
         own = [texts[i % len(texts)] for i in chosen]
@@ -129,9 +133,9 @@ def dataset_views(plan: IclipPlan, cache: Path, encoder: Clip, root: Path | None
     return draw, say, count
 
 
-def _crop(record: datasets.Record, encoder: Clip, rng: np.random.Generator) -> Tensor:
+def _crop(record: datasets.Record, encoder: Clip, place: np.ndarray) -> Tensor:
     """CLIP's only augmentation: short side to the model's size, then a random square; NaN if it cannot be read."""
-    size, place = encoder.image_size, rng.random(2)
+    size = encoder.image_size
     try:
         image = TF.resize(record.image, size, TF.InterpolationMode.BICUBIC)
     except ImageError:
