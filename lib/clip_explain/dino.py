@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from clip_explain.errors import ModelError, WeightsError
 from clip_explain.model import Clip, place, read_embedded
-from clip_explain.other_models import IMAGENET_MEAN, IMAGENET_STD, Renamed, _first_line, _named, _sha256
+from clip_explain.other_models import IMAGENET_MEAN, IMAGENET_STD, Renamed, first_line, hub_checksum, module_of
 from clip_explain.weights import clip, fill, read_weights
 
 TINY = "tiny-dino"
@@ -43,10 +43,10 @@ def load_dino(name: str | Path = TINY, device: str | torch.device = "cpu", dtype
         network = transformers.ViTModel.from_pretrained(str(name), add_pooling_layer=False)
     except Exception as error:  # the hub's client, the config and the weights each have their own
         raise ModelError(
-            f"{str(name)!r} could not be loaded as a DINO: {_first_line(error)} Expected {TINY!r}, a local folder with "
+            f"{str(name)!r} could not be loaded as a DINO: {first_line(error)} Expected {TINY!r}, a local folder with "
             f"config and weights of a ViTModel, or a name on the hub such as {DINO!r}, and a network."
         ) from error
-    return dino(place(network, device, dtype), str(name), _sha256(transformers, str(name)))
+    return dino(place(network, device, dtype), str(name), hub_checksum(transformers, str(name)))
 
 
 def tiny(visual: nn.Module, name: str = TINY, sha256: str = "") -> Clip:
@@ -85,12 +85,12 @@ def dino(network: nn.Module, name: str = "dino", sha256: str = "") -> Clip:
     if network.training:
         raise ModelError(f"{name} is in training mode: call .eval() first")
     config, norm = network.config, network.layernorm
-    visual = _named(
+    visual = module_of(
         conv1=network.embeddings.patch_embeddings.projection,
         class_embedding=network.embeddings.cls_token.detach()[0, 0],
         positional_embedding=network.embeddings.position_embeddings.detach()[0],
         ln_pre=nn.Identity(),
-        transformer=_named(resblocks=nn.ModuleList(_block(layer) for layer in network.layers.children())),
+        transformer=module_of(resblocks=nn.ModuleList(_block(layer) for layer in network.layers.children())),
         ln_post=norm,
         proj=torch.eye(config.hidden_size).to(network.embeddings.patch_embeddings.projection.weight),
         image_size=config.image_size,
@@ -102,11 +102,11 @@ def _block(layer: nn.Module) -> nn.Module:
     own = layer.attention
     joined = (own.q_proj, own.k_proj, own.v_proj)
     bias = torch.cat([torch.zeros(len(p.weight)).to(p.weight) if p.bias is None else p.bias for p in joined])
-    attn = _named(
+    attn = module_of(
         in_proj_weight=torch.cat([p.weight for p in joined]).detach(),
         in_proj_bias=bias.detach(),
         out_proj=own.o_proj,
         num_heads=own.q_proj.out_features // own.head_dim if hasattr(own, "head_dim") else own.num_attention_heads,
     )
-    mlp = _named(c_fc=layer.mlp.fc1, gelu=layer.mlp.activation_fn, c_proj=layer.mlp.fc2)
-    return _named(ln_1=layer.layernorm_before, attn=attn, ln_2=layer.layernorm_after, mlp=mlp)
+    mlp = module_of(c_fc=layer.mlp.fc1, gelu=layer.mlp.activation_fn, c_proj=layer.mlp.fc2)
+    return module_of(ln_1=layer.layernorm_before, attn=attn, ln_2=layer.layernorm_after, mlp=mlp)

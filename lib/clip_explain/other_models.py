@@ -128,12 +128,12 @@ def vit_classifier(
         raise ModelError(f"{name} has a stem of several convolutions or a head of several layers, expected one of each")
     head = network.heads.head
     _check_classes(classes, len(head.weight))
-    visual = _named(
+    visual = module_of(
         conv1=network.conv_proj,
         class_embedding=network.class_token.detach()[0, 0],
         positional_embedding=network.encoder.pos_embedding.detach()[0],
         ln_pre=nn.Identity(),
-        transformer=_named(resblocks=nn.ModuleList(_vit_block(block) for block in network.encoder.layers.children())),
+        transformer=module_of(resblocks=nn.ModuleList(map(_vit_block, network.encoder.layers.children()))),
         ln_post=network.encoder.ln,
         proj=torch.eye(network.hidden_dim).to(head.weight),
         image_size=network.image_size,
@@ -147,9 +147,9 @@ def vit_classifier(
 
 
 def _vit_block(block: nn.Module) -> nn.Module:
-    first, activation, _, second, _ = block.mlp
-    mlp = _named(c_fc=first, gelu=activation, c_proj=second)
-    return _named(ln_1=block.ln_1, attn=block.self_attention, ln_2=block.ln_2, mlp=mlp)
+    first, activation, _, second, _ = block.mlp.children()
+    mlp = module_of(c_fc=first, gelu=activation, c_proj=second)
+    return module_of(ln_1=block.ln_1, attn=block.self_attention, ln_2=block.ln_2, mlp=mlp)
 
 
 def load_blip(name: str, device: torch.device, dtype: torch.dtype) -> Clip:
@@ -170,13 +170,13 @@ def load_blip(name: str, device: torch.device, dtype: torch.dtype) -> Clip:
         tokenizer = transformers.AutoTokenizer.from_pretrained(source)
     except Exception as error:  # the hub's client, the config and the weights each have their own
         raise ModelError(
-            f"{name!r} could not be loaded as a BLIP for image-text retrieval: {_first_line(error)} Expected a local "
+            f"{name!r} could not be loaded as a BLIP for image-text retrieval: {first_line(error)} Expected a local "
             f"folder with its config, weights and tokenizer, or a name on the hub such as {BLIP!r}, and a network."
         ) from error
     network = place(network, device, torch.float32)
     for part in (network.vision_model, network.vision_proj):
         place(part, device, dtype)
-    return blip(network, tokenizer, name, _sha256(transformers, source))
+    return blip(network, tokenizer, name, hub_checksum(transformers, source))
 
 
 def blip(network: nn.Module, tokenizer: Any, name: str = "blip", sha256: str = "") -> Clip:
@@ -193,12 +193,12 @@ def blip(network: nn.Module, tokenizer: Any, name: str = "blip", sha256: str = "
     if network.training:
         raise ModelError(f"{name} is in training mode: call .eval() first")
     vision = network.vision_model
-    visual = _named(
+    visual = module_of(
         conv1=vision.embeddings.patch_embedding,
         class_embedding=vision.embeddings.class_embedding.detach()[0, 0],
         positional_embedding=vision.embeddings.position_embedding.detach()[0],
         ln_pre=nn.Identity(),
-        transformer=_named(resblocks=nn.ModuleList(_blip_block(layer) for layer in vision.encoder.layers.children())),
+        transformer=module_of(resblocks=nn.ModuleList(map(_blip_block, vision.encoder.layers.children()))),
         ln_post=vision.post_layernorm,
         proj=network.vision_proj.weight.detach().T,
         proj_bias=network.vision_proj.bias.detach(),
@@ -215,11 +215,11 @@ def blip(network: nn.Module, tokenizer: Any, name: str = "blip", sha256: str = "
 
 def _blip_block(layer: nn.Module) -> nn.Module:
     own = layer.self_attn
-    attn = _named(
+    attn = module_of(
         in_proj_weight=own.qkv.weight, in_proj_bias=own.qkv.bias, out_proj=own.projection, num_heads=own.num_heads
     )
-    mlp = _named(c_fc=layer.mlp.fc1, gelu=layer.mlp.activation_fn, c_proj=layer.mlp.fc2)
-    return _named(ln_1=layer.layer_norm1, attn=attn, ln_2=layer.layer_norm2, mlp=mlp)
+    mlp = module_of(c_fc=layer.mlp.fc1, gelu=layer.mlp.activation_fn, c_proj=layer.mlp.fc2)
+    return module_of(ln_1=layer.layer_norm1, attn=attn, ln_2=layer.layer_norm2, mlp=mlp)
 
 
 def _embed_texts(
@@ -299,7 +299,7 @@ def _batches(model: Clip, images: Images, batch_size: int):
         yield preprocess(model, images[first : first + batch_size])
 
 
-def _named(**parts) -> nn.Module:
+def module_of(**parts) -> nn.Module:
     """A module of these parts: modules, parameters, tensors and plain values, the objects themselves."""
     module = nn.Module()
     for name, part in parts.items():
@@ -312,7 +312,7 @@ def _check_classes(classes: Sequence[str] | None, count: int) -> None:
         raise ModelError(f"got {len(classes)} names of classes, expected {count}")
 
 
-def _sha256(transformers: Any, source: str) -> str:
+def hub_checksum(transformers: Any, source: str) -> str:
     """The checksum of the weights file of a folder or of the hub's cache; empty where it is stored in several."""
     path = transformers.utils.cached_file(source, "model.safetensors", _raise_exceptions_for_missing_entries=False)
     if not path:
@@ -321,5 +321,6 @@ def _sha256(transformers: Any, source: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says first, as one sentence."""
     return (str(error) or type(error).__name__).splitlines()[0].rstrip(".") + "."

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from clip_explain.card import HELD_OUT, pointing, recognition, retrieval, samples_after, write_card
 from clip_explain.model import Clip, data_folder, load
+from clip_explain.other_models import module_of
 from clip_explain.results import write
 from clip_explain.scenes import captions as cap
 from clip_explain.scenes.pool import RECIPES, draw, make_pool
@@ -135,24 +136,17 @@ def image_tower(network: nn.Module) -> nn.Module:
     blocks = []
     for layer in vision.encoder.layers.children():
         qkv, out, heads = layer.self_attn.qkv, layer.self_attn.projection, layer.self_attn.num_heads
-        attn = _named(in_proj_weight=qkv.weight, in_proj_bias=qkv.bias, out_proj=out, num_heads=heads)
-        blocks.append(_named(ln_1=layer.layer_norm1, attn=attn, ln_2=layer.layer_norm2, mlp=layer.mlp))
-    return _named(
+        attn = module_of(in_proj_weight=qkv.weight, in_proj_bias=qkv.bias, out_proj=out, num_heads=heads)
+        blocks.append(module_of(ln_1=layer.layer_norm1, attn=attn, ln_2=layer.layer_norm2, mlp=layer.mlp))
+    return module_of(
         conv1=vision.embeddings.patch_embedding,
         class_embedding=vision.embeddings.class_embedding[0, 0],
         positional_embedding=vision.embeddings.position_embedding[0],
         ln_pre=nn.Identity(),
-        transformer=_named(resblocks=nn.ModuleList(blocks)),
+        transformer=module_of(resblocks=nn.ModuleList(blocks)),
         ln_post=vision.post_layernorm,
         proj=network.vision_proj.weight.T,
     )
-
-
-def _named(**parts: Any) -> nn.Module:
-    module = nn.Module()
-    for name, part in parts.items():
-        setattr(module, name, part)
-    return module
 
 
 def embed_batch(network: nn.Module, batch: Batch, device: str) -> tuple[Tensor, Tensor]:
