@@ -14,7 +14,6 @@ modules and parameters: nothing is copied, patched or left changed. Move a model
 Words are not explained: BLIP's text encoder is a BERT, with its layer norms elsewhere.
 """
 
-import hashlib
 import importlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -33,7 +32,7 @@ from clip_explain.head import Head
 from clip_explain.model import Clip, Images, data_folder, place, preprocess
 from clip_explain.query import embed_images, image_features, unit
 from clip_explain.trace import trace_image
-from clip_explain.weights import fill, read_weights
+from clip_explain.weights import checksum, fill, read_weights
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -315,10 +314,7 @@ def _check_classes(classes: Sequence[str] | None, count: int) -> None:
 def hub_checksum(transformers: Any, source: str) -> str:
     """The checksum of the weights file of a folder or of the hub's cache; empty where it is stored in several."""
     path = transformers.utils.cached_file(source, "model.safetensors", _raise_exceptions_for_missing_entries=False)
-    if not path:
-        return ""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return checksum(path) if path else ""
 
 
 def first_line(error: Exception) -> str:

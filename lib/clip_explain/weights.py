@@ -41,8 +41,13 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], str]:
         raise WeightsError(f"{path} is no state dict: it is damaged, or holds objects other than tensors") from error
     except Exception as error:  # each format has its own errors for a damaged file
         raise WeightsError(f"{path} cannot be read as weights: {_reason(error)}") from error
-    with path.open("rb") as file:
-        return _as_state(content, path), hashlib.file_digest(file, "sha256").hexdigest()
+    return _as_state(content, path), checksum(path)
+
+
+def checksum(path: str | Path) -> str:
+    """The sha256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_tensors(path: Path) -> Any:

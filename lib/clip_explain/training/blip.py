@@ -6,7 +6,6 @@ trained on ImageNet, its text encoder as BERT, for which there is nothing here.
 """
 
 import argparse
-import hashlib
 import importlib
 import json
 import math
@@ -32,6 +31,7 @@ from clip_explain.training.batches import Batch, normalized
 from clip_explain.training.loop import train
 from clip_explain.training.plans import FOURTH, MIXED, Plan, Stage
 from clip_explain.training.towers import embed_windows
+from clip_explain.weights import checksum
 
 NAME = "tiny-blip"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # BERT's, in its order
@@ -171,8 +171,7 @@ def export(folder: Path, plan: Plan = PLAN, name: str = NAME) -> dict:
         Path(made, "vocab.txt").write_text("\n".join(vocabulary()) + "\n")
         for file in ("model.safetensors", "vocab.txt", "config.json"):
             write(target / file, Path(made, file).read_bytes())
-    with open(target / "model.safetensors", "rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    sha256 = checksum(target / "model.safetensors")
     started = load(plan.start).sha256 if plan.start else None
     done = {"seed": plan.seed, "steps": state["step"], "samples": samples_after(plan, state["step"])}
     return {"name": name, "sha256": sha256, "start_sha256": started, **done, "plan": asdict(plan)}
