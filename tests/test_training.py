@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 
 from clip_explain.card import export, list_things, unique_things
-from clip_explain.scenes.pool import make_pool
+from clip_explain.scenes.pool import Art, make_pool
 from clip_explain.training import PLANS, Plan, Stage, train
-from clip_explain.training.batches import draw_batches
+from clip_explain.training.batches import draw_art, draw_batches
 from clip_explain.training.loop import contrastive_loss, rate, schedule
 from clip_explain.training.towers import build, embed_images, embed_texts, embed_windows, run_blocks, within_cells
 from clip_explain.weights import read_weights
@@ -217,10 +217,30 @@ def test_text_tower_can_start_as_a_trained_one(monkeypatch, tmp_path, trained):
     assert F.cosine_similarity(embed_texts(network, said), embed_texts(trained[1], said)).item() > 0.999
 
 
+def test_image_tower_can_start_as_a_trained_one_with_other_patches(monkeypatch, tmp_path, trained):
+    monkeypatch.setenv("CLIP_EXPLAIN_DATA", str(tmp_path))
+    monkeypatch.setitem(PLANS, "small", SMALL)
+    export("small", trained[0])
+    coarse, fine = build(replace(SMALL, image_from="small", patch=32), 1).visual, trained[1].visual
+    assert coarse.conv1.kernel_size == (32, 32) and len(coarse.positional_embedding) == 1 + 7 * 7
+    even = torch.full((1, 3, 32, 32), 0.7)
+    assert torch.allclose(coarse.conv1(even)[..., 0, 0], fine.conv1(even)[..., 0, 0], atol=2e-3)
+    assert torch.allclose(coarse.proj, fine.proj, atol=1e-3)
+
+
 def test_batch_with_paintings_tells_them_from_scenes(tmp_path):
     (batch,) = draw_batches(RESNET, tmp_path, 3, 4)
     scenes, art = 2, 2
     assert batch.pixels.shape == (scenes + art, 3, 224, 224) and len(batch.truth) == scenes + art
-    assert (batch.truth[-art:, :-art] == 0).all() and (batch.truth[:scenes, -art:] == 0).all()
-    assert (batch.truth[-art:, -art:].diagonal() == 1).all()
+    whose = batch.truth[-art:] == 1
+    assert (batch.truth[:scenes, whose.any(0)] == 0).all() and whose.any(1).all()
     assert len(batch.tokens) == batch.truth.shape[1]
+
+
+def test_faces_get_captions_of_the_other_mood():
+    art = Art(np.zeros((3, 8, 8, 3), np.uint8), (("a smiling face",), ("a sad face",), ("a painting of red dots",)))
+    stage = Stage(1, 3, 32, (1.0, 1.2), 0.0, 1.0, SHARES, swaps=True, art=3)
+    _, said, truth = draw_art(art, stage, np.random.default_rng(0))
+    assert sorted(said[:3]) == sorted(captions[0] for captions in art.captions)
+    assert sorted(said[3:]) == ["a frowning face", "a happy face"]
+    assert truth.tolist() == [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 1, 0, 0]]

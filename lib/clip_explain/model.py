@@ -44,7 +44,7 @@ FITS = ("crop", "full", "squash")
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 MAX_ASPECT = 20  # sides that differ more than this make a strip of thousands of patches
 
-EMBEDDED = ("tiny-vit", "tiny-resnet")
+EMBEDDED = ("tiny-vit", "tiny-vit-32", "tiny-resnet")
 OPENAI = tuple(clip.available_models())
 # Before the colon of a name -> the module that loads it, imported only then: these stand above this one.
 ELSEWHERE = {"open_clip": "open_clip_models", "torchvision": "other_models", "blip": "other_models", "iclip": "iclip"}

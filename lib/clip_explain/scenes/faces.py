@@ -130,6 +130,13 @@ def captions(face: Face) -> tuple[str, ...]:
     )
 
 
+def other_mood(caption: str) -> str | None:
+    """The caption with the mood turned into its opposite, or None if it says none."""
+    opposite = {"happy": "sad", "sad": "happy", "smiling": "frowning", "frowning": "smiling"}
+    words = [opposite.get(word, word) for word in caption.split()]
+    return " ".join(words) if words != caption.split() else None
+
+
 # -- the shapes of a face
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from clip_explain.model import MEAN, STD
 from clip_explain.scenes import captions as cap
 from clip_explain.scenes.domains import WITHOUT_COLOR
+from clip_explain.scenes.faces import other_mood
 from clip_explain.scenes.pool import NAMES, Art, Pool, make_art, make_pool
 from clip_explain.training.plans import LATE, Plan, Stage
 from clip_explain.weights import clip
@@ -105,12 +106,13 @@ def draw_scenes(pool: Pool, weights: np.ndarray, stage: Stage, rng: np.random.Ge
 
 
 def draw_art(art: Art, stage: Stage, rng: np.random.Generator) -> tuple:
-    """Paintings and faces, flipped or not, one caption for each, and which is true of which."""
+    """Paintings and faces, flipped or not, one caption for each (and its opposite), and which is true of which."""
     picked = rng.choice(len(art), stage.art, replace=False)
     images = np.stack([art.images[i][:, :: rng.choice([-1, 1])] for i in picked])
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     pixels = F.interpolate(pixels, (stage.window, stage.window), mode="bilinear", antialias=True)
     said = [str(rng.choice(art.captions[i])) for i in picked]
+    said += [opposite for caption in said if stage.swaps and (opposite := other_mood(caption))]
     true = torch.tensor([[caption in art.captions[i] for caption in said] for i in picked], dtype=torch.int8)
     return jitter(pixels, np.zeros(len(picked), bool), rng), said, true
 

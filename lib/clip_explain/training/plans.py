@@ -21,7 +21,7 @@ class Stage:
     `apart`: share of steps in which patches attend only to those of their own cell, the picture being cut by chance
     into 2 x 2 to 4 x 4 cells; else each thing's patches tell of the others too.
     `peak`: a new cosine begins here, at this rate.
-    `swaps`: beside its true caption each picture gets one that mixes up two of its things.
+    `swaps`: beside its true caption each picture gets one that mixes up two of its things, or a face's mood.
     `shares`: what kinds of captions are drawn. `close`: extra weight of scenes with one or two things.
     `art`: how many of the batch are paintings and faces.
     """
@@ -59,6 +59,7 @@ class Plan:
     stages: tuple[Stage, ...]
     seed: int = 1
     text_from: str | None = None  # the text tower starts as this embedded model's
+    image_from: str | None = None  # the image tower starts as this embedded model's, its patches resized
     start: str | None = None  # the whole network starts as this model, and has its architecture: a finetuning
     art: int = 4000  # paintings and faces to draw from
     rate: float = 1e-3
@@ -102,6 +103,14 @@ PLANS = {
                 250, 64, 224, (1.0, 1.2), 0.05, 1.5, FOURTH, MIXED,
                 swaps=True, late=0.5, last=0.6, apart=0.7, art=24,
             ),
+            Stage(
+                900, 64, 224, (1.0, 1.3), 0.05, 3.0, FOURTH, MIXED,
+                swaps=True, late=0.6, last=0.6, keep=0.6, apart=0.7, peak=6e-4, art=20,
+            ),
+            Stage(
+                250, 64, 224, (1.0, 1.2), 0.05, 3.0, FOURTH, MIXED,
+                swaps=True, late=0.4, last=0.6, apart=0.6, art=20,
+            ),
         ),
         notes="Steered by hand while it ran: the later stages were settled on the way, so the learning rate up to step "
         "4,603 fell along cosines of 4,983 to 5,800 steps, and the renderer's edges were mended after the first pools. "
@@ -116,6 +125,12 @@ PLANS = {
             Stage(180, 48, 224, (1.0, 1.25), 0.1, 1.5, FOURTH, MIXED, swaps=True, art=12),
         ),
         notes="Shortened while it ran: up to step 470 or so the learning rate fell along a cosine of 1,650 steps.",
+    ),
+    "tiny-vit-32": Plan(
+        vision_width=128, vision_layers=12, text_width=128, text_layers=12, embed=128, patch=32,
+        text_from="tiny-vit", image_from="tiny-vit", seed=4, rate=6e-4, warmup=50,
+        stages=(Stage(900, 64, 224, (1.0, 1.3), 0.05, 2.0, FOURTH, MIXED, swaps=True, late=0.6, last=0.6, apart=0.6),),
+        notes="tiny-vit's towers, trained on with patches of twice the side.",
     ),
     "tiny-vit-xray": Plan(
         vision_width=128, vision_layers=12, text_width=128, text_layers=12, embed=128, patch=16,

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from clip_explain.model import data_folder, load
 from clip_explain.resnet import resnet_stage
+from clip_explain.trace import resize_positions
 from clip_explain.training.plans import Plan
 from clip_explain.weights import clip, read_weights
 
 
 def build(plan: Plan, seed: int) -> nn.Module:
-    """OpenAI's CLIP at 224 pixels with random weights, which the seed decides, or with a trained text tower.
+    """OpenAI's CLIP at 224 pixels with random weights, which the seed decides, or with trained towers.
 
     Or, for a plan with a `start`, that model, all of its weights to be trained.
     """
@@ -31,7 +32,21 @@ def build(plan: Plan, seed: int) -> nn.Module:
     if plan.text_from:
         state, _ = read_weights(data_folder() / "models" / f"{plan.text_from}.safetensors")
         network.load_state_dict({k: v for k, v in state.items() if not k.startswith("visual.")}, strict=False)
+    if plan.image_from:
+        state, _ = read_weights(data_folder() / "models" / f"{plan.image_from}.safetensors")
+        visual = {k.removeprefix("visual."): v.float() for k, v in state.items() if k.startswith("visual.")}
+        network.visual.load_state_dict(with_patches(visual, plan.patch))
     return network
+
+
+def with_patches(visual: dict[str, Tensor], patch: int, side: int = 224) -> dict[str, Tensor]:
+    """An image tower's weights for patches of another side: each reads what the old one would, in a scaled picture."""
+    kernel, grid = visual["conv1.weight"], (side // patch, side // patch)
+    shrink = (kernel.shape[-1] / patch) ** 2  # as many times more pixels are summed
+    return visual | {
+        "conv1.weight": F.interpolate(kernel, (patch, patch), mode="bilinear", antialias=True) * shrink,
+        "positional_embedding": resize_positions(visual["positional_embedding"], grid),
+    }
 
 
 def embed_images(visual: nn.Module, pixels: Tensor, corner: tuple[int, int], **reading) -> Tensor:
