@@ -1,0 +1,61 @@
+"""Fills the columns of README's table of notebooks that can be read off files: picture, claims, time.
+
+    python notebooks/table.py          after `make figures`
+
+Beside run.py. Rows, and the columns "reproduces" and "the paper's own data", are written by hand.
+"""
+
+import csv
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+VERDICTS = {"holds": "holds", "undecided": "undecided", "does not hold": "does not"}
+ROW = re.compile(r"\| \[(\d\d_\w+)\]\(notebooks/\w+\.ipynb\) \|")
+
+
+def fill(text: str, root: Path = ROOT) -> str:
+    """README's text with the table's rows brought up to date."""
+    return "".join(fill_row(line, root) if ROW.match(line) else line for line in text.splitlines(keepends=True))
+
+
+def fill_row(line: str, root: Path) -> str:
+    """notebook | reproduces | picture | claims here | time | the paper's own data."""
+    name = ROW.match(line)[1]
+    cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+    cells[2:5] = [picture(name, root), claims(name, root), time(name, root) or cells[4]]
+    return "| " + " | ".join(cells) + " |\n"
+
+
+def picture(name: str, root: Path) -> str:
+    found = sorted((root / "figures" / name).glob("*.png"))
+    return f"[{len(found)}](figures/{name}/{found[0].name})" if found else ""
+
+
+def claims(name: str, root: Path) -> str:
+    """How many of the paper's claims hold here, are undecided, do not hold."""
+    path = root / "figures" / name / "claims.csv"
+    if not path.exists():
+        return ""
+    with path.open(newline="") as file:
+        counts = Counter(row["holds"] for row in csv.DictReader(file))
+    return f"[{' / '.join(str(counts[verdict]) for verdict in VERDICTS)}](figures/{name}/claims.csv)"
+
+
+def time(name: str, root: Path) -> str | None:
+    """Seconds of the executed copy and the images it used; None if there is none with its own parameters."""
+    executed, provenance = root / f"build/notebooks/{name}.ipynb", root / f"figures/{name}/provenance.json"
+    if not executed.exists():
+        return None
+    ran = json.loads(executed.read_text())["metadata"].get("papermill", {})
+    if not ran.get("duration") or ran.get("exception") or ran.get("parameters"):
+        return None
+    images = json.loads(provenance.read_text())["n_images"] if provenance.exists() else 0
+    return f"{ran['duration']:.0f} s" + (f", {images} images" if images else "")
+
+
+if __name__ == "__main__":
+    readme = ROOT / "README.md"
+    readme.write_text(fill(readme.read_text()))
