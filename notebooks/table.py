@@ -18,12 +18,12 @@ ROW = re.compile(r"\| \[(\d\d_\w+)\]\(notebooks/\w+\.ipynb\) \|")
 
 def fill(text: str, root: Path = ROOT) -> str:
     """README's text with the table's rows brought up to date."""
-    return "".join(fill_row(line, root) if ROW.match(line) else line for line in text.splitlines(keepends=True))
+    lines = text.splitlines(keepends=True)
+    return "".join(fill_row(line, found[1], root) if (found := ROW.match(line)) else line for line in lines)
 
 
-def fill_row(line: str, root: Path) -> str:
+def fill_row(line: str, name: str, root: Path) -> str:
     """notebook | reproduces | picture | claims here | time | the paper's own data."""
-    name = ROW.match(line)[1]
     cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
     cells[2:5] = [picture(name, root), claims(name, root), time(name, root) or cells[4]]
     return "| " + " | ".join(cells) + " |\n"

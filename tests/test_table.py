@@ -1,13 +1,11 @@
 """README's table of notebooks says what the figures' files say, and leaves out no notebook."""
 
-import importlib.util
 import json
 from pathlib import Path
 
+import table
+
 ROOT = Path(__file__).parents[1]
-SPEC = importlib.util.spec_from_file_location("table", ROOT / "notebooks/table.py")
-table = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(table)
 
 
 def test_readme_agrees_with_the_figures(tmp_path):
@@ -17,7 +15,7 @@ def test_readme_agrees_with_the_figures(tmp_path):
 
 
 def test_readme_has_a_row_for_each_notebook():
-    rows = [table.ROW.match(line)[1] for line in (ROOT / "README.md").read_text().splitlines() if table.ROW.match(line)]
+    rows = [found[1] for found in map(table.ROW.match, (ROOT / "README.md").read_text().splitlines()) if found]
     assert rows == [path.stem for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
 
 
