@@ -10,8 +10,10 @@ import torch
 from clip_explain.errors import MethodError, TensorError
 from clip_explain.maps import resize
 from clip_explain.metrics import statistics
+from clip_explain.metrics.localization import mean_over_classes
 from clip_explain.metrics.statistics import (
     bootstrap,
+    class_means_by_image,
     corner_bias,
     entropy,
     exchange_test,
@@ -56,6 +58,33 @@ def test_parts_of_the_draws_do_not_change_the_result(monkeypatch):
     whole = bootstrap(values, seed=0), paired_test(values, 0 * values, seed=0, resamples=500)
     monkeypatch.setattr(statistics, "DRAWS_AT_ONCE", 130)
     assert whole == (bootstrap(values, seed=0), paired_test(values, 0 * values, seed=0, resamples=500))
+
+
+def test_class_means_by_image_by_hand():
+    """Class a: 0 (x), 1 (y), mean 1/2; class b: 0.2 (x); so 0.35, and y's 1 lies (1/2) / 2 above it, times 2 / 2."""
+    found = class_means_by_image([0.0, 1, 0.2, np.nan], ["a", "a", "b", "c"], ["x", "y", "x", "y"])
+    assert found == pytest.approx([0.35 - 0.25, 0.35 + 0.25])
+    with pytest.raises(TensorError, match="at least one finite number"):
+        class_means_by_image([np.nan], ["a"], ["x"])
+
+
+def test_class_means_by_image_have_the_mean_and_the_spread_of_the_mean_over_classes():
+    """Against drawing images anew and taking the mean over classes each time; their standard deviations agree to 10 %.
+
+    200 images of 1 to 4 maps, 5 classes of unequal frequency and mean; 2000 draws know a deviation to 2 %.
+    """
+    random = np.random.default_rng(7)
+    images = np.repeat(np.arange(200), random.integers(1, 5, 200))
+    classes = random.choice(5, len(images), p=[0.4, 0.3, 0.15, 0.1, 0.05])
+    values = classes / 5 + random.normal(0, 0.3, 200)[images] + random.normal(0, 0.2, len(images))
+    found = class_means_by_image(values, classes, images)
+    assert found.mean() == pytest.approx(mean_over_classes(torch.from_numpy(values), classes.tolist()))
+    rows, drawn = [np.flatnonzero(images == i) for i in range(200)], []
+    for _ in range(2000):
+        again = np.concatenate([rows[i] for i in random.integers(200, size=200)])
+        sums = np.bincount(classes[again], values[again], 5) / np.bincount(classes[again], minlength=5)
+        drawn.append(np.nanmean(sums))
+    assert found.std() / np.sqrt(200) == pytest.approx(np.std(drawn), rel=0.1)
 
 
 # -- two methods

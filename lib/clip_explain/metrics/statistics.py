@@ -8,6 +8,7 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -63,6 +64,23 @@ def bootstrap(values, seed: int, level: float = 0.95, clusters: Labels | None = 
         means.append(sums[picks].sum(axis=1) / counts[picks].sum(axis=1))
     low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(sums.sum() / counts.sum()), float(low), float(high), len(sums))
+
+
+def class_means_by_image(values, classes: Labels, images: Labels) -> Float[np.ndarray, " images"]:
+    """One number an image, whose mean is the mean over classes of each class's mean value: mMIoU or mFMB for intervals.
+
+    `values`, one a map, with its class and its image; images in the order in which they appear. A value's part is how
+    far it lies from its class's mean, over the class's count: the linear term of how the result changes with the images
+    drawn. So `bootstrap` of these numbers, or of their differences between methods, gives its interval. NaN is left
+    out, a class of NaN alone too; TensorError if nothing is left.
+    """
+    table = pd.DataFrame({"value": np.asarray(values, float), "class": listed(classes), "image": listed(images)})
+    found = table.groupby("class")["value"]
+    if not found.count().any():
+        raise TensorError(f"got {len(table)} values for as many classes, expected at least one finite number")
+    means, counts = found.transform("mean"), found.transform("count")
+    parts = ((table["value"] - means) / counts).fillna(0.0).groupby(table["image"], sort=False).sum()
+    return (found.mean().mean() + parts * len(parts) / found.mean().count()).to_numpy()
 
 
 def paired_test(ours, theirs, seed: int, resamples: int = 10_000, clusters: Labels | None = None) -> Comparison:
