@@ -15,7 +15,7 @@ import small_clip
 from clip_explain import datasets, errors
 from clip_explain.dino import new_visual, tiny
 from clip_explain.explainers.masked import attention_mask, masked_max_pool, pool
-from clip_explain.iclip import as_clip, features, new_text, poolings_of, project, recognition
+from clip_explain.iclip import as_clip, features, new_text, poolings_of, project, recognition, untrained
 from clip_explain.iclip_card import maps_and_recognition
 from clip_explain.query import make_query
 from clip_explain.training import iclip as training
@@ -205,6 +205,18 @@ def test_training_stopped_and_resumed_equals_training_at_one_go(trained, tmp_pat
     resumed = train_iclip(SMALL, tmp_path, cache)
     for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0, msg=name)
+
+
+def test_where_the_training_of_a_model_began_is_known_from_its_seed(trained):
+    _, encoder, text = trained
+    model = as_clip(encoder, text.eval(), poolings_of(SMALL.pooling, SMALL.dual))
+    found, expected = untrained(model, SMALL.seed), build(SMALL, 64).state_dict()
+    for name, value in found.network.text.state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=0, msg=name)
+    assert found.network.encoder is encoder and found.network.poolings == ("attention", "masked_max")
+    assert not torch.equal(cx.targets(found, "a cube"), cx.targets(model, "a cube"))
+    with pytest.raises(errors.ModelError, match="is no ICLIP"):
+        untrained(small_clip.golden_model(), 0)
 
 
 def test_image_encoder_stays_frozen_and_the_rest_learns(trained):

@@ -376,6 +376,40 @@ STATED: dict[tuple[str, str], tuple[tuple[str, tuple[str, ...], str, dict[str, s
             "greater than",
             ON_THE_THING,
         ),
+        (
+            "naming a part of the whole moves the map to the part",
+            ("both named", "whole named"),
+            "greater than",
+            ON_THE_THING,
+        ),
+        (
+            "the part alone moves it more than the part of the whole",
+            ("part named", "both named"),
+            "greater than",
+            ON_THE_THING,
+        ),
+        (
+            "the map of the part alone is worse than that of the whole",
+            ("part named", "whole named"),
+            "less than",
+            FOREGROUND,
+        ),
+    ),
+    ("iclip", "figure8"): (
+        (
+            "categories like the one named are confused with it",
+            ("things like it", "other things"),
+            "greater than",
+            {"level of the map": ""},
+        ),
+    ),
+    ("iclip", "figure9"): (
+        (
+            "a high score of recognition picks better maps",
+            ("higher half by score", "lower half by score"),
+            "greater than",
+            {"searched_iou": ""},
+        ),
     ),
 }
 

@@ -93,6 +93,23 @@ def as_clip(encoder: Clip, text: nn.Module, poolings: tuple[str, ...], name: str
     return Clip(network, name, sha256, clip.clip._tokenizer, encoder.mean, encoder.std)
 
 
+def untrained(model: Clip, seed: int) -> Clip:
+    """An ICLIP as its training from `seed` began: the same encoder, poolings and sizes, all that learns at random.
+
+    ModelError for a model that is no ICLIP.
+    """
+    if not isinstance(model.network, Branch):
+        raise ModelError(f"{model.name} is no ICLIP: only of one is it known how its training began")
+    own, text = model.network, model.network.text
+    branches, channels, embed = text.image_projection.shape
+    vocabulary, width = text.token_embedding.weight.shape
+    sizes = (width, len(text.transformer.resblocks), embed, branches, channels, vocabulary, text.context_length)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        start = place(new_text(*sizes), model.device, model.dtype)
+    return as_clip(own.encoder, start, own.poolings, f"{model.name}, untrained")
+
+
 def recognition(model: Clip) -> Clip:
     """The branch of an ICLIP that scores images (IC 3.3: mAP is by the first projections); any other CLIP as it is.
 
