@@ -359,6 +359,14 @@ STATED: dict[tuple[str, str], tuple[tuple[str, tuple[str, ...], str, dict[str, s
             EXPLANATION,
         ),
     ),
+    ("iclip", "figure3"): (
+        (
+            "max pooling gathers its channels in the fewest places",
+            ("max", "average", "attention"),
+            "lowest",
+            {"distinct places": ""},
+        ),
+    ),
     ("iclip", "figure6"): (
         (
             "CLIP of another patch size prefers the background",
