@@ -100,3 +100,20 @@ def test_word_rows_say_the_text_once_for_each_name():
 def test_what_does_not_fit_together_is_refused(call):
     with pytest.raises(errors.TensorError, match="as many of each"):
         call()
+
+
+def test_scattered_points_lie_in_their_patches():
+    """Patches of 4 x 4 pixels, numbered by rows: 0 is the first, 7 the last of the wide image's 2 x 4."""
+    places, none = np.array([0, 3, 7, 7]), np.zeros(0, dtype=int)
+    axes = pages.scattered(
+        [WIDE], [[(places, np.array([-1.0, 0, 0, 3]), "C0"), (none, none, "C1")]], ["max", "moved"], (2, 4)
+    )
+    points = axes[0, 0].collections[0]
+    across, down = ((points.get_offsets() + 0.5) / 4).T  # a pixel's middle is a whole number
+    assert np.floor(across).tolist() == [0, 3, 3, 3] and np.floor(down).tolist() == [0, 0, 1, 1]
+    assert across[2] != across[3]  # told apart
+    assert points.get_sizes().tolist() == [2, 5.5, 5.5, 16] and len(axes[0, 1].collections[0].get_offsets()) == 0
+    np.testing.assert_allclose(axes[0, 1].images[0].get_array(), 0.5 + WIDE / 510)
+    assert overlaps(boxes(axes[0, 0].figure)) == []
+    with pytest.raises(errors.TensorError, match="one for each of 1 columns"):
+        pages.scattered([WIDE], [[(places, places, "C0")] * 2], ["max"], (2, 4))

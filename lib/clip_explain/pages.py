@@ -25,6 +25,7 @@ from clip_explain.plots import (
 )
 
 GAP = 0.04  # inches between panels
+POINTS = (2.0, 16.0)  # areas of the least and the largest point
 
 
 def comparison(
@@ -130,6 +131,39 @@ def word_rows(
             place = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "right", "va": "top"}
             axes[i, 1 + j].annotate(name, (0, 0), (-144 * GAP, -0.15 * size * WORD_LINE), fontsize=size, **place)
     return axes
+
+
+def scattered(
+    images: Sequence[Array],
+    points: Sequence[Sequence[tuple[Array, Array, str | np.ndarray]]],
+    columns: Sequence[str],
+    grid: tuple[int, int],
+    width: float = WIDTH,
+) -> np.ndarray:
+    """Images in rows, paled, and in each column points in the patches of a grid (grid_h, grid_w) over them (IC Fig 3).
+
+    `points`: for each row and column the patches' numbers, counted row by row; a value each, larger ones drawn larger;
+    and a colour for all, or one each. In its patch each lies at random, the same again in the same figure. Makes a
+    figure `width` inches wide and returns its axes, (rows, columns).
+    """
+    _check_rows(columns, images, points)
+    axes, random = _panels(images, columns, width), np.random.default_rng(0)
+    for row, image, some in zip(axes, images, points, strict=True):
+        pixels = as_pixels(image)
+        for ax, (places, values, colour) in zip(row, some, strict=True):
+            ax.imshow(0.5 + 0.5 * pixels)
+            down, across = np.divmod(np.asarray(places), grid[1])
+            y, x = (part + random.uniform(0.15, 0.85, len(part)) for part in (down, across))
+            x, y = x * pixels.shape[1] / grid[1] - 0.5, y * pixels.shape[0] / grid[0] - 0.5
+            ax.scatter(x, y, _areas(values), colour, alpha=0.7, linewidths=0)
+    return axes
+
+
+def _areas(values: Array) -> np.ndarray:
+    """Points' areas, in square points, rising with their values over the range of POINTS."""
+    sizes = np.asarray(values, dtype=float)
+    low, high = sizes.min(initial=np.inf), sizes.max(initial=-np.inf)
+    return POINTS[0] + (POINTS[1] - POINTS[0]) * (sizes - low) / max(high - low, 1e-12)
 
 
 def _check_rows(columns: Sequence[str], *rows: Sequence) -> None:
