@@ -69,10 +69,10 @@ SMOKE = {
             "constant: point_game, equal footing": (0.0, 0.0),  # it has no peak
             "constant: average_precision, equal footing": (0.001, 0.5),  # the thing's share of the image
             "constant: pixel_accuracy, equal footing": (0.5, 1.0),  # the background's
-            "constant: pixel_accuracy over=mask, equal footing": (0.0, 0.0),
+            "constant: pixel_accuracy_mask, equal footing": (0.0, 0.0),
             "random: energy_point_game, equal footing": (0.001, 0.5),
             "grad_eclip: iou_searched, as released": SHARE,
-            "clip_surgery: pixel_accuracy over=mask, equal footing": SHARE,
+            "clip_surgery: pixel_accuracy_mask, equal footing": SHARE,
             "occlusion: point_game, equal footing": SHARE,
         },
         "files": ["1_maps.png", "3_pointing.png", "4_segmentation.png", "table3.csv", "tests.csv"],
@@ -212,5 +212,22 @@ SMOKE = {
             "vit: cosine": DIFFERENCE,
         },
         "files": ["1_words.png", "2_numbers.png", "numbers.csv"],
+    },
+    "24_beyond_the_papers": {
+        "parameters": {
+            **{"every": "50", "masks": "4", "samples": "8", "m2ib_samples": "1"},
+            **{"n_grids": "1", "n_random": "1"},
+        },
+        "values": {
+            "grad_eclip: point_game": SHARE,
+            "constant: point_game": (0.0, 0.0),  # it has no peak
+            "random: random weights": (1.0, 1.0),  # it does not look at the model
+            "legrad: random weights": DIFFERENCE,
+            "gem: grid": SHARE,
+            "constant: grid": (0.0, 0.0),
+            "occlusion: rank": (1.0, 17.0),
+            "legrad: cost": (0.01, 1000.0),  # no timed test: wide enough for any machine
+        },
+        "files": ["1_table.png", "2_maps.png", "3_grid.png", "4_grid_numbers.png", "5_random_weights.png", "table.csv"],
     },
 }

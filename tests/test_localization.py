@@ -133,9 +133,52 @@ def test_a_mask_of_everything():
     """The mean marks 2 of the 4 pixels, 0.5 one."""
     found = {name: metric(RAMP, torch.ones_like(LOWER)).item() for name, metric in SCORES}
     assert np.isnan(found.pop("foreground_minus_background"))
-    parts = {"pixel_accuracy": 2 / 4, "iou_mean": 2 / 4, "iou_fixed": 1 / 4}
+    parts = {"pixel_accuracy": 2 / 4, "pixel_accuracy_mask": 2 / 4, "iou_mean": 2 / 4, "iou_fixed": 1 / 4}
     assert found == {name: parts.get(name, 1) for name in found}
     assert loc.average_precision(RAMP, torch.ones_like(LOWER), classes="both").isnan()
+
+
+# -- pixels left undecided
+
+WIDE = torch.tensor([[0.0, 0.25, 0.5, 1.0]])
+FIRST_AND_THIRD = torch.tensor([[True, False, True, False]])
+UNDECIDED = torch.tensor([[False, False, False, True]])
+MEAN_RULES = ("pixel_accuracy", "pixel_accuracy_mask", "iou_mean")
+
+
+def test_ignored_pixels_are_not_counted_by_hand():
+    """Of four pixels the last, the map's maximum, is left undecided; the mean, 0.4375, and the scale are of all four.
+
+    Marked is then the third, above the mean and not above one half. AP: hit, miss, hit, as falls the map.
+    """
+    found = {name: metric(WIDE, FIRST_AND_THIRD, UNDECIDED).item() for name, metric in SCORES}
+    expected = {"point_game": 1, "energy_point_game": 0.5 / 0.75, "pixel_accuracy": 2 / 3, "pixel_accuracy_mask": 1 / 2}
+    expected |= {"average_precision": (1 + 2 / 3) / 2, "iou_fixed": 0, "iou_mean": 1 / 2}
+    assert found == pytest.approx(expected | {"foreground_minus_background": (0 + 0.5) / 2 - 0.25})
+    assert loc.point_game(WIDE, FIRST_AND_THIRD).item() == 0
+    assert loc.iou_curves(
+        WIDE, FIRST_AND_THIRD, step=0.25, mode="bilinear", ignore=UNDECIDED
+    ).tolist() == pytest.approx([1 / 3, 1 / 2, 0, 0])
+
+
+@pytest.mark.parametrize(("name", "metric"), SCORES)
+def test_ignored_pixels_are_as_if_the_image_were_without_them(name, metric):
+    """The last column, without the extremes, of maps as fine as their masks: the same as a picture cut there."""
+    maps, masks = random_pairs(3, 2, 3, grid=(20, 28))
+    maps[..., -1], maps[..., 0, 0] = 0, -9
+    ignore = torch.zeros(20, 28, dtype=torch.bool)
+    ignore[:, -1] = True
+    cut = maps[..., :-1] - maps[..., :-1].mean(dim=(-2, -1), keepdim=True) * (name in MEAN_RULES)
+    full = torch.cat([cut, torch.zeros_like(maps[..., -1:])], dim=-1)  # whose mean is then that of the cut one
+    found = metric(full, masks, ignore.numpy())
+    torch.testing.assert_close(found, metric(cut, masks[..., :-1]))
+
+
+def test_a_mask_of_undecided_pixels_alone_has_no_answer_and_their_size_is_checked():
+    for metric in loc.LOCALIZATION.values():
+        assert metric(WIDE, UNDECIDED, UNDECIDED).isnan()
+    with pytest.raises(TensorError, match="masks of 1 x 3 pixels for an image of 1 x 4"):
+        loc._on_masks(WIDE, UNDECIDED, UNDECIDED[:, 1:])
 
 
 # -- against others

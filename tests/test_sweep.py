@@ -24,8 +24,11 @@ from clip_explain.__main__ import main
 from clip_explain.datasets import Dataset, Record, Source
 from clip_explain.errors import DatasetError, MethodError, OutputError, WeightsError, WorkerError
 from clip_explain.explainers import explain
-from clip_explain.metrics.localization import point_game
-from clip_explain.model import load
+from clip_explain.metrics.faithfulness import auc, curves
+from clip_explain.metrics.localization import LOCALIZATION, point_game
+from clip_explain.metrics.readouts import classification
+from clip_explain.model import load, preprocess
+from clip_explain.query import targets
 from clip_explain.sweep import sweep
 
 SMALL_SCENES = {"scenes": {"size": 64}, "rise": {"masks": 8}}
@@ -91,6 +94,49 @@ def test_values_are_those_of_the_plain_calls(whole, weights):
         hits = point_game(explain(model, record.image, list(record.texts), "self_attention")[0], record.masks)
         mine = table[(table.image == record.id) & (table.method == "self_attention") & (table.metric == "point_game")]
         assert mine.value.tolist() == hits.tolist()
+
+
+def test_texts_and_classes_are_put_into_the_templates(weights, tmp_path):
+    prompts, given = ["a photo of {}.", "{}, drawn"], {"images": 1, "methods": ["itsm"], "dataset": "objects"}
+    given["metrics"] = ["deletion_score", "rise_deletion"]
+    options = {"objects": {"size": 64}, "deletion_score": {"every": 50}, "rise_deletion": {"every": 32}}
+    sweep(**settings(weights, tmp_path, **given, options=options, templates=prompts))
+    table, model = pd.read_parquet(tmp_path / "table.parquet").set_index("metric"), load(weights, "cpu")
+    data = datasets.load("objects", 1, 0, size=64)
+    pixels, own = preprocess(model, data[0].image), targets(model, list(data[0].texts), prompts)
+    maps = explain(model, pixels, list(data[0].texts), "itsm", templates=prompts)
+    seed = shards.image_seed(0, data[0].id, "metrics")
+    read = {"score": lambda embedded: embedded @ own[0]}
+    drawn = curves(model, pixels, maps, read, every=50, seed=seed)["score"]
+    assert float(table.value["deletion_score"]) == pytest.approx(auc(drawn).item(), abs=1e-6)
+    classes = targets(model, list(data.classes), prompts)
+    read = classification(classes, torch.tensor([data[0].label]), float(model.logit_scale))
+    drawn = curves(model, pixels, maps, read, "rise", every=32)["probability"]
+    assert float(table.value["rise_deletion"]) == pytest.approx(auc(drawn).item(), abs=1e-6)
+
+
+def test_pixels_left_undecided_are_not_counted(weights, tmp_path, monkeypatch):
+    """Of a wide image seen through the middle square: the crop of what is to be ignored is the crop of the masks."""
+    masks, ignore = np.zeros((1, 64, 96), bool), np.zeros((64, 96), bool)
+    masks[:, :, :40], ignore[:, 40:72] = True, True
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8))
+
+    def reader(seed=0):
+        return Dataset(
+            "bordered", ("a cube",), range(1), lambda i: Record("it", image, ("a cube",), masks, ignore=ignore)
+        )
+
+    monkeypatch.setitem(datasets.DATASETS, "bordered", Source(reader, "one image"))
+    metrics, model = ["energy_point_game", "average_precision", "iou_mean", "pixel_accuracy_mask"], load(weights, "cpu")
+    for fit, seen in (("crop", slice(16, 80)), ("full", slice(0, 96))):
+        changed = dict(dataset="bordered", methods=["itsm"], metrics=metrics, options={}, images=1, fit=fit)
+        sweep(**settings(weights, tmp_path / fit, **changed))
+        table = pd.read_parquet(tmp_path / fit / "table.parquet").set_index("metric")
+        maps = explain(model, image, "a cube", "itsm", fit=fit)[0]
+        expected = {name: LOCALIZATION[name](maps, masks[..., seen], ignore[:, seen]).item() for name in metrics}
+        assert table.value.to_dict() == pytest.approx(expected)
+        plain = LOCALIZATION["average_precision"](maps, masks[..., seen]).item()
+        assert float(table.value["average_precision"]) != pytest.approx(plain, abs=1e-3)
 
 
 def test_summary_is_the_mean_over_images_of_their_means(whole):
@@ -193,6 +239,8 @@ def test_more_images_may_follow(whole, weights, tmp_path):
         ({"options": {"scenes": {"size": 64}, "rise": {"masks": 9}}}, "methods.rise.masks was 8, is 9"),
         ({"options": {"rise": {"masks": 8}}}, "reader.size was 64, is absent"),
         ({"fit": "full"}, 'fit was "crop", is "full"'),
+        ({"templates": "imagenet"}, 'templates was ["{}"], is "imagenet"'),
+        ({"templates": "a photo of {}."}, 'templates was ["{}"], is ["a photo of {}."]'),
         ({"dataset": "objects", "options": {"rise": {"masks": 8}}}, 'dataset was "scenes", is "objects"'),
         ({"dtype": "bf16"}, 'dtype was "fp32", is "bf16"'),
     ],
@@ -303,6 +351,10 @@ def test_the_command_line(whole, weights, tmp_path, capsys):
     assert "self_attention" in shown.out and "4/4" in shown.err and "image/s" in shown.err
     assert main([*command.split(), "--seed", "1"]) == 2
     assert "seed was 0, is 1" in capsys.readouterr().err
+    assert main([*command.split(), "--templates", "a {}", "--templates", "{}, drawn"]) == 2
+    assert 'templates was ["{}"], is ["a {}", "{}, drawn"]' in capsys.readouterr().err
+    assert main([*command.split(), "--templates", "imagnet"]) == 2
+    assert "did you mean 'imagenet'" in capsys.readouterr().err
 
 
 # -- elsewhere

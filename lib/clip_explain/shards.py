@@ -29,12 +29,12 @@ from clip_explain.metrics.faithfulness import auc, confidence, perturbed_embeddi
 from clip_explain.metrics.localization import LOCALIZATION
 from clip_explain.metrics.readouts import classification, cosines
 from clip_explain.model import Clip, load, preprocess
-from clip_explain.query import Query, targets
+from clip_explain.query import BARE, Query, Templates, targets
 
 FOLDER = "shards"
 TEXTS_KEPT = 20_000  # text features that a process keeps at most
 FORMULAS = ("explainers", "metrics", "scenes", "datasets*", "maps.py", "model.py", "query.py", "resnet.py", "trace.py")
-FORMULAS += ("shards.py",)
+FORMULAS += ("shards.py", "templates.py")
 # What is wrong with one image alone; all else ends the sweep.
 OF_ONE_IMAGE = (ImageError, TextError, TensorError, DatasetError)
 
@@ -56,7 +56,7 @@ SCHEMA = pa.schema(
 class Plan:
     """All that decides a sweep's numbers, and where they go. `methods` and `metrics` hold the options of each.
 
-    `reader` holds those of the dataset's reader.
+    `reader` holds those of the dataset's reader; `templates` a set's name, or templates.
     """
 
     model: str
@@ -68,6 +68,7 @@ class Plan:
     images: int
     seed: int
     fit: str
+    templates: str | list[str]
     methods: dict[str, dict]
     metrics: dict[str, dict]
     shard_size: int
@@ -94,10 +95,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Session:
-    """What a process keeps from image to image: the model, the dataset, and the features of the texts met so far."""
+    """What a process keeps from image to image: the model, the dataset, and the features of the texts met so far.
+
+    Texts and classes are put into `templates`, as `explain` does it.
+    """
 
     model: Clip
     dataset: Dataset
+    templates: Templates = BARE
     texts: dict[str, Tensor] = field(default_factory=dict)
 
     def features(self, texts: tuple[str, ...]) -> Float[Tensor, "texts embedding"]:
@@ -106,7 +111,7 @@ class Session:
             if text not in self.texts:
                 if len(self.texts) >= TEXTS_KEPT:
                     self.texts.clear()
-                self.texts[text] = targets(self.model, text)[0]
+                self.texts[text] = targets(self.model, text, self.templates)[0]
         return torch.stack([self.texts[text] for text in texts])
 
     @cached_property
@@ -114,20 +119,22 @@ class Session:
         """Unit features of the dataset's classes. DatasetError if it has none."""
         if not self.dataset.classes:
             raise DatasetError(f"{self.dataset.name} has no classes, so there is no accuracy")
-        return targets(self.model, list(self.dataset.classes))
+        return targets(self.model, list(self.dataset.classes), self.templates)
 
 
 @dataclass(frozen=True)
 class Case:
-    """One method's maps of one image, and what a metric may hold them against. `masks` cover what the maps cover.
+    """One method's maps of one image, and what a metric may hold them against.
 
-    `seed` belongs to the image and is the same for all methods. `kept`: what several metrics share.
+    `masks`, and `ignore` (pixels that annotators left undecided), cover what the maps cover. `seed` belongs to the
+    image and is the same for all methods. `kept`: what several metrics share.
     """
 
     session: Session
     query: Query
     record: Record
     masks: Bool[np.ndarray, "targets height width"] | None
+    ignore: Bool[np.ndarray, "height width"] | None
     seed: int
     maps: Float[Tensor, "targets grid_h grid_w"]
     kept: dict = field(default_factory=dict)
@@ -154,12 +161,12 @@ def _map_shape(query: Query) -> tuple[int, int, int, int]:
 
 
 def _localize(name: str) -> Callable[..., Tensor]:
-    """A metric of LOCALIZATION."""
+    """A metric of LOCALIZATION; pixels that annotators left undecided are not counted."""
 
     def score(case: Case) -> Tensor:
         if case.masks is None:
             raise DatasetError(f"{case.record.id} has no masks, which {name} needs")
-        return LOCALIZATION[name](case.maps, case.masks)
+        return LOCALIZATION[name](case.maps, case.masks, case.ignore)
 
     return score
 
@@ -267,6 +274,7 @@ def measure(plan: Plan, session: Session, record: Record) -> list[tuple]:
     """(target, text, method, metric, value) of one image; all methods read one query, so they share its forward."""
     pixels = preprocess(session.model, record.image, plan.fit)
     masks = None if record.masks is None else visible_masks(record, plan.fit)
+    ignore = None if record.ignore is None else visible(record.ignore, record, plan.fit)
     if not record.texts:
         raise TextError(f"{record.id} has no texts to be explained")
     query = Query(session.model, pixels, session.features(record.texts))
@@ -274,7 +282,7 @@ def measure(plan: Plan, session: Session, record: Record) -> list[tuple]:
     rows = []
     for method, options in plan.methods.items():
         maps = _explain(plan, query, record.id, method, options)
-        case = Case(session, query, record, masks, seed, maps)
+        case = Case(session, query, record, masks, ignore, seed, maps)
         for metric, choices in plan.metrics.items():
             values = METRICS[metric](case, **choices).tolist()
             pairs = enumerate(zip(record.texts, values, strict=True))
@@ -298,9 +306,14 @@ def image_seed(seed: int, image: str, purpose: str) -> int:
 
 def visible_masks(record: Record, fit: str) -> Bool[np.ndarray, "targets height width"]:
     """The part of a record's masks that maps under `fit` cover."""
+    return visible(record.masks, record, fit)
+
+
+def visible(pixels: Bool[np.ndarray, "*axes height width"], record: Record, fit: str) -> np.ndarray:
+    """The part of a mask, or of several, of a record's image that maps under `fit` cover."""
     if fit != "crop":
-        return record.masks
-    return TF.center_crop(torch.as_tensor(record.masks), [min(record.image.size)] * 2).numpy()
+        return pixels
+    return TF.center_crop(torch.as_tensor(pixels), [min(record.image.size)] * 2).numpy()
 
 
 # -- what a process needs
@@ -318,7 +331,7 @@ def _session(plan: str) -> Session:
         raise type(error)(f"{here} cannot load the model: {error}") from error
     if clip.sha256 != wanted.sha256:
         raise WeightsError(f"{here} has another {wanted.model}: sha256 {clip.sha256}, the sweep's is {wanted.sha256}")
-    return Session(clip, wanted.records())
+    return Session(clip, wanted.records(), wanted.templates)
 
 
 @lru_cache

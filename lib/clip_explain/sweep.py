@@ -29,6 +29,7 @@ from clip_explain.errors import DatasetError, MethodError, OutputError, WorkerEr
 from clip_explain.explainers import FOR_RESNETS, options_of
 from clip_explain.metrics.statistics import Interval, bootstrap
 from clip_explain.model import FITS, Clip, load
+from clip_explain.query import BARE, Templates, template_list
 from clip_explain.shards import (
     BASELINES,
     FOLDER,
@@ -41,6 +42,7 @@ from clip_explain.shards import (
     library_versions,
     run_shard,
 )
+from clip_explain.templates import TEMPLATE_SETS
 
 SETTINGS, TABLE, ERRORS, SUMMARY = "settings.json", "table.parquet", "errors.parquet", "summary.csv"
 FILES = {SETTINGS, TABLE, ERRORS, SUMMARY, FOLDER}
@@ -60,6 +62,7 @@ def sweep(
     seed: int = 0,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     fit: str = "crop",
+    templates: Templates = BARE,
     shard_size: int = 16,
     device: str | None = None,
     dtype: str | None = None,
@@ -70,10 +73,10 @@ def sweep(
     """Measure every method by every metric on a dataset's first images; write the table and return its summary.
 
     `methods`: names of EXPLAINERS, "random" (noise, drawn for each image) and "constant"; `metrics`: of METRICS;
-    `options`: those of a method, a metric or the dataset's reader under its name, {"rise": {"masks": 500}}. `out`: a
-    folder or an fsspec URL. The work is cut into shards of `shard_size` images. It runs here, in `processes` local
-    processes of one thread each, or on Dask workers (`scheduler`: an address or a `distributed.Client`), where on cuda
-    each shard takes one "GPU" of its worker.
+    `options`: those of a method, a metric or the dataset's reader under its name, {"rise": {"masks": 500}}.
+    `templates`: what texts and classes are put into, as in `explain`. `out`: a folder or an fsspec URL. The work is cut
+    into shards of `shard_size` images. It runs here, in `processes` local processes of one thread each, or on Dask
+    workers (`scheduler`: an address or a `distributed.Client`), where on cuda each shard takes one "GPU" of its worker.
 
     table.parquet has a row for each image, target, method and metric: its value, NaN where the question has no answer.
     errors.parquet has a row for each image that could not be used. The summary has means over images (of the means
@@ -88,7 +91,8 @@ def sweep(
         raise MethodError(f"got shard_size={shard_size} and processes={processes}, expected at least 1 of each")
     elsewhere = scheduler is not None or processes > 1
     clip = load(model, "cpu", "fp32") if elsewhere else load(model, device, dtype)
-    plan = make_plan(model, clip, dataset, methods, metrics, out, images, seed, options, fit, shard_size, device, dtype)
+    what = (model, clip, dataset, methods, metrics, out, images, seed, options, fit, templates)
+    plan = make_plan(*what, shard_size, device, dtype)
     agree(plan)
     done = storage.names(plan.out, FOLDER)
     todo = [start for start in plan.starts if plan.shard(start) not in done]
@@ -99,7 +103,7 @@ def sweep(
         elif processes > 1:
             _in_processes(plan, todo, processes, bar)
         else:
-            session = Session(clip, plan.records())
+            session = Session(clip, plan.records(), plan.templates)
             for start in todo:
                 run_shard(plan, start, session, bar.update)
     return finish(plan)
@@ -109,7 +113,7 @@ def sweep(
 
 
 def make_plan(
-    model, clip: Clip, dataset, methods, metrics, out, images, seed, options, fit, shard_size, device, dtype
+    model, clip: Clip, dataset, methods, metrics, out, images, seed, options, fit, templates, shard_size, device, dtype
 ) -> Plan:
     """The checked plan. Methods and metrics are put into the order of their registries, so theirs does not matter."""
     if fit not in FITS:
@@ -137,6 +141,7 @@ def make_plan(
         images=count,
         seed=seed,
         fit=fit,
+        templates=templates if isinstance(templates, str) and templates in TEMPLATE_SETS else template_list(templates),
         methods=methods,
         metrics=metrics,
         shard_size=shard_size,

@@ -17,7 +17,9 @@ def main(argv: Sequence[str]) -> None:
     arguments = vars(parse(argv))
     from clip_explain.sweep import sweep
 
-    pairs = arguments.pop("option")
+    pairs, given = arguments.pop("option"), arguments.pop("templates")
+    if given:
+        arguments["templates"] = given if len(given) > 1 else given[0]
     try:
         summary = sweep(**arguments, options=options_by_owner(pairs))
     except KeyboardInterrupt:
@@ -47,6 +49,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="of a method, metric or dataset, as rise.masks=500; may be repeated",
     )
     add("--fit", default="crop", metavar="crop|full|squash", help="what of each image is looked at")
+    add("--templates", action="append", help="imagenet, clip_surgery, or 'a photo of a {}.'; the last may be repeated")
     add("--shard-size", type=int, default=16, help="images in one unit of work (default: 16)")
     add("--device", help="cpu, cuda, ... (default: cuda where there is one)")
     add("--dtype", metavar="fp32|fp16|bf16", help="(default: fp16 on cuda, fp32 elsewhere)")

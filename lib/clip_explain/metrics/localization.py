@@ -5,6 +5,8 @@ Above maps.py. One rule for degenerate input, in every function here:
 - A degenerate map (constant, all zero included) says nothing: it counts as all zero, has no peak and marks no pixel.
 - A question without an answer is NaN, to be left out of means: nothing to find (an empty mask), or no background
   where the metric compares with it.
+- Pixels that the annotators left undecided (`ignore`; VOC's outlines, ImageNet-S's code 1000) are not counted, neither
+  as the thing nor as the rest, and no peak is looked for there. A map is scaled, and cut, by all of its pixels.
 - Maps are resized to their masks. What is refused is leading axes that differ, maps finer than their masks, and
   values that are not finite (TensorError).
 """
@@ -27,6 +29,7 @@ from clip_explain.metrics.statistics import Labels, listed
 Maps = Float[Tensor, "*axes grid_h grid_w"]
 Masks = Bool[Tensor, "*axes height width"] | Bool[np.ndarray, "*axes height width"]
 PerMap = Float[Tensor, "*axes"]
+Ignored = Bool[Tensor, "*#axes height width"] | Bool[np.ndarray, "*#axes height width"] | None
 MasksOfOne = Bool[Tensor, "masks height width"] | Bool[np.ndarray, "masks height width"]
 
 RULES = ("fixed", "mean", "searched")
@@ -35,20 +38,20 @@ RULES = ("fixed", "mean", "searched")
 # -- each map against its own mask
 
 
-def point_game(maps: Maps, masks: Masks, tolerance: int | float = 0) -> PerMap:
+def point_game(maps: Maps, masks: Masks, tolerance: int | float = 0, ignore: Ignored = None) -> PerMap:
     """Point game (Zhang et al. 2018; Grad-ECLIP 4.2, "PG"): 1 if the map's maximum lies in its mask, else 0.
 
     The maximum is taken of the map resized bilinearly to the mask; of several equal ones the first by rows counts.
     With `tolerance`, a maximum at most so many pixels (straight distance) away from the mask is a hit too; Zhang et
     al. allow 15.
     """
-    heat, inside = _on_masks(maps, masks)
-    near = _squared_distance_from_peak(heat) <= tolerance**2
+    heat, inside, counted = _on_masks(maps, masks, ignore)
+    near = _squared_distance_from_peak(heat.masked_fill(~counted, -torch.inf)) <= tolerance**2
     hits = (inside & near).flatten(-2).any(dim=-1) & ~degenerate(maps)
     return _defined(hits.to(heat), inside)
 
 
-def energy_point_game(maps: Maps, masks: Masks, energy: str = "positive") -> PerMap:
+def energy_point_game(maps: Maps, masks: Masks, energy: str = "positive", ignore: Ignored = None) -> PerMap:
     """Energy point game (Wang et al. 2020b; Grad-ECLIP 4.2, "PG-energy"): the mask's share of the map's energy, 0 to 1.
 
     `energy="positive"`: of the raw values above 0; a map without any scores 0. "minmax": of the map scaled to [0, 1],
@@ -56,13 +59,18 @@ def energy_point_game(maps: Maps, masks: Masks, energy: str = "positive") -> Per
     """
     if energy not in ("positive", "minmax"):
         raise MethodError(f"got energy={energy!r}, expected 'positive' or 'minmax'")
-    heat, inside = _on_masks(maps, masks)
-    heat = heat.relu() if energy == "positive" else normalize(heat)
+    heat, inside, counted = _on_masks(maps, masks, ignore)
+    heat = (heat.relu() if energy == "positive" else normalize(heat)) * counted
     return _defined(_share((heat * inside).sum(dim=(-2, -1)), heat.sum(dim=(-2, -1))), inside)
 
 
 def pixel_accuracy(
-    maps: Maps, masks: Masks, threshold: str = "mean", at: int | float = 0.5, over: str = "image"
+    maps: Maps,
+    masks: Masks,
+    threshold: str = "mean",
+    at: int | float = 0.5,
+    over: str = "image",
+    ignore: Ignored = None,
 ) -> PerMap:
     """Share of pixels that the map, cut at a threshold, puts on the right side, 0 to 1; `threshold`, `at` as `marked`.
 
@@ -72,13 +80,13 @@ def pixel_accuracy(
     """
     if over not in ("image", "mask"):
         raise MethodError(f"got over={over!r}, expected 'image' or 'mask'")
-    heat, inside = _on_masks(maps, masks)
+    heat, inside, counted = _on_masks(maps, masks, ignore)
     right = marked(heat, threshold, at) == inside
-    counted = inside if over == "mask" else torch.ones_like(inside)
+    counted = inside if over == "mask" else counted
     return _defined(_share(_count(right & counted), _count(counted)), inside)
 
 
-def average_precision(maps: Maps, masks: Masks, classes: str = "foreground") -> PerMap:
+def average_precision(maps: Maps, masks: Masks, classes: str = "foreground", ignore: Ignored = None) -> PerMap:
     """Average precision of the map's values as scores for "this pixel is in the mask", by scikit-learn, 0 to 1.
 
     A degenerate map scores the mask's share of the pixels. `classes="both"`: the mean of this and of the background's
@@ -86,9 +94,9 @@ def average_precision(maps: Maps, masks: Masks, classes: str = "foreground") -> 
     """
     if classes not in ("foreground", "both"):
         raise MethodError(f"got classes={classes!r}, expected 'foreground' or 'both'")
-    heat, inside = _on_masks(maps, masks)
-    pairs = zip(_rows(heat).cpu().numpy(), _rows(inside).cpu().numpy(), strict=True)
-    values = [_average_precision(scores, truth, classes == "both") for scores, truth in pairs]
+    heat, inside, counted = _on_masks(maps, masks, ignore)
+    parts = zip(*(_rows(each).cpu().numpy() for each in (heat, inside, counted)), strict=True)
+    values = [_average_precision(scores[some], truth[some], classes == "both") for scores, truth, some in parts]
     return torch.tensor(values, dtype=heat.dtype, device=heat.device).reshape(heat.shape[:-2])
 
 
@@ -99,6 +107,7 @@ def mask_iou(
     at: int | float = 0.5,
     classes: Labels | None = None,
     mode: str = "bilinear",
+    ignore: Ignored = None,
 ) -> PerMap:
     """Intersection over union of the mask and of the pixels that the map marks, 0 to 1 (Grad-ECLIP 4.2, "maskIoU").
 
@@ -110,10 +119,10 @@ def mask_iou(
     if threshold == "searched":
         if classes is None:
             raise MethodError("threshold='searched' needs classes, one for each map")
-        curves = iou_curves(maps, masks, mode=mode)
+        curves = iou_curves(maps, masks, mode=mode, ignore=ignore)
         return searched_iou(curves.reshape(-1, curves.shape[-1]), classes)[0].reshape(curves.shape[:-1])
-    heat, inside = _on_masks(maps, masks, mode)
-    found = marked(heat, threshold, at)
+    heat, inside, counted = _on_masks(maps, masks, ignore, mode)
+    found = marked(heat, threshold, at) & counted
     return _defined(_share(_count(found & inside), _count(found | inside)), inside)
 
 
@@ -129,7 +138,7 @@ def marked(heat: Float[Tensor, "*axes height width"], threshold: str = "fixed", 
 
 
 def iou_curves(
-    maps: Maps, masks: Masks, step: float = 0.01, mode: str = "bicubic"
+    maps: Maps, masks: Masks, step: float = 0.01, mode: str = "bicubic", ignore: Ignored = None
 ) -> Float[Tensor, "*axes thresholds"]:
     """The fraction in ICLIP eq. 7 at each threshold t = 0, step, 2 step, ... below 1: IoU of (M > t) and the mask.
 
@@ -137,11 +146,11 @@ def iou_curves(
     """
     if not 0 < step <= 1:
         raise MethodError(f"got step={step}, expected a step above 0 and up to 1")
-    heat, inside = _on_masks(maps, masks, mode)
+    heat, inside, counted = _on_masks(maps, masks, ignore, mode)
     heat, steps = normalize(heat), round(1 / step)
     limits = (torch.arange(steps, dtype=torch.float64) / steps).to(heat)
     passed = torch.searchsorted(limits, heat.contiguous())  # how many thresholds lie strictly below each pixel
-    areas = _pixels_above(passed, steps, torch.ones_like(inside))
+    areas = _pixels_above(passed, steps, counted)
     shared = _pixels_above(passed, steps, inside)
     union = areas + _count(inside)[..., None] - shared
     return torch.where(_count(inside)[..., None] > 0, _share(shared, union), torch.nan)
@@ -172,16 +181,16 @@ def mmiou(curves: Float[Tensor, "maps thresholds"], classes: Labels) -> float:
     return mean_over_classes(searched_iou(curves, classes)[0], classes)
 
 
-def foreground_minus_background(maps: Maps, masks: Masks, mode: str = "bicubic") -> PerMap:
+def foreground_minus_background(maps: Maps, masks: Masks, mode: str = "bicubic", ignore: Ignored = None) -> PerMap:
     """The bracket of ICLIP eq. 8: the map's mean in its mask minus its mean outside, -1 to 1; above 0 is right.
 
     The map is resized and scaled to [0, 1] as in `iou_curves`. NaN for a mask without background too.
     """
-    heat, inside = _on_masks(maps, masks, mode)
-    heat = normalize(heat)
+    heat, inside, counted = _on_masks(maps, masks, ignore, mode)
+    heat, outside = normalize(heat), counted & ~inside
     front = _share((heat * inside).sum(dim=(-2, -1)), _count(inside))
-    back = _share((heat * ~inside).sum(dim=(-2, -1)), _count(~inside))
-    return _defined(_defined(front - back, inside), ~inside)
+    back = _share((heat * outside).sum(dim=(-2, -1)), _count(outside))
+    return _defined(_defined(front - back, inside), outside)
 
 
 def mfmb(differences: Float[Tensor, " maps"], classes: Labels) -> float:
@@ -276,18 +285,19 @@ def own_and_others(
 class Metric:
     """A number for each map against its mask, and which way is better."""
 
-    score: Callable[[Tensor, Tensor | np.ndarray], Tensor]
+    score: Callable[..., Tensor]
     higher_is_better: bool = True
 
-    def __call__(self, maps: Tensor, masks: Tensor | np.ndarray) -> Tensor:
-        """(maps, masks) -> one number a map, NaN where its question has no answer."""
-        return self.score(maps, masks)
+    def __call__(self, maps: Tensor, masks: Tensor | np.ndarray, ignore: Tensor | np.ndarray | None = None) -> Tensor:
+        """(maps, masks, pixels not counted) -> one number a map, NaN where its question has no answer."""
+        return self.score(maps, masks, ignore=ignore)
 
 
 LOCALIZATION: dict[str, Metric] = {
     "point_game": Metric(point_game),
     "energy_point_game": Metric(energy_point_game),
     "pixel_accuracy": Metric(pixel_accuracy),
+    "pixel_accuracy_mask": Metric(partial(pixel_accuracy, over="mask")),
     "average_precision": Metric(average_precision),
     "iou_fixed": Metric(partial(mask_iou, threshold="fixed")),
     "iou_mean": Metric(partial(mask_iou, threshold="mean")),
@@ -304,8 +314,13 @@ def check_masks(masks: Masks, size: tuple[int, int]) -> None:
         raise TensorError(f"got masks of {_by(masks.shape[-2:])} pixels for an image of {_by(size)} (height x width)")
 
 
-def _on_masks(maps: Tensor, masks: Tensor | np.ndarray, mode: str = "bilinear") -> tuple[Tensor, Tensor]:
-    """Maps at their masks' size, in float32 at least, the degenerate ones all zero; and the masks as a tensor."""
+def _on_masks(
+    maps: Tensor, masks: Tensor | np.ndarray, ignore: Tensor | np.ndarray | None = None, mode: str = "bilinear"
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Maps at their masks' size, in float32 at least, the degenerate ones all zero; masks; pixels that are counted.
+
+    Masks are without what is not counted.
+    """
     inside = torch.as_tensor(masks, device=maps.device)
     if maps.shape[:-2] != inside.shape[:-2] or not maps.numel() or not inside.numel():
         raise TensorError(f"got maps {tuple(maps.shape)} and masks {tuple(inside.shape)}, expected one mask a map")
@@ -315,7 +330,15 @@ def _on_masks(maps: Tensor, masks: Tensor | np.ndarray, mode: str = "bilinear") 
         )
     maps = _finite(maps).to(torch.promote_types(maps.dtype, torch.float32))
     heat = resize(maps, (inside.shape[-2], inside.shape[-1]), mode)
-    return torch.where(degenerate(maps)[..., None, None], 0.0, heat), inside
+    counted = _counted(inside, ignore)
+    return torch.where(degenerate(maps)[..., None, None], 0.0, heat), inside & counted, counted
+
+
+def _counted(inside: Tensor, ignore: Tensor | np.ndarray | None) -> Tensor:
+    if ignore is None:
+        return torch.ones_like(inside)
+    check_masks(ignore, (inside.shape[-2], inside.shape[-1]))
+    return ~torch.as_tensor(ignore, device=inside.device).expand_as(inside)
 
 
 def _all_masks(masks: Tensor | np.ndarray, maps: Tensor) -> Tensor:
