@@ -223,27 +223,22 @@ def check_output(out: Path) -> None:
 
 
 def save_picture(image, maps, titles: Sequence[str], out: Path, label: str) -> None:
-    """The image and its overlays, written beside `out` first and moved there when complete."""
+    """The image and its overlays, as a file that is complete or not there."""
     import matplotlib
 
     matplotlib.use("agg")
     from matplotlib import pyplot as plt
 
-    from clip_explain import plots
+    from clip_explain import files, plots
 
     plots.use_style()
     columns = min(COLUMNS, len(titles))
     figure = plots.grid([image] * len(titles), [None, *maps], titles, columns, panel=3.0)[0, 0].figure
-    temporary = out.with_name(f".{out.stem}-{os.getpid()}{out.suffix}")
+    kind = out.suffix[1:].lower()
     try:
-        figure.savefig(temporary, metadata={"Title": label})
-        os.replace(temporary, out)
-    except OSError as error:
-        raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
+        files.write(out, lambda place: figure.savefig(place, format=kind, metadata={"Title": label}))
     finally:
         plt.close(figure)
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 if __name__ == "__main__":

@@ -7,10 +7,8 @@ import csv
 import io
 import json
 import math
-import os
 import platform
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +18,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
+from clip_explain import files
 from clip_explain.claims import CLAIMS, claims
 from clip_explain.errors import MethodError, OutputError, TensorError, nearest
 from clip_explain.metrics.statistics import Interval, bootstrap
@@ -224,14 +223,5 @@ def _small_png(figure: Figure) -> bytes:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file beside its place and move it there when complete. OutputError if that is not possible."""
-    temporary = path.with_name(f".{path.name}-{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+    """Write a file, complete or not at all. OutputError if that is not possible."""
+    files.write(path, lambda place: place.write_bytes(content))

@@ -1,16 +1,16 @@
 """The files of a sweep, in a folder or under any fsspec URL (s3://..., gs://...): each is whole or not there.
 
-Above errors.py, below shards.py and sweep.py. fsspec is imported for a URL only.
+Above files.py, below shards.py and sweep.py. fsspec is imported for a URL only.
 """
 
 import os
 import tempfile
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from clip_explain import files as folders
 from clip_explain.errors import OutputError
 
 
@@ -52,14 +52,13 @@ def read(out: str, name: str) -> bytes:
 def write(out: str, name: str, fill: Callable[[Path], Any]) -> None:
     """Let `fill` write a file to the path it is given, then put it in its place in one step.
 
-    In a folder: a temporary file beside it, flushed to the disk and renamed. Elsewhere: one object put whole.
+    In a folder by files.py. Elsewhere: one object put whole.
     OutputError, and nothing left behind, if that is not possible (a full disk, a read-only folder).
     """
+    if not _is_url(out):
+        return folders.write(Path(out) / name, fill)
     with _refusing("write", out, name):
-        if _is_url(out):
-            _put(out, name, fill)
-        else:
-            _replace(Path(out) / name, fill)
+        _put(out, name, fill)
 
 
 def sweep_up(out: str, folder: str = "") -> None:
@@ -67,19 +66,6 @@ def sweep_up(out: str, folder: str = "") -> None:
     if not _is_url(out):
         for path in (Path(out) / folder).glob(".*.tmp"):
             path.unlink(missing_ok=True)
-
-
-def _replace(path: Path, fill: Callable[[Path], Any]) -> None:
-    temporary = path.with_name(f".{path.name}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fill(temporary)
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, path)
-    finally:
-        if path.parent.is_dir():
-            temporary.unlink(missing_ok=True)
 
 
 def _put(out: str, name: str, fill: Callable[[Path], Any]) -> None:

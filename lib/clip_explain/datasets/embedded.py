@@ -4,7 +4,6 @@ Above scenes/ and record.py. A record depends on its seed and index alone, so an
 """
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import count as count_up
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from clip_explain import files
 from clip_explain.datasets.record import Dataset, Record, pick, stack_masks
 from clip_explain.errors import DatasetError
 from clip_explain.scenes import domains, faces, paintings
@@ -275,6 +275,6 @@ def export_karpathy(dataset: Dataset, folder: Path, split: str = "test") -> Path
         entry = {"filepath": split, "filename": file, "imgid": i, "cocoid": i, "split": split}
         images.append({**entry, "sentids": ids, "sentences": says})
     path = folder / "dataset_coco.json"
-    path.with_suffix(".tmp").write_text(json.dumps({"dataset": dataset.name, "images": images}))
-    os.replace(path.with_suffix(".tmp"), path)
+    content = json.dumps({"dataset": dataset.name, "images": images})
+    files.write(path, lambda place: place.write_text(content))
     return path

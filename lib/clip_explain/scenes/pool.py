@@ -4,7 +4,6 @@ One array a field on disk; picture i is made from (seed, i) alone.
 """
 
 import json
-import os
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from clip_explain import files
 from clip_explain.scenes import domains, faces, paintings
 from clip_explain.scenes.raycast import Picture, render
 from clip_explain.scenes.world import ATTRIBUTES, Scene, sample_scene
@@ -112,8 +112,7 @@ def make_pool(folder: Path, count: int, seed: int, recipe: str = "train", size: 
     with get_context("spawn").Pool(workers) as processes, tqdm(total=count, desc="rendering", unit="scene") as bar:
         for done in processes.imap_unordered(_render_slice, tasks):
             bar.update(done)
-    note.with_suffix(".tmp").write_text(json.dumps(made_with))
-    os.replace(note.with_suffix(".tmp"), note)
+    files.write(note, lambda place: place.write_text(json.dumps(made_with)))
     return open_pool(folder)
 
 
@@ -196,8 +195,7 @@ def make_art(folder: Path, count: int, seed: int, size: int = 224) -> Art:
         for i, (thing, _) in enumerate(tqdm(made, desc="painting", unit="picture")):
             images[i] = (paintings.paint if isinstance(thing, paintings.Painting) else faces.draw_face)(thing, size)
         images.flush()
-        note.with_suffix(".tmp").write_text(json.dumps(made_with))
-        os.replace(note.with_suffix(".tmp"), note)
+        files.write(note, lambda place: place.write_text(json.dumps(made_with)))
     return Art(np.load(folder / "images.npy", mmap_mode="r"), captions)
 
 

@@ -1,0 +1,33 @@
+"""Files that are complete or not there: the one way in which the library writes to a folder.
+
+Above errors.py alone; storage.py does the same for a sweep's folder or URL.
+"""
+
+import os
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from clip_explain.errors import OutputError
+
+
+def write(path: Path, fill: Callable[[Path], Any]) -> None:
+    """Let `fill` write a file to the path it is given, beside its place; flush it to the disk and move it there.
+
+    Folders that lack are made. OutputError, and nothing left behind, if that is not possible (a full disk, a read-only
+    folder). A process killed meanwhile leaves a hidden file, .NAME-....tmp.
+    """
+    temporary = path.with_name(f".{path.name}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fill(temporary)
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
