@@ -56,9 +56,8 @@ def retrieval(
     the first k for the text that was explained? (The paper leaves open whether the other images are perturbed too;
     here they are not, so that a pair's numbers do not depend on the others.) TensorError for ids that do not fit.
     """
-    check_index("image_of", image_of, len(images))
+    check_candidates(images, texts, image_of, text_ids)
     check_index("image_ids", image_ids, len(images))
-    check_index("text_ids", text_ids, len(texts))
     if not (image_of[text_ids] == image_ids[:, None]).all():
         raise TensorError("got text_ids of texts that belong to other images, expected each image's own texts")
     own_texts = (image_of == image_ids[:, None])[:, None]
@@ -121,6 +120,12 @@ def probability(
     """Softmax over the classes of `scale` times the cosine, for the label."""
     chances = (scale * embeddings @ texts.to(embeddings).T).softmax(dim=-1)
     return chances.gather(-1, labels.long()[..., None, None].expand(*chances.shape[:-1], 1))[..., 0]
+
+
+def check_candidates(images: Tensor, texts: Tensor, image_of: Tensor, text_ids: Tensor) -> None:
+    """TensorError unless every text belongs to one of the images, and the ids are of texts."""
+    check_index("image_of", image_of, len(images))
+    check_index("text_ids", text_ids, len(texts))
 
 
 def check_index(name: str, index: Tensor, count: int) -> None:

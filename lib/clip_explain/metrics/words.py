@@ -17,7 +17,7 @@ from torch import Tensor
 from clip_explain.errors import MethodError, TensorError, nearest
 from clip_explain.explainers.batches import check_counts, out_of_memory
 from clip_explain.explainers.masking import words_of
-from clip_explain.metrics.readouts import Readout, change, check_index, finds, is_found
+from clip_explain.metrics.readouts import Readout, change, check_candidates, finds, is_found
 from clip_explain.model import Clip
 from clip_explain.query import WordQuery, drop_tokens, embed_tokens
 
@@ -61,8 +61,7 @@ def word_retrieval(
     text? TR: is the perturbed text among the first k for its image, against the texts of the other images? The image's
     own other texts do not count, or they would hide what happens to this one. TensorError for ids that do not fit.
     """
-    check_index("image_of", image_of, len(images))
-    check_index("text_ids", text_ids, len(texts))
+    check_candidates(images, texts, image_of, text_ids)
     mine = image_of[text_ids]
     own_image = F.one_hot(mine.long(), len(images)).bool()[:, None]
     own_texts = (image_of == mine[:, None])[:, None]
