@@ -1,7 +1,7 @@
 # CLIP Explained: what can be made here.
 #
 #   make setup      create .venv and install everything (skipped when current; the other targets do it when needed)
-#   make figures    execute the notebooks; figures go to figures/, executed copies to build/notebooks/
+#   make figures    execute the notebooks, several at once; figures go to figures/, executed copies to build/notebooks/
 #   make test       run the tests
 #   make lint       ruff, pyright, and a check that no notebook carries outputs
 #   make lab        open JupyterLab
@@ -10,7 +10,8 @@
 #
 # One notebook, other parameters (only what is given is passed on; the rest keeps the notebook's own values):
 #   make figures NB=01 MODEL="ViT-B/16" DATASET=imagenet N_IMAGES=50 SEED=1 DEVICE=cuda OUT=/tmp/figures
-# ARGS adds arguments: make test ARGS="-k grid", make figures NB=01 ARGS='-p name value', make lab ARGS=--no-browser
+# ARGS adds arguments: make test ARGS="-k grid", make figures NB=01 ARGS='-p name value', make figures ARGS="--jobs 1",
+# make lab ARGS=--no-browser
 
 PYTHON ?= python3
 VENV   ?= .venv

@@ -3,8 +3,9 @@
     python notebooks/run.py                                         every notebook
     python notebooks/run.py 01 04 -p model ViT-B/16 -p n_images 50  some, with other parameters
 
-A notebook N writes <out_dir>/N/: figures (.png with a .pdf beside each), claims.csv and provenance.json (the keys in
-PROVENANCE). Executed copies go to build/notebooks/. It stands on papermill alone; the notebooks use the library.
+Several run at once, one a core; the one that measures times runs last, alone. A notebook N writes <out_dir>/N/: figures
+(.png with a .pdf beside each), claims.csv and provenance.json (the keys in PROVENANCE). Executed copies go to
+build/notebooks/. It stands on papermill alone; the notebooks use the library.
 """
 
 import argparse
@@ -12,10 +13,13 @@ import ast
 import csv
 import json
 import math
+import multiprocessing
 import os
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import nbformat
@@ -29,6 +33,8 @@ EXECUTED = NOTEBOOKS.parent / "build" / "notebooks"
 PARAMETERS = ("model", "dataset", "n_images", "seed", "device", "out_dir")
 PROVENANCE = ("model", "weights_sha256", "dataset", "parameters", "versions", "seed", "n_images", "values")
 CLAIMS = ("claim", "paper", "ours", "holds")
+ALONE = ("08_",)  # measures times: beside another notebook they would be wrong
+MOST_JOBS = 4  # at once, unless more are asked for: each takes 1 to 2 GB
 
 
 class NotebookError(ValueError):
@@ -199,36 +205,79 @@ def check_picture(name: str, path: Path) -> None:
 
 
 def main(arguments: list[str] | None = None, folder: Path = NOTEBOOKS, executed: Path = EXECUTED) -> int:
-    """Runs the chosen notebooks in turn, also past a failing one. Returns 1 if one failed, 2 if none could start."""
+    """Runs the chosen notebooks, also past a failing one. Returns 1 if one failed, 2 if none could start."""
     parser = argparse.ArgumentParser(description="Execute the notebooks and check what they leave.")
     parser.add_argument("notebooks", nargs="*", metavar="NB", help="number or start of the name; all when left out")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter")
+    most = min(cores(), MOST_JOBS)
+    parser.add_argument("--jobs", type=int, default=most, help=f"notebooks that run at once (default here: {most})")
     options = parser.parse_args(arguments)
     given = dict(options.p)
     try:
+        if options.jobs < 1:
+            raise NotebookError(f"got --jobs {options.jobs}, expected at least 1")
         chosen = select(options.notebooks, folder)
         for notebook in chosen:
             choose(notebook, given)
     except NotebookError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    failed = [notebook.stem for notebook in chosen if not report(notebook, given, executed)]
+    failed = []
+    for number, (notebook, good, said) in enumerate(reports(chosen, given, executed, options.jobs), 1):
+        counted = f"[{number}/{len(chosen)}] " if len(chosen) > 1 else ""
+        print(f"{counted}{notebook.stem}: {said}", file=sys.stdout if good else sys.stderr, flush=True)
+        failed += [] if good else [notebook.stem]
     if failed:
-        print(f"{len(failed)} of {len(chosen)} notebooks failed: {', '.join(failed)}", file=sys.stderr)
+        print(f"{len(failed)} of {len(chosen)} notebooks failed: {', '.join(sorted(failed))}", file=sys.stderr)
     return 1 if failed else 0
 
 
-def report(notebook: Path, given: dict[str, str], executed: Path) -> bool:
-    """Runs one notebook and prints how it went; False when it failed."""
+def cores() -> int:
+    """Of this machine, as many as this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def reports(
+    notebooks: list[Path], given: dict[str, str], executed: Path, jobs: int
+) -> Iterator[tuple[Path, bool, str]]:
+    """Runs notebooks, `jobs` at once, those of ALONE after the others; each with how it went, as soon as it has."""
+    together = [notebook for notebook in notebooks if not notebook.name.startswith(ALONE)]
+    if jobs > 1 and len(together) > 1:
+        yield from in_processes(together, given, executed, min(jobs, len(together)))
+        together = []
+    alone = [notebook for notebook in notebooks if notebook.name.startswith(ALONE)]
+    for notebook in together + alone:
+        yield notebook, *report(notebook, given, executed)
+
+
+def in_processes(
+    notebooks: list[Path], given: dict[str, str], executed: Path, jobs: int
+) -> Iterator[tuple[Path, bool, str]]:
+    """The same, each in one of so many processes, among which the cores are shared out."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, share_cores, (max(1, cores() // jobs),)) as pool:
+        running: dict[Future, Path] = {pool.submit(report, each, given, executed): each for each in notebooks}
+        for future in as_completed(running):
+            try:
+                yield running[future], *future.result()
+            except BrokenProcessPool:
+                yield running[future], False, "failed\nit, or one beside it, was killed, perhaps for want of memory"
+
+
+def share_cores(threads: int) -> None:
+    """The kernels that this process starts take so many threads, unless the user has set another number."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+
+
+def report(notebook: Path, given: dict[str, str], executed: Path) -> tuple[bool, str]:
+    """Runs one notebook: did it do well, and how it went."""
     start = time.monotonic()
     try:
         folder = run(notebook, given, executed)
     except (papermill.PapermillExecutionError, DeadKernelError, NotebookError) as error:
-        print(f"{notebook.stem}: failed\n{error}", file=sys.stderr, flush=True)
-        return False
+        return False, f"failed\n{error}"
     kept = "nothing kept" if folder is None else f"{len(list(folder.glob('*.png')))} figures in {folder.resolve()}"
-    print(f"{notebook.stem}: {time.monotonic() - start:.0f} s, {kept}", flush=True)
-    return True
+    return True, f"{time.monotonic() - start:.0f} s, {kept}"
 
 
 if __name__ == "__main__":

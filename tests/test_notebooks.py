@@ -269,15 +269,40 @@ def test_a_notebook_runs_in_its_own_folder_on_this_interpreter(tmp_path, monkeyp
 def test_a_failing_notebook_does_not_stop_the_others(tmp_path, capsys):
     write(tmp_path, parameters_cell(), new_code_cell("x = 1 / 0"), name="02_broken.ipynb")
     write(tmp_path, parameters_cell(), new_code_cell(RESULTS.replace("01_test", "03_good")), name="03_good.ipynb")
-    assert runner.main([], folder=tmp_path, executed=tmp_path) == 1
+    assert runner.main(["--jobs", "2"], folder=tmp_path, executed=tmp_path) == 1
     out, err = capsys.readouterr()
     assert "x = 1 / 0" in err and "ZeroDivisionError: division by zero" in err
     assert "1 of 2 notebooks failed: 02_broken" in err and "03_good" in out
 
 
+CLOCK = """\
+import json, os, time
+start = time.time()
+time.sleep(1)
+seen = {"from": start, "to": time.time(), "threads": os.environ.get("OMP_NUM_THREADS")}
+Path(out_dir, NAME, "clock.json").write_text(json.dumps(seen))"""
+
+
+def test_notebooks_run_side_by_side_and_the_one_of_times_alone_after_them(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(runner, "cores", lambda: 2)
+    names = ["07_one", "08_times", "09_other"]
+    for name in names:
+        cell = new_code_cell(RESULTS.replace("01_test", name) + "\n" + CLOCK.replace("NAME", repr(name)))
+        write(tmp_path, parameters_cell(), cell, name=f"{name}.ipynb")
+    assert runner.main(["--jobs", "2"], folder=tmp_path, executed=tmp_path / "executed") == 0
+    seen = [json.loads((tmp_path / "figures" / name / "clock.json").read_text()) for name in names]
+    assert max(seen[0]["from"], seen[2]["from"]) < min(seen[0]["to"], seen[2]["to"])
+    assert seen[1]["from"] > max(seen[0]["to"], seen[2]["to"])
+    assert [each["threads"] for each in seen] == ["1", None, "1"]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:5] for line in lines] == ["[1/3]", "[2/3]", "[3/3]"] and "08_times" in lines[2]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--jobs", "0"], "got --jobs 0, expected at least 1"),
         (["07"], "no notebook starts with '07'.*01_test"),
         (["-p", "n_image", "3"], "no parameter n_image; there are: model, dataset, n_images"),
     ],
