@@ -61,9 +61,13 @@ def test_parts_of_the_draws_do_not_change_the_result(monkeypatch):
 
 
 def test_class_means_by_image_by_hand():
-    """Class a: 0 (x), 1 (y), mean 1/2; class b: 0.2 (x); so 0.35, and y's 1 lies (1/2) / 2 above it, times 2 / 2."""
+    """Class a: 0 (x), 1 (y), each 1/2 from their mean 1/2, times sqrt(2 / 1), over 2; class b: 0.2 alone (x).
+
+    The mean over classes is 0.35, from which b's lies at -0.15. Two images, two classes: times 2 / 2.
+    """
     found = class_means_by_image([0.0, 1, 0.2, np.nan], ["a", "a", "b", "c"], ["x", "y", "x", "y"])
-    assert found == pytest.approx([0.35 - 0.25, 0.35 + 0.25])
+    x, y = -(2**0.5) / 4 - 0.15, 2**0.5 / 4
+    assert found == pytest.approx([0.35 + (x - y) / 2, 0.35 + (y - x) / 2])
     with pytest.raises(TensorError, match="at least one finite number"):
         class_means_by_image([np.nan], ["a"], ["x"])
 
@@ -85,6 +89,18 @@ def test_class_means_by_image_have_the_mean_and_the_spread_of_the_mean_over_clas
         sums = np.bincount(classes[again], values[again], 5) / np.bincount(classes[again], minlength=5)
         drawn.append(np.nanmean(sums))
     assert found.std() / np.sqrt(200) == pytest.approx(np.std(drawn), rel=0.1)
+
+
+def test_class_means_by_image_of_few_images_are_not_too_sure():
+    """15 images of 3 maps, 30 classes, so most have one or two maps: against the true deviation, over 200 draws."""
+    random, errors, means = np.random.default_rng(8), [], []
+    for _ in range(200):
+        classes = random.integers(30, size=45)
+        values = 0.3 * np.sin(classes) + random.normal(0, 0.2, 45)
+        found = class_means_by_image(values, classes, np.arange(45) // 3)
+        errors.append(found.std() / np.sqrt(15))
+        means.append(found.mean())
+    assert 0.9 < np.mean(errors) / np.std(means) < 1.5
 
 
 # -- two methods

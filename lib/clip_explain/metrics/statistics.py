@@ -71,16 +71,19 @@ def class_means_by_image(values, classes: Labels, images: Labels) -> Float[np.nd
 
     `values`, one a map, with its class and its image; images in the order in which they appear. A value's part is how
     far it lies from its class's mean, over the class's count: the linear term of how the result changes with the images
-    drawn. So `bootstrap` of these numbers, or of their differences between methods, gives its interval. NaN is left
-    out, a class of NaN alone too; TensorError if nothing is left.
+    drawn. So `bootstrap` of these numbers, or of their differences between methods, gives its interval. As a class's
+    own mean is the nearer the fewer its values, these are moved away by sqrt(n / (n - 1)), and a single one counts from
+    the mean over classes. NaN is left out, a class of NaN alone too; TensorError if nothing is left.
     """
     table = pd.DataFrame({"value": np.asarray(values, float), "class": listed(classes), "image": listed(images)})
     found = table.groupby("class")["value"]
     if not found.count().any():
-        raise TensorError(f"got {len(table)} values for as many classes, expected at least one finite number")
-    means, counts = found.transform("mean"), found.transform("count")
-    parts = ((table["value"] - means) / counts).fillna(0.0).groupby(table["image"], sort=False).sum()
-    return (found.mean().mean() + parts * len(parts) / found.mean().count()).to_numpy()
+        raise TensorError(f"got {len(table)} values, all of them NaN, expected at least one finite number")
+    mean, counts = found.mean().mean(), found.transform("count")
+    away = (table["value"] - found.transform("mean")) * (counts / (counts - 1).clip(lower=1)) ** 0.5
+    parts = (away.where(counts > 1, table["value"] - mean) / counts).fillna(0.0)
+    parts = parts.groupby(table["image"], sort=False).sum()
+    return (mean + (parts - parts.mean()) * len(parts) / found.mean().count()).to_numpy()
 
 
 def paired_test(ours, theirs, seed: int, resamples: int = 10_000, clusters: Labels | None = None) -> Comparison:
