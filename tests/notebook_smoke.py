@@ -5,7 +5,7 @@
 a difference of shares), not by what some model reached. `files`: what stands in its folder beside the usual ones.
 """
 
-from clip_explain.model import available_models
+from clip_explain.model import available_models, embedded_path
 
 EVERY = {"n_images": "2", "seed": "0", "device": "cpu"}
 SHARE, DIFFERENCE = (0.0, 1.0), (-1.0, 1.0)
@@ -229,5 +229,32 @@ SMOKE = {
             "legrad: cost": (0.01, 1000.0),  # no timed test: wide enough for any machine
         },
         "files": ["1_table.png", "2_maps.png", "3_grid.png", "4_grid_numbers.png", "5_random_weights.png", "table.csv"],
+    },
+    "20_similarity_maps": {
+        "parameters": {
+            "models": str([name for name in ("tiny-vit-32", "tiny-resnet") if embedded_path(name).is_file()]),
+            "iclip": "iclip" if embedded_path("iclip").is_file() else "",
+        },
+        "values": {
+            "itsm: foreground_minus_background": DIFFERENCE,
+            "reversed_itsm: searched_iou": SHARE,
+            "game: searched_iou": SHARE,
+            "grad_cam: background_preferred": SHARE,
+            "random: searched_iou": (0.001, 0.5),  # about the thing's share of the image
+            "random: foreground_minus_background": (-0.2, 0.2),
+        },
+        "files": ["1_methods.png", "2_networks.png", "3_numbers.png", "numbers.csv"],
+    },
+    "21_semantic_shift": {
+        "parameters": {"iclip": "iclip" if embedded_path("iclip-attention").is_file() else ""},
+        "values": {
+            "chance": (0.001, 0.7),
+            "max: share, embedding": SHARE,
+            "average: distinct places, features": (1, 196),
+            "attention: share - chance, embedding": DIFFERENCE,
+            "max to average, (0, 1]: B2F": SHARE,
+            "views": (4, 4),  # two images, whole and cut close
+        },
+        "files": ["1_feature_shift.png", "2_shift_by_size.png", "3_on_the_foreground.png", "table6.csv", "table7.csv"],
     },
 }
