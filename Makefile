@@ -2,6 +2,7 @@
 #
 #   make setup      create .venv and install everything (skipped when current; the other targets do it when needed)
 #   make figures    execute the notebooks, several at once; figures go to figures/, executed copies to build/notebooks/
+#   make site       turn the executed notebooks into pages, build/site/index.html
 #   make test       run the tests
 #   make lint       ruff, pyright, and a check that no notebook carries outputs
 #   make lab        open JupyterLab
@@ -18,7 +19,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/setup-is-current
 
-.PHONY: setup figures test lint lab lock clean
+.PHONY: setup figures site test lint lab lock clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -37,6 +38,9 @@ figures: $(STAMP)
 	@$(BIN)/python notebooks/run.py $(if $(filter command,$(origin NB)),$(NB)) $(strip $(call given,MODEL,model) \
 		$(call given,DATASET,dataset) $(call given,N_IMAGES,n_images) $(call given,SEED,seed) \
 		$(call given,DEVICE,device) $(call given,OUT,out_dir) $(ARGS))
+
+site: $(STAMP)
+	@$(BIN)/python docs/gallery.py $(ARGS)
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest $(ARGS)
