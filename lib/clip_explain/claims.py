@@ -400,7 +400,7 @@ STATED: dict[tuple[str, str], tuple[tuple[str, tuple[str, ...], str, dict[str, s
             "the map of the part alone is worse than that of the whole",
             ("part named", "whole named"),
             "less than",
-            FOREGROUND,
+            {"foreground_minus_background": ""},
         ),
     ),
     ("iclip", "figure8"): (
