@@ -6,6 +6,7 @@ A student learns to say of any crop what its own running mean, the teacher, says
 import copy
 import math
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -164,12 +165,27 @@ def draw_crops(pool: Pool, plan: DinoPlan, stage: DinoStage, rng: np.random.Gene
     """Random square crops of as many pictures: two global ones, then the local ones, each (crops x images, 3, ...)."""
     picked = rng.choice(len(pool), stage.batch, replace=len(pool) < stage.batch)
     kinds = ((GLOBALS, plan.global_area, stage.global_side), (plan.locals, plan.local_area, stage.local_side))
-    return [_crops(pool, np.tile(picked, count), area, side, plan.grey, rng) for count, area, side in kinds if count]
+    draw = partial(_crops, pool, grey=plan.grey, light=stage.light, rng=rng)
+    return [draw(np.tile(picked, count), area, side) for count, area, side in kinds if count]
 
 
-def _crops(pool: Pool, picked: np.ndarray, area: tuple[float, float], side: int, grey: float, rng) -> Tensor:
+def _crops(
+    pool: Pool, picked: np.ndarray, area: tuple[float, float], side: int, grey: float, light: float, rng
+) -> Tensor:
     count, whole = len(picked), pool.ids.shape[1]
     span = whole * np.sqrt(rng.uniform(*area, count))
     left, top = rng.uniform(0, 1, (2, count)) * (whole - span)
     pixels = cut(pool, picked, left, top, span, rng.random(count) < 0.5, side)
-    return jitter(pixels, rng.random(count) < grey, rng)
+    return jitter(relit(pixels, light, rng), rng.random(count) < grey, rng)
+
+
+def relit(pixels: Float[Tensor, "images 3 height width"], light: float, rng: np.random.Generator) -> Tensor:
+    """Pixels of 0 to 1 with other brightness, contrast and saturation, each drawn for each image: DINO's own jitter."""
+    if not light:
+        return pixels
+    brightness, contrast, saturation = torch.from_numpy(
+        rng.uniform(1 - light, 1 + light, (3, len(pixels), 1, 1, 1)).astype(np.float32)
+    )
+    pixels = (pixels * brightness).clamp(0, 1)
+    pixels = torch.lerp(pixels.mean((1, 2, 3), keepdim=True), pixels, contrast).clamp(0, 1)
+    return torch.lerp(pixels.mean(1, keepdim=True), pixels, saturation).clamp(0, 1)

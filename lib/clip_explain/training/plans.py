@@ -104,12 +104,20 @@ PLANS = {
                 swaps=True, late=0.5, last=0.6, apart=0.7, art=24,
             ),
             Stage(
-                900, 64, 224, (1.0, 1.3), 0.05, 3.0, FOURTH, MIXED,
+                472, 64, 224, (1.0, 1.3), 0.05, 3.0, FOURTH, MIXED,
                 swaps=True, late=0.6, last=0.6, keep=0.6, apart=0.7, peak=6e-4, art=20,
             ),
             Stage(
+                212, 64, 224, (1.0, 1.3), 0.05, 3.0, FOURTH, MIXED,
+                swaps=True, late=0.3, last=0.6, apart=0.3, peak=7e-4, art=48,
+            ),
+            Stage(
                 250, 64, 224, (1.0, 1.2), 0.05, 3.0, FOURTH, MIXED,
-                swaps=True, late=0.4, last=0.6, apart=0.6, art=20,
+                swaps=True, late=0.6, last=0.6, keep=0.6, apart=0.7, art=14,
+            ),
+            Stage(
+                180, 64, 224, (1.0, 1.2), 0.05, 3.0, FOURTH, MIXED,
+                swaps=True, late=0.5, last=0.6, apart=0.6, art=14,
             ),
         ),
         notes="Steered by hand while it ran: the later stages were settled on the way, so the learning rate up to step "
@@ -123,6 +131,8 @@ PLANS = {
             Stage(600, 96, 96, (0.7, 1.5), 0.3, 3.0, SECOND, art=12),
             Stage(260, 64, 128, (0.7, 1.4), 0.2, 1.5, THIRD, swaps=True, art=8),
             Stage(180, 48, 224, (1.0, 1.25), 0.1, 1.5, FOURTH, MIXED, swaps=True, art=12),
+            Stage(130, 48, 224, (1.0, 1.25), 0.1, 1.5, FOURTH, MIXED, swaps=True, art=34, peak=6e-4),
+            Stage(80, 48, 224, (1.0, 1.25), 0.1, 1.5, FOURTH, MIXED, swaps=True, art=12),
         ),
         notes="Shortened while it ran: up to step 470 or so the learning rate fell along a cosine of 1,650 steps.",
     ),
@@ -145,12 +155,17 @@ PLANS = {
 
 @dataclass(frozen=True)
 class DinoStage:
-    """Some steps of DINO: how many pictures each, and the sides in pixels of global and of local crops."""
+    """Some steps of DINO: how many pictures each, and the sides in pixels of global and of local crops.
+
+    `light`: how far brightness, contrast and saturation of each crop are changed, each a factor from 1 - light to
+    1 + light (0.4 in the paper), so that the ground tells little about the picture.
+    """
 
     steps: int
     batch: int
     global_side: int
     local_side: int
+    light: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -217,7 +232,18 @@ class IclipPlan:
     decay: float = 0.05
 
 
-DINO_PLANS = {"tiny-dino": DinoPlan((DinoStage(420, 64, 112, 48), DinoStage(80, 32, 224, 96)))}
+DINO_PLANS = {
+    "tiny-dino": DinoPlan(
+        (
+            *(DinoStage(420, 64, 112, 48), DinoStage(80, 32, 224, 96)),
+            *(DinoStage(400, 64, 112, 48), DinoStage(160, 32, 224, 96)),
+            *(DinoStage(300, 64, 112, 48), DinoStage(120, 32, 224, 96)),
+            *(DinoStage(300, 64, 112, 48, 0.4), DinoStage(100, 32, 224, 96, 0.4)),
+        ),
+        notes="The last three lines of stages were added one after the other, so rate and momentum followed cosines of "
+        "500, then 1,060, then 1,480 steps. A rerun follows this plan; it will not give the same bits.",
+    )
+}
 ICLIP_PLANS = {  # each ablation changes one thing; all have the same budget
     "iclip": IclipPlan(),
     "iclip-one-projection": IclipPlan(dual=False),
