@@ -6,6 +6,7 @@
 #   make test       run the tests
 #   make lint       ruff, pyright, and a check that no notebook carries outputs
 #   make lab        open JupyterLab
+#   make app        open the explorer (notebook 00) as a page of its own
 #   make lock       resolve the dependencies anew and write requirements.lock
 #   make clean      remove build/ and caches (.venv and figures/ stay)
 #
@@ -19,7 +20,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/setup-is-current
 
-.PHONY: setup figures site test lint lab lock clean
+.PHONY: setup figures site test lint lab app lock clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -52,6 +53,9 @@ lint: $(STAMP)
 
 lab: $(STAMP)
 	@$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks $(ARGS)
+
+app: $(STAMP)
+	@$(BIN)/voila notebooks/00_explorer.ipynb $(ARGS)
 
 lock:
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)

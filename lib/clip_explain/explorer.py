@@ -101,6 +101,7 @@ class Explorer:
         self._second = Chooser("second", self._changed, value="game")
         self._evidence = widgets.ToggleButtons(options=list(EVIDENCE.items()), description="")
         self._evidence.add_class("cx-evidence")
+        self._legend = widgets.HTML(legend("for"))
         self._words = Chooser("words by", self._changed, words=True)
         self._way = widgets.Dropdown(options=list(WAYS.items()), description="a word is", style=STYLE, layout=FULL)
         self._save = widgets.Button(description="Make the figure (PNG)", layout=FULL)
@@ -121,19 +122,9 @@ class Explorer:
     def _lay_out(self) -> None:
         more = widgets.Accordion([widgets.VBox([self._words.box, self._way])], titles=("Words",))
         out = widgets.Accordion([widgets.VBox([self._save, self._file, self._code])], titles=("Figure and code",))
-        left = widgets.VBox(
-            [self._thumbs, self._image, self._upload, self._fit, self._texts, heading("Method"), self._choice]
-            + [
-                self._other,
-                self._first.box,
-                self._two,
-                self._second.box,
-                heading("Evidence"),
-                self._evidence,
-                more,
-                out,
-            ]
-        )
+        image = [self._thumbs, self._image, self._upload, self._fit, self._texts]
+        method = [heading("Method"), self._choice, self._other, self._first.box, self._two, self._second.box]
+        left = widgets.VBox([*image, *method, heading("Evidence"), self._evidence, self._legend, more, out])
         first = widgets.VBox([self._bare])
         first.add_class("cx-card")
         self._stage = widgets.HBox([first])
@@ -157,6 +148,7 @@ class Explorer:
             return
         self._other.layout.display = "" if self._choice.value == OTHER else "none"
         self._second.box.layout.display = "" if self._two.value else "none"
+        self._legend.value = legend(self._evidence.value)
         self._newest.ask()
 
     def _another_image(self, change: Any) -> None:
@@ -313,6 +305,10 @@ def uploaded(name: str, content: bytes) -> Source:
 
 def heading(text: str) -> widgets.HTML:
     return widgets.HTML(f'<h4 class="cx-heading">{text}</h4>')
+
+
+def legend(sign: str) -> str:
+    return f'<div class="cx-legend">{explorer_view.LEGEND[sign]}</div>'
 
 
 def status(model: Clip, seconds: float | None) -> str:

@@ -24,15 +24,17 @@ SMALL: dict[str, dict[str, Any]] = {
     "rise": {"masks": 200, "center": True},
     "occlusion": {"samples": 400},
 }
+EVERY = "all"  # heads: what None is in the widget
 FROM_ZERO = frozenset({"iterations", "generator"})  # numbers that may be 0; all others start at 1
 
 
 @dataclass(frozen=True)
 class Control:
-    """One option as a widget: `kind` is "switch", "choice", "number" (whole), "decimal" or "text".
+    """One option as a widget: `kind` is "switch", "choice", "slider", "number" (whole), "decimal" or "text".
 
-    `value` is where it begins, `default` the explainer's own, which needs no mention in a call. `choices` are pairs of
-    label and value; `low` and `high` bound a number. A number equal to `all` stands for None: all layers, the last one.
+    `value` is where it begins, `default` the explainer's own, which needs no mention in a call. `choices`, of a choice
+    or a slider, are pairs of label and value; `low` and `high` bound a number. A number equal to `all` stands for None:
+    all layers, or the last one.
     """
 
     name: str
@@ -78,8 +80,8 @@ def control(option: inspect.Parameter, explainer: Callable[..., Any], size: tupl
     if bool in kinds:
         return Control(name, "switch", value, default)
     if name == "head":
-        heads = (("all", None), *((str(head), head) for head in range(size[1])))
-        return Control(name, "choice", value, default, heads)
+        heads = ((EVERY, EVERY), *((str(head), head) for head in range(size[1])))
+        return Control(name, "slider", EVERY, default, heads)
     if choices := choices_of(option, explainer):
         return Control(name, "choice", value, default, tuple((str(each), each) for each in choices))
     if int in kinds:
@@ -129,6 +131,8 @@ def option_value(control: Control, value: Any) -> Any:
     """A widget's value as the explainer takes it. MethodError for what is no number where one is needed."""
     if control.kind == "number":
         return None if value == control.all else int(value)
+    if control.kind == "slider":
+        return None if value == EVERY else value
     if control.optional and isinstance(value, str) and not value.strip():
         return None
     if control.kind == "decimal":

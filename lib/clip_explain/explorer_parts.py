@@ -106,6 +106,8 @@ def control_widget(control: Control) -> widgets.Widget:
         return widgets.Checkbox(value=control.value, description=control.name, indent=False, layout=FULL)
     if control.kind == "choice":
         return widgets.Dropdown(options=control.choices, value=control.value, **shared)
+    if control.kind == "slider":
+        return widgets.SelectionSlider(options=control.choices, value=control.value, **shared)
     if control.kind == "number":
         return widgets.IntSlider(control.value, control.low, control.high, **shared)
     if control.kind == "decimal" and not control.optional:

@@ -26,14 +26,14 @@ _BASE = """
 .cx .cx-heading { margin: 10px 0 2px 2px; font-size: 13px; }
 .cx .cx-head { line-height: 1.35; margin-bottom: 8px; max-width: 336px; }
 .cx .cx-head strong { display: block; font-size: 15px; }
-.cx .cx-head span, .cx figcaption, .cx .cx-status { color: var(--cx-soft); font-size: 12px; }
+.cx .cx-head span, .cx figcaption, .cx .cx-status, .cx .cx-legend { color: var(--cx-soft); font-size: 12px; }
 .cx .cx-pair { display: flex; gap: 10px; }
 .cx figure { margin: 0; }
-.cx figure img { width: 272px; max-width: 100%; height: auto; border-radius: 4px; display: none; }
+.cx figure img { width: 250px; max-width: 100%; height: auto; border-radius: 4px; display: none; }
 .cx figure img:first-child { display: block; }
 .cx figcaption { margin-top: 3px; }
-.cx .cx-words { max-width: 290px; margin: 2px 0 0 0; }
-.cx .cx-card:has(figure + figure) .cx-words { max-width: 570px; }
+.cx .cx-words { max-width: 262px; margin: 2px 0 0 0; }
+.cx .cx-card:has(figure + figure) .cx-words { max-width: 520px; }
 .cx .cx-words button { width: auto; min-width: 0; height: 28px; line-height: 26px; padding: 0 7px;
   margin: 2px 3px 2px 0; border-radius: 4px; border: 1px solid transparent; box-shadow: none; }
 .cx .cx-words button.mod-active { border: 1px solid currentColor; box-shadow: none; }

@@ -26,6 +26,11 @@ from clip_explain.plots import blend, blend_signed, shades
 from clip_explain.query import Query, embed_images, targets, without_word
 
 EVIDENCE = {"for the text": "for", "against it": "against", "both": "both"}
+LEGEND = {
+    "for": "bright: speaks for the text",
+    "against": "bright: speaks against the text",
+    "both": "orange: for the text; purple: against it",
+}
 WAYS = {"what it adds to the text": "added", "itself, alone": "alone"}
 MOST_TEXTS = 6
 SIDE = 336  # px, of a picture's longer side
@@ -86,8 +91,9 @@ class State:
 
 @dataclass(frozen=True)
 class Found:
-    """What was computed for a state: cosines and shares by text, maps by panel and text, each text's words."""
+    """What was computed for a state: scores and shares by text, maps by panel and text, each text's words."""
 
+    kind: str  # "cosine", or "logit" of a classifier
     scores: list[float]
     shares: list[float]
     maps: list[list[Tensor]]
@@ -114,8 +120,8 @@ def compute(model: Clip, state: State, memory: dict, stale: Callable[[], bool] =
     """
     pixels = preprocess(model, state.source.image, state.fit)
     towards = targets(model, list(state.texts))
-    cosines = (embed_images(model, pixels) @ towards.T)[0].float()
-    shares = (cosines * model.logit_scale).softmax(dim=0)
+    scores = (embed_images(model, pixels) @ towards.T)[0].float()
+    shares = (scores * model.logit_scale).softmax(dim=0)
     maps = []
     for panel in state.panels:
         if stale():
@@ -123,7 +129,8 @@ def compute(model: Clip, state: State, memory: dict, stale: Callable[[], bool] =
         maps.append(remembered_maps(model, pixels, state, panel, state.asked, memory))
     if stale():
         return None
-    return Found(cosines.tolist(), shares.tolist(), maps, weights(model, pixels, state))
+    kind = "cosine" if model.score == "cosine" else "logit"
+    return Found(kind, scores.tolist(), shares.tolist(), maps, weights(model, pixels, state))
 
 
 def weights(model: Clip, pixels: Tensor, state: State) -> Words:
@@ -233,7 +240,7 @@ def card(state: State, found: Found, index: int, hover: list[list[Tensor]] | Non
     """One text as HTML: its score, and for each panel its picture, behind it those of its words."""
     text, shown = state.texts[index], visible_part(state.source.image, state.fit, SIDE)
     words = found.words[index][0] if found.words else []
-    score = f"score {found.scores[index]:.3f}"
+    score = f"{found.kind} {found.scores[index]:.3f}"
     if len(state.texts) > 1:
         score += f" &middot; {found.shares[index]:.0%} among these texts"
     figures = []
@@ -258,7 +265,7 @@ def source_card(state: State) -> str:
     name = html.escape(state.source.name)
     image = f'<img src="{data_uri(shown)}" alt="{name}, as it is">'
     head = f'<div class="cx-head"><strong>the image</strong><span>{name}</span></div>'
-    return f'{head}<div class="cx-pair"><figure>{image}<figcaption>as it is</figcaption></figure></div>'
+    return f'{head}<div class="cx-pair"><figure>{image}</figure></div>'
 
 
 def word_colours(scope: str, values: Tensor) -> str:
