@@ -43,6 +43,10 @@ def title(notebook: nbformat.NotebookNode) -> str:
     return notebook.cells[0].source.splitlines()[0].lstrip("# ")
 
 
+def title_of(path: Path) -> str:
+    return title(nbformat.read(path, as_version=4))
+
+
 def reproduced(readme: str) -> dict[str, str]:
     """What each notebook reproduces, from the rows of README's table: [name](notebooks/name.ipynb) ... | what | ..."""
     return dict(re.findall(r"^\| \[(\w+)\]\(notebooks/\w+\.ipynb\)[^|]*\| ([^|]*?) \|", readme, re.MULTILINE))
@@ -132,7 +136,7 @@ def page(source: Path, copy: Path, figures: Path) -> nbformat.NotebookNode:
 
 def row(source: Path, reproduces: str, figures: Path) -> str:
     """The notebook's line in the index."""
-    heading, counts = title(nbformat.read(source, as_version=4)), counted(figures)
+    heading, counts = title_of(source), counted(figures)
     image = f"![First figure of {source.stem}](thumbnails/{source.stem}.png){{.thumbnail}}"
     picture = f"[{image}](notebooks/{source.name})" if any(figures.glob("*.png")) else ""
     claims = " / ".join(str(counts[verdict]) for verdict in VERDICTS) if counts else "none"
@@ -150,7 +154,7 @@ def index(sources: list[Path], reproduces: dict[str, str], figures: Path) -> str
         if rows:
             head = "| figure | notebook | claims: hold / undecided / do not |\n| --- | --- | --- |"
             parts.append("\n".join([f"## {paper}\n", head, *rows]))
-        contents += [f"notebooks/{source.stem}" for source in some]
+        contents += [f"{source.name[:2]} {title_of(source)} <notebooks/{source.stem}>" for source in some]
     text = (DOCS / "index.md").read_text()
     return text.replace("<!-- notebooks -->", "\n\n".join([*parts, "\n".join([*contents, "```"])])) + "\n"
 
