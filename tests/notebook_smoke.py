@@ -257,4 +257,27 @@ SMOKE = {
         },
         "files": ["1_feature_shift.png", "2_shift_by_size.png", "3_on_the_foreground.png", "table6.csv", "table7.csv"],
     },
+    "22_iclip": {
+        "values": {
+            "CLIP, trained: class_average_precision": (0.0, 100.0),
+            "ICLIP, untrained: searched_iou": (0.0, 100.0),
+            "masked max, trained: foreground_minus_background": DIFFERENCE,
+            "the mask alone, trained: searched_iou": (0.0, 100.0),
+            "level on the thing named: ICLIP": SHARE,
+            "correlation with IoU: classes in the image": DIFFERENCE,
+            "claim: training raises mMIoU: ICLIP": (-100.0, 100.0),
+        },
+        "files": ["1_pooling.png", "2_numbers.png", "3_side_by_side.png", "4_failures.png", "tables.csv"],
+    },
+    "23_prompts_and_recognition": {
+        "parameters": {"n_scenes": "6", "n_faces": "2"},
+        "values": {
+            "scenes: CLIP: chance: energy_point_game": (0.001, 0.5),
+            "faces: ICLIP: part named: energy_point_game": SHARE,
+            "ICLIP, the phrase: mMIoU (%)": (0.0, 100.0),
+            "CLIP, 80 templates: mFMB": DIFFERENCE,
+            "ICLIP: correlation of mMIoU (%) with mAP": DIFFERENCE,
+        },
+        "files": ["1_parts.png", "2_parts_measured.png", "3_prompts.png", "4_classes.png"],
+    },
 }
