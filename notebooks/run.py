@@ -254,14 +254,20 @@ def in_processes(
     notebooks: list[Path], given: dict[str, str], executed: Path, jobs: int
 ) -> Iterator[tuple[Path, bool, str]]:
     """The same, each in one of so many processes, among which the cores are shared out."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, share_cores, (max(1, cores() // jobs),)) as pool:
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), share_cores, (max(1, cores() // jobs),))
+    try:
         running: dict[Future, Path] = {pool.submit(report, each, given, executed): each for each in notebooks}
         for future in as_completed(running):
             try:
                 yield running[future], *future.result()
             except BrokenProcessPool:
                 yield running[future], False, "failed\nit, or one beside it, was killed, perhaps for want of memory"
+    except BaseException:  # Ctrl-C: those that run are worth nothing
+        for process in list((pool._processes or {}).values()):
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def share_cores(threads: int) -> None:
