@@ -79,6 +79,7 @@ def sweep(
     workers (`scheduler`: an address or a `distributed.Client`), where on cuda each shard takes one "GPU" of its worker.
 
     table.parquet has a row for each image, target, method and metric: its value, NaN where the question has no answer.
+    Pixels that a record leaves undecided (`ignore`) are not counted by metrics of localization.
     errors.parquet has a row for each image that could not be used. The summary has means over images (of the means
     over an image's targets) with 95 % bootstrap intervals; `left_out` counts the images of errors.parquet.
 
