@@ -246,14 +246,14 @@ SMOKE = {
         "files": ["1_methods.png", "2_networks.png", "3_numbers.png", "numbers.csv"],
     },
     "21_semantic_shift": {
-        "parameters": {"iclip": "iclip" if embedded_path("iclip-attention").is_file() else ""},
+        "parameters": {"n_images": "3", "iclip": "iclip" if embedded_path("iclip-attention").is_file() else ""},
         "values": {
             "chance": (0.001, 0.7),
             "max: share, embedding": SHARE,
             "average: distinct places, features": (1, 196),
             "attention: share - chance, embedding": DIFFERENCE,
             "max to average, (0, 1]: B2F": SHARE,
-            "views": (4, 4),  # two images, whole and cut close
+            "views": (2, 6),  # of three images those with a mask for every thing, whole and cut close
         },
         "files": ["1_feature_shift.png", "2_shift_by_size.png", "3_on_the_foreground.png", "table6.csv", "table7.csv"],
     },
