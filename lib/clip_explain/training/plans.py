@@ -133,6 +133,7 @@ PLANS = {
             Stage(180, 48, 224, (1.0, 1.25), 0.1, 1.5, FOURTH, MIXED, swaps=True, art=12),
             Stage(130, 48, 224, (1.0, 1.25), 0.1, 1.5, FOURTH, MIXED, swaps=True, art=34, peak=6e-4),
             Stage(80, 48, 224, (1.0, 1.25), 0.1, 1.5, FOURTH, MIXED, swaps=True, art=12),
+            Stage(200, 48, 224, (1.0, 1.2), 0.05, 3.0, FOURTH, MIXED, swaps=True, art=20, peak=5e-4),
         ),
         notes="Shortened while it ran: up to step 470 or so the learning rate fell along a cosine of 1,650 steps.",
     ),
@@ -179,7 +180,7 @@ class DinoPlan:
 
     stages: tuple[DinoStage, ...]
     width: int = 128
-    layers: int = 6
+    layers: int = 5
     patch: int = 16
     hidden: int = 512
     bottleneck: int = 128
@@ -239,9 +240,12 @@ DINO_PLANS = {
             *(DinoStage(400, 64, 112, 48), DinoStage(160, 32, 224, 96)),
             *(DinoStage(300, 64, 112, 48), DinoStage(120, 32, 224, 96)),
             *(DinoStage(300, 64, 112, 48, 0.4), DinoStage(100, 32, 224, 96, 0.4)),
+            *(DinoStage(110, 64, 112, 48, 0.4), DinoStage(50, 32, 224, 96, 0.4)),
         ),
-        notes="The last three lines of stages were added one after the other, so rate and momentum followed cosines of "
-        "500, then 1,060, then 1,480 steps. A rerun follows this plan; it will not give the same bits.",
+        notes="Steered by hand while it ran: the lines of stages were added one after the other, so rate and momentum "
+        "followed cosines of 500, 1,060, 1,480 and 1,880 steps. Up to there it had six blocks; the last, whose second "
+        "head attended to the ground, was then left out, and the other five trained on at a rate of 3e-4, falling, and "
+        "a momentum of 0.996. A rerun follows this plan; it will not give the same bits.",
     )
 }
 ICLIP_PLANS = {  # each ablation changes one thing; all have the same budget
