@@ -214,10 +214,7 @@ SMOKE = {
         "files": ["1_words.png", "2_numbers.png", "numbers.csv"],
     },
     "24_beyond_the_papers": {
-        "parameters": {
-            **{"every": "50", "masks": "4", "samples": "8", "m2ib_samples": "1"},
-            **{"n_grids": "1", "n_random": "1"},
-        },
+        "parameters": {"every": "50", "masked": "8", "m2ib_samples": "1", "n_grids": "1", "n_random": "1"},
         "values": {
             "grad_eclip: point_game": SHARE,
             "constant: point_game": (0.0, 0.0),  # it has no peak
@@ -228,7 +225,14 @@ SMOKE = {
             "occlusion: rank": (1.0, 17.0),
             "legrad: cost": (0.01, 1000.0),  # no timed test: wide enough for any machine
         },
-        "files": ["1_table.png", "2_maps.png", "3_grid.png", "4_grid_numbers.png", "5_random_weights.png", "table.csv"],
+        "files": [
+            "2_localization.png",
+            "3_maps.png",
+            "4_grid.png",
+            "5_grid_numbers.png",
+            "6_random_weights.png",
+            "table.csv",
+        ],
     },
     "20_similarity_maps": {
         "parameters": {
