@@ -77,7 +77,7 @@ def class_means_by_image(values, classes: Labels, images: Labels) -> Float[np.nd
     """
     table = pd.DataFrame({"value": np.asarray(values, float), "class": listed(classes), "image": listed(images)})
     found = table.groupby("class")["value"]
-    if not found.count().any():
+    if np.isnan(table["value"].to_numpy()).all():
         raise TensorError(f"got {len(table)} values, all of them NaN, expected at least one finite number")
     mean, counts = found.mean().mean(), found.transform("count")
     away = (table["value"] - found.transform("mean")) * (counts / (counts - 1).clip(lower=1)) ** 0.5
