@@ -186,7 +186,7 @@ def test_another_method_with_its_options_and_both_signs(page):
     assert after[1] != before[1]
     slider = page.locator(".cx-left .widget-slider", has_text="layers").first.locator(".noUi-handle")
     slider.focus()
-    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Home")
     page.wait_for_function(
         "old => document.querySelectorAll('.cx-card')[1].querySelector('img').src !== old", arg=after[1]
     )

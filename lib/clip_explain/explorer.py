@@ -53,7 +53,8 @@ class Explorer:
         self._memory: dict = {}
         self._model: Clip | None = None
         self._sources = own_images(images, texts) if images else examples()
-        self._drawn: tuple[State, Found] | None = None
+        self._drawn: tuple[str, State] | None = None  # the model's name, and what was drawn last
+        self._named, self._listing = model, False
         self._export = False
         self._newest = Newest(self._draw)
         self._make(model, method)
@@ -137,9 +138,11 @@ class Explorer:
 
     def _list_images(self, chosen: int) -> None:
         self._thumbs.value = f"<style>{thumbnails(f'.{self._name}', [each.image for each in self._sources])}</style>"
+        self._listing = True  # new options choose the first one for a moment
         self._image.options = [(each.name, index) for index, each in enumerate(self._sources)]
         self._image.tooltips = [each.name for each in self._sources]
         self._image.index = chosen
+        self._listing = False
 
     # -- what the user does
 
@@ -152,7 +155,7 @@ class Explorer:
         self._newest.ask()
 
     def _another_image(self, change: Any) -> None:
-        if change["new"] is None:
+        if self._listing or change["new"] is None:
             return
         said = tuple(self._texts.value.splitlines())
         if said in {source.texts for source in self._sources} and (texts := self._sources[change["new"]].texts):
@@ -168,6 +171,7 @@ class Explorer:
                 continue
             self._sources = [*self._sources, source]
             self._list_images(len(self._sources) - 1)
+            self._changed()
         self._upload.value = ()
 
     def _wants_file(self, _: Any) -> None:
@@ -180,19 +184,21 @@ class Explorer:
         self._status.value = SPINNER
         start = time.perf_counter()
         try:
-            model = self._loaded(self._model_name())
+            name = self._model_name()
+            model = self._loaded(name)
             if model is not self._model:
                 self._adopt(model)
             state = self._read()
             found = explorer_view.compute(model, state, self._memory, stale)
             if found is None or stale():
                 return
-            self._show(state, found)
+            self._show(name, state, found)
             self._status.value = status(model, time.perf_counter() - start)
             self._say_error("")
             self._follow(model, state, found, stale)
         except ClipExplainError as error:
-            self._say_error(str(error))
+            if not stale():
+                self._say_error(str(error))
         except Exception as error:  # whatever it is, the page must say so and live on
             self._say_error(f"This went wrong unexpectedly: {type(error).__name__}: {error}")
 
@@ -210,7 +216,7 @@ class Explorer:
             if any(hover):
                 self._cards[index].show(state, found, index, hover)
 
-    def _show(self, state: State, found: Found) -> None:
+    def _show(self, name: str, state: State, found: Found) -> None:
         while len(self._cards) < len(state.texts):
             self._cards.append(Card(f"{self._name}-{len(self._cards)}", self._changed))
         for index in range(len(state.texts)):
@@ -219,16 +225,16 @@ class Explorer:
         shown = (self._stage.children[0], *(card.box for card in self._cards[: len(state.texts)]))
         if self._stage.children != shown:
             self._stage.children = shown
-        if self._drawn is None or self._drawn[0] != state:
+        if self._drawn != (name, state):
             self._file.value = ""
-        self._drawn = (state, found)
-        self._code.value = f"<pre>{html.escape(explorer_code.code(state, self._model_name()))}</pre>"
+        self._drawn, self._named = (name, state), name
+        self._code.value = f"<pre>{html.escape(explorer_code.code(state, name))}</pre>"
 
     def _read(self) -> State:
         """All that the user has chosen, as it stands now."""
         texts = explorer_view.texts_of(self._texts.value)
         panels = [self._first.read(), self._second.read() if self._two.value else None]
-        known = self._drawn[0].texts if self._drawn else ()
+        known = self._drawn[1].texts if self._drawn else ()
         picked = [card.picked() if known[i : i + 1] == (text,) else "" for i, (text, card) in self._paired(texts)]
         return State(
             self._sources[self._image.index or 0],
@@ -245,7 +251,8 @@ class Explorer:
         return enumerate(zip(texts, self._cards, strict=False))
 
     def _model_name(self) -> str:
-        return self._other.value.strip() or "ViT-B/16" if self._choice.value == OTHER else self._choice.value
+        """The model chosen; the last one as long as the name of another is not typed."""
+        return self._choice.value if self._choice.value != OTHER else self._other.value.strip() or self._named
 
     def _loaded(self, name: str) -> Clip:
         if name not in self._models:
