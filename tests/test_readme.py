@@ -11,6 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+import small_clip
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -21,6 +24,7 @@ BEGIN = r"(?:make|pytest|pip|conda|kubectl|clip-explain|(?:\.venv/bin/)?python|\
 RUN = {
     '.venv/bin/python -c "from clip_explain import datasets;*': ({}, "photo.png"),
     ".venv/bin/clip-explain photo.png*": ({}, "map.png"),
+    '.venv/bin/clip-explain photo.png "a blue cone" --model my_clip.pt*': ({}, "map.png"),
     ".venv/bin/clip-explain sweep*": ({"images 200": "images 1", "every=10": "every=50"}, "results"),
     ".venv/bin/python notebooks/run.py 01*": ({"-p out_dir": "-p n_images 1 -p out_dir"}, "mine"),
     "clip-explain --list": ({}, None),
@@ -49,6 +53,7 @@ BY_CI = {
 NOT_RUN = {
     "make figures": "each of its notebooks is run by test_notebooks.py, the first by .ci/run",
     "make figures NB=01 MODEL=*": "needs a GPU and downloads weights; what make hands on: test_environment.py",
+    "make figures NB=04 MODEL=*": "the same, and ImageNet",
     "make app": "a server that stays; test_explorer_browser.py starts the same",
     "python notebooks/run.py": "as make figures",
     "python docs/gallery.py": "as make site",
@@ -105,6 +110,7 @@ def clone(tmp_path_factory):
     shutil.copy(ROOT / ".pre-commit-config.yaml", folder)
     shutil.copy(ROOT / "Makefile", folder)
     (folder / ".venv").symlink_to(sys.prefix)
+    torch.save(small_clip.state_dict(**small_clip.SMALL), folder / "my_clip.pt")
     subprocess.run(["git", "init", "--quiet", str(folder)], check=True)
     run(TO_RUN[0], folder)
     return folder
@@ -131,7 +137,7 @@ def test_it_runs(clone, command):
 
 
 def test_the_python_block_and_what_follows_it(clone, monkeypatch):
-    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (block,) = re.findall(r"```python\n(import clip_explain.*?)```", README, re.DOTALL)
     monkeypatch.chdir(clone)
     shutil.copy("photo.png", "other.png")
     known = {"Path": Path}
@@ -143,7 +149,5 @@ def test_the_python_block_and_what_follows_it(clone, monkeypatch):
 
 
 def test_commands_are_found():
-    text = (
-        "`make x`, `python y.py`, `cx.z()`, `a.png`:\n\n    make a   # says\n    b c\n    .venv/bin/d \\\n      e\n"
-    )
+    text = "`make x`, `python y.py`, `cx.z()`, `a.png`:\n\n    make a   # says\n    b c\n    .venv/bin/d \\\n      e\n"
     assert commands(text) == ["make a", ".venv/bin/d e", "make x", "python y.py", "cx.z()"]
