@@ -3,6 +3,7 @@
 import inspect
 import io
 import threading
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -342,11 +343,12 @@ def test_another_model_brings_its_own_methods_and_ranges(page, monkeypatch):
 def test_an_uploaded_file_is_shown_and_a_broken_one_is_refused(page, photo):
     file = io.BytesIO()
     photo.rotate(90).save(file, "png")
-    page._upload.value = ({"name": "mine.png", "type": "image/png", "size": 1, "content": file.getvalue()},)
+    sent = {"name": "mine.png", "type": "image/png", "size": 1, "last_modified": datetime.now()}
+    page._upload.value = ({**sent, "content": file.getvalue()},)
     page.wait()
     assert "mine.png, as it is" in page._bare.value and page._upload.value == ()
     assert 'cx.read_image("mine.png")' in page.code()
-    page._upload.value = ({"name": "notes.txt", "type": "", "size": 1, "content": b"no image"},)
+    page._upload.value = ({**sent, "name": "notes.txt", "content": b"no image"},)
     page.wait()
     assert "notes.txt cannot be read as an image" in page._error.value
 
@@ -363,6 +365,6 @@ def test_the_figure_is_offered_as_a_file_until_something_changes(page, tmp_path)
 
 
 def test_examples_run_as_they_are_written():
-    first = explorer.examples()[0]
+    first, *others = explorer.examples()
     assert (np.asarray(eval(first.python, {"cx": cx})) == np.asarray(first.image)).all()
-    assert all(source.texts for source in explorer.examples())
+    assert all(source.texts for source in (first, *others))

@@ -47,7 +47,7 @@ _BASE = """
 .cx .cx-spinner { display: inline-block; width: 11px; height: 11px; margin-right: 7px; border-radius: 50%;
   border: 2px solid var(--cx-line); border-top-color: #0072B2; animation: cx-turn 0.8s linear infinite; }
 @keyframes cx-turn { to { transform: rotate(360deg); } }
-@media (prefers-reduced-motion: reduce) { .cx .cx-spinner { animation-duration: 4s; } }
+@media (prefers-reduced-motion: reduce) { .cx .cx-spinner { animation: none; } }
 .cx .cx-error { border-left: 4px solid #D55E00; padding: 6px 10px; margin: 0 0 12px 0; line-height: 1.4;
   white-space: normal; }
 .cx pre { font-size: 11px; line-height: 1.45; white-space: pre; overflow-x: auto; max-width: 280px; margin: 8px 0 0 0; }
