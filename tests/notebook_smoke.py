@@ -274,12 +274,15 @@ SMOKE = {
         "files": ["1_pooling.png", "2_numbers.png", "3_side_by_side.png", "4_failures.png", "tables.csv"],
     },
     "23_prompts_and_recognition": {
-        "parameters": {"n_scenes": "6", "n_faces": "2"},
+        "parameters": {
+            **{"n_scenes": "6", "n_faces": "2"},
+            "prompts": "{'the phrase': 'a {}', 'two': ['a {}', 'a photo of a {}']}",
+        },
         "values": {
             "scenes: CLIP: chance: energy_point_game": (0.001, 0.5),
             "faces: ICLIP: part named: energy_point_game": SHARE,
             "ICLIP, the phrase: mMIoU (%)": (0.0, 100.0),
-            "CLIP, 80 templates: mFMB": DIFFERENCE,
+            "CLIP, two: mFMB": DIFFERENCE,
             "ICLIP: correlation of mMIoU (%) with mAP": DIFFERENCE,
         },
         "files": ["1_parts.png", "2_parts_measured.png", "3_prompts.png", "4_classes.png"],
