@@ -28,10 +28,10 @@ _BASE = """
 .cx .cx-head strong { display: block; font-size: 15px; }
 .cx .cx-head span, .cx figcaption, .cx .cx-status, .cx .cx-legend { color: var(--cx-soft); font-size: 12px; }
 .cx .cx-pair { display: flex; gap: 10px; }
-.cx figure { margin: 0; }
-.cx figure img { width: 250px; max-width: 100%; height: auto; border-radius: 4px; display: none; }
-.cx figure img:first-child { display: block; }
-.cx figcaption { margin-top: 3px; }
+.cx figure { margin: 0; display: grid; }
+.cx figure img { width: 250px; max-width: 100%; height: auto; border-radius: 4px; grid-area: 1 / 1; visibility: hidden; }
+.cx figure img:first-child { visibility: visible; }
+.cx figcaption { margin-top: 3px; grid-row: 2; }
 .cx .cx-words { max-width: 262px; margin: 2px 0 0 0; }
 .cx .cx-card:has(figure + figure) .cx-words { max-width: 520px; }
 .cx .cx-words button { width: auto; min-width: 0; height: 28px; line-height: 26px; padding: 0 7px;
@@ -56,13 +56,13 @@ _BASE = """
 
 
 def _hover(place: int) -> str:
-    """While the pointer, or the keyboard's focus, is on a button, its map is shown: the first is the pinned one."""
-    button = f".cx-words button:nth-of-type({place}):is(:hover, :focus-visible)"
-    image = f"img:nth-child({place + 1})"
-    return (
-        f".cx .cx-card:has({button}) figure:has({image}) img {{ display: none; }}\n"
-        f".cx .cx-card:has({button}) figure {image} {{ display: block; }}\n"
-    )
+    """While the pointer, or else the keyboard's focus, is on a button, its map is shown: the first is the pinned one."""
+    button, image = f".cx-words button:nth-of-type({place})", f"img:nth-child({place + 1})"
+    rules = ""
+    for card in (f":has({button}:hover)", f":has({button}:focus-visible):not(:has(.cx-words button:hover))"):
+        figure = f".cx .cx-card{card} figure:has({image})"
+        rules += f"{figure} img {{ visibility: hidden; }}\n{figure} {image} {{ visibility: visible; }}\n"
+    return rules
 
 
 CSS = _BASE + "".join(_hover(place) for place in range(1, MOST_WORDS + 2))
