@@ -29,7 +29,8 @@ _BASE = """
 .cx .cx-head span, .cx figcaption, .cx .cx-status, .cx .cx-legend { color: var(--cx-soft); font-size: 12px; }
 .cx .cx-pair { display: flex; gap: 10px; }
 .cx figure { margin: 0; display: grid; }
-.cx figure img { width: 250px; max-width: 100%; height: auto; border-radius: 4px; grid-area: 1 / 1; visibility: hidden; }
+.cx figure img { width: 250px; max-width: 100%; height: auto; border-radius: 4px; grid-area: 1 / 1;
+  visibility: hidden; }
 .cx figure img:first-child { visibility: visible; }
 .cx figcaption { margin-top: 3px; grid-row: 2; }
 .cx .cx-words { max-width: 262px; margin: 2px 0 0 0; }
@@ -56,7 +57,7 @@ _BASE = """
 
 
 def _hover(place: int) -> str:
-    """While the pointer, or else the keyboard's focus, is on a button, its map is shown: the first is the pinned one."""
+    """While the pointer, or else the keyboard's focus, is on a button, show its map; the first is the pinned one."""
     button, image = f".cx-words button:nth-of-type({place})", f"img:nth-child({place + 1})"
     rules = ""
     for card in (f":has({button}:hover)", f":has({button}:focus-visible):not(:has(.cx-words button:hover))"):
