@@ -7,12 +7,14 @@ import pytest
 import torch
 
 from clip_explain.card import pixels_of, pointing, recognition
-from clip_explain.model import data_folder, encode_image, load, tokenize
+from clip_explain.dino import load_dino
+from clip_explain.iclip_card import separation
+from clip_explain.model import EMBEDDED, data_folder, encode_image, load, tokenize
 from clip_explain.scenes.pool import make_pool
 from clip_explain.trace import trace_image, trace_text
 from clip_explain.weights import clip, read_weights
 
-NAMES = sorted(path.stem for path in (data_folder() / "models").glob("*.safetensors"))
+NAMES = [name for name in EMBEDDED if (data_folder() / "models" / f"{name}.safetensors").is_file()]
 SCENES = 60
 
 
@@ -89,3 +91,12 @@ def test_embeddings_have_unit_length(shipped, pools):
     model, _ = shipped
     lengths = encode_image(model, pixels_of(pools["one"], slice(0, 4))).norm(dim=-1)
     torch.testing.assert_close(lengths, torch.ones(4))
+
+
+def test_tiny_dino_attends_to_things_as_its_card_says(pools):
+    """Twice the things' share of the area on the card's 300 scenes; here on a few others, whose share differs."""
+    model, path = load_dino("tiny-dino"), data_folder() / "models/tiny-dino"
+    card = json.loads(path.with_suffix(".json").read_text())
+    assert model.sha256 == card["sha256"] and path.with_suffix(".safetensors").stat().st_size <= 16e6
+    assert card["figures"]["ratio"] >= 2
+    assert separation(model, pools["several"])["ratio"] > 0.85 * card["figures"]["ratio"]
