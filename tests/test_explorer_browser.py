@@ -118,7 +118,7 @@ def choose(page, label: str, value: str) -> None:
 def write_picture(page, path: str) -> None:
     """README's picture: at most 400 KB, in fewer colours if need be; without the time that this machine took."""
     page.add_style_tag(content=".cx-status { visibility: hidden; }")
-    page.set_viewport_size({"width": 1280, "height": 1100})
+    page.set_viewport_size({"width": 1280, "height": 1050})
     picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     for colours in (None, 256, 128):
         written = io.BytesIO()
