@@ -101,8 +101,9 @@ def untrained(model: Clip, seed: int) -> Clip:
     if not isinstance(model.network, Branch):
         raise ModelError(f"{model.name} is no ICLIP: only of one is it known how its training began")
     own, text = model.network, model.network.text
-    branches, channels, embed = text.image_projection.shape
-    vocabulary, width = text.token_embedding.weight.shape
+    weights: Mapping[str, Tensor] = text.state_dict()
+    branches, channels, embed = weights["image_projection"].shape
+    vocabulary, width = weights["token_embedding.weight"].shape
     sizes = (width, len(text.transformer.resblocks), embed, branches, channels, vocabulary, text.context_length)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
