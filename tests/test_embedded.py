@@ -9,12 +9,12 @@ import torch
 from clip_explain.card import pixels_of, pointing, recognition
 from clip_explain.dino import load_dino
 from clip_explain.iclip_card import separation
-from clip_explain.model import EMBEDDED, data_folder, encode_image, load, tokenize
+from clip_explain.model import EMBEDDED, data_folder, embedded_path, encode_image, load, tokenize
 from clip_explain.scenes.pool import make_pool
 from clip_explain.trace import trace_image, trace_text
 from clip_explain.weights import clip, read_weights
 
-NAMES = [name for name in EMBEDDED if (data_folder() / "models" / f"{name}.safetensors").is_file()]
+NAMES = [name for name in EMBEDDED if embedded_path(name).is_file()]
 SCENES = 60
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from clip_explain.model import data_folder, load
+from clip_explain.model import embedded_path, load
 from clip_explain.resnet import resnet_stage
 from clip_explain.trace import resize_positions
 from clip_explain.training.plans import Plan
@@ -30,10 +30,10 @@ def build(plan: Plan, seed: int) -> nn.Module:
         text = (77, 49408, plan.text_width, plan.text_width // 64, plan.text_layers)
         network = clip.model.CLIP(plan.embed, *vision, *text)
     if plan.text_from:
-        state, _ = read_weights(data_folder() / "models" / f"{plan.text_from}.safetensors")
+        state, _ = read_weights(embedded_path(plan.text_from))
         network.load_state_dict({k: v for k, v in state.items() if not k.startswith("visual.")}, strict=False)
     if plan.image_from:
-        state, _ = read_weights(data_folder() / "models" / f"{plan.image_from}.safetensors")
+        state, _ = read_weights(embedded_path(plan.image_from))
         visual = {k.removeprefix("visual."): v.float() for k, v in state.items() if k.startswith("visual.")}
         network.visual.load_state_dict(with_patches(visual, plan.patch))
     return network
