@@ -178,7 +178,7 @@ def cut(pool: Pool, picked, left, top, span, flip, window: int) -> Tensor:
     out = torch.empty(len(picked), 3, window, window)
     for row, i in enumerate(picked):
         side, x, y = round(float(span[row])), round(float(left[row])), round(float(top[row]))
-        part = np.ascontiguousarray(pool.images[i, y : y + side, x : x + side, :][:, :: -1 if flip[row] else 1])
+        part = np.array(pool.images[i, y : y + side, x : x + side, :][:, :: -1 if flip[row] else 1], order="C")
         part = torch.from_numpy(part).permute(2, 0, 1)[None].float() / 255
         out[row] = F.interpolate(part, (window, window), mode="bilinear", antialias=True)[0]
     return out

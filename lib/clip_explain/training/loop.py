@@ -5,7 +5,6 @@ Above plans.py, towers.py and batches.py; `python -m clip_explain.training` call
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -19,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from clip_explain import files
 from clip_explain.model import Clip, load
 from clip_explain.training.batches import Batch, draw_batches, one_ahead
 from clip_explain.training.plans import DinoPlan, IclipPlan, Plan
@@ -161,10 +161,9 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def checkpoint(network: nn.Module, optimizer: torch.optim.Optimizer, step: int, path: Path) -> None:
-    """Write all that is needed to go on, by way of a temporary file."""
+    """Write all that is needed to go on. Raises OutputError, as files.py does."""
     state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
-    torch.save(state, path.with_suffix(".tmp"))
-    os.replace(path.with_suffix(".tmp"), path)
+    files.write(path, lambda place: torch.save(state, place))
 
 
 def resume(network: nn.Module, optimizer: torch.optim.Optimizer, path: Path) -> int:
