@@ -122,9 +122,8 @@ def files_cell(figures: Path) -> nbformat.NotebookNode:
     return new_markdown_cell("## Files\n\nFigures for print, and every number: " + ", ".join(links) + ".")
 
 
-def page(source: Path, copy: Path, figures: Path) -> nbformat.NotebookNode:
-    """What the site shows of one notebook."""
-    found = state(source, copy)
+def page(source: Path, copy: Path, found: str, figures: Path) -> nbformat.NotebookNode:
+    """What the site shows of one notebook, of whose executed copy the `state` was found."""
     shown = found in ("executed", "older")
     notebook = nbformat.read(copy, as_version=4) if shown else unexecuted(source, figures)
     if found == "older":
@@ -169,14 +168,15 @@ def stage(sources: list[Path], copies: Path, figures: Path, readme: Path, out: P
         (out / name).mkdir(parents=True)
     shutil.copytree(DOCS / "_static", out / "_static")
     shutil.copy(DOCS / "conf.py", out)
+    states = {source.stem: state(source, copies / source.name) for source in sources}
     for source in sources:
-        made = page(source, copies / source.name, figures / source.stem)
+        made = page(source, copies / source.name, states[source.stem], figures / source.stem)
         nbformat.write(made, out / "notebooks" / source.name)
         copy_linked(made, source.parent, out / "notebooks", figures)
         for picture in sorted((figures / source.stem).glob("*.png"))[:1]:
             thumbnail(picture, out / "thumbnails" / f"{source.stem}.png")
     (out / "index.md").write_text(index(sources, reproduced(readme.read_text()), figures))
-    return {source.stem: state(source, copies / source.name) for source in sources}
+    return states
 
 
 def copy_linked(notebook: nbformat.NotebookNode, home: Path, place: Path, figures: Path) -> None:

@@ -129,7 +129,7 @@ def run(notebook: Path, given: dict[str, str], executed: Path = EXECUTED) -> Pat
         cwd=notebook.parent,
         progress_bar=False,
         start_timeout=300,
-        extra_arguments=["--log-level=40"],  # else each kernel warns of its own connection
+        extra_arguments=["--log-level=50"],  # else kernels warn of their connection, and of being stopped in the end
     )
     if is_explorer(notebook):
         return None

@@ -14,7 +14,17 @@ import small_clip
 from clip_explain.errors import MethodError, TensorError, TextError
 from clip_explain.explainers import EXPLAINERS, WORD_EXPLAINERS, explain, explain_words, options_of
 from clip_explain.model import encode_image, encode_text, preprocess
-from clip_explain.query import difference, embed_images, make_query, make_word_query, scores, targets, unit
+from clip_explain.query import (
+    IMAGES_AT_ONCE,
+    difference,
+    embed_images,
+    image_features,
+    make_query,
+    make_word_query,
+    scores,
+    targets,
+    unit,
+)
 from clip_explain.templates import TEMPLATE_SETS
 from small_clip import relative_error
 
@@ -31,6 +41,14 @@ def test_text_targets_are_the_models_unit_text_features():
     got = targets(model(), ["a dog", "two people riding horses on the beach"])
     assert relative_error(got, encode_text(model(), ["a dog", "two people riding horses on the beach"])) < 1e-5
     assert relative_error(targets(model(), "a dog"), got[:1]) < 1e-5
+
+
+def test_many_images_embedded_in_parts_are_those_of_the_models_own_forward_in_their_order():
+    pixels = torch.cat([small_clip.pixels(seed, 32, 48) for seed in range(IMAGES_AT_ONCE + 3)])
+    whole = unit(image_features(model(), pixels).detach())
+    got = embed_images(model(), pixels)
+    assert len(got) == IMAGES_AT_ONCE + 3
+    assert relative_error(got, whole) < 1e-5
 
 
 def test_a_prompt_ensemble_is_the_unit_mean_of_unit_features():
