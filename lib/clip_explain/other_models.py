@@ -279,8 +279,10 @@ def fitted_probe(
             f"got {len(x)} images and {len(labels)} labels of {len(set(labels))} classes, expected a label "
             "for each image and two classes or more"
         )
-    fitted = LogisticRegression(**{"max_iter": 1000, **options}).fit(x, np.asarray(labels))
-    return probe(model, fitted.coef_, fitted.intercept_, fitted.classes_.tolist(), features)
+    precise, middle = x.astype(np.float64), x.mean(axis=0, dtype=np.float64)
+    # About their mean and in float64 the solver ends where the optimum is, else at a place that the last digits decide.
+    fitted = LogisticRegression(**{"max_iter": 1000, "tol": 1e-8, **options}).fit(precise - middle, np.asarray(labels))
+    return probe(model, fitted.coef_, fitted.intercept_ - fitted.coef_ @ middle, fitted.classes_.tolist(), features)
 
 
 def class_logits(model: Clip, images: Images, fit: str = "crop") -> Float[Tensor, "images classes"]:

@@ -75,7 +75,8 @@ def best_strength(
         )
     split = StratifiedKFold(min(folds, rarest), shuffle=True, random_state=seed)
     search = GridSearchCV(LogisticRegression(max_iter=5000), {"C": STRENGTHS}, scoring="neg_log_loss", cv=split)
-    search.fit(features - features.mean(axis=0), labels)  # the intercept takes the mean up: the solver is quicker
+    precise = features.astype(np.float64)
+    search.fit(precise - precise.mean(axis=0), labels)  # the intercept takes the mean up: the solver is quicker
     return search.best_params_["C"]
 
 
