@@ -262,8 +262,8 @@ def linear_probe(
 ) -> Clip:
     """`probe` trained by scikit-learn's LogisticRegression, whose `options` may be given, on images and their labels.
 
-    Class i is the i-th of the sorted labels. Raises TensorError where images and labels differ in number, or all labels
-    are the same.
+    Unless they are given, `tol` is 1e-8 and `max_iter` 5000, so that the fit ends at its optimum. Class i is the
+    i-th of the sorted labels. Raises TensorError where images and labels differ in number, or all labels are the same.
     """
     x = torch.cat([image_features(model, pixels) for pixels in _batches(model, images, batch_size)])
     x = (unit(x) if features == "unit" else x).float().cpu().numpy()
@@ -281,7 +281,7 @@ def fitted_probe(
         )
     precise, middle = x.astype(np.float64), x.mean(axis=0, dtype=np.float64)
     # About their mean and in float64 the solver ends where the optimum is, else at a place that the last digits decide.
-    fitted = LogisticRegression(**{"max_iter": 1000, "tol": 1e-8, **options}).fit(precise - middle, np.asarray(labels))
+    fitted = LogisticRegression(**{"max_iter": 5000, "tol": 1e-8, **options}).fit(precise - middle, np.asarray(labels))
     return probe(model, fitted.coef_, fitted.intercept_ - fitted.coef_ @ middle, fitted.classes_.tolist(), features)
 
 

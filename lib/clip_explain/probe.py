@@ -53,7 +53,7 @@ def emotion_probe(model: Clip, features: Features, classes: Sequence[str], seed:
     """
     strength = best_strength(features.values, features.labels, seed)
     labels = [f"{label:06d}" for label in features.labels]  # in the order of the numbers
-    found = fitted_probe(model, features.values, labels, "unit", C=strength, max_iter=5000)
+    found = fitted_probe(model, features.values, labels, "unit", C=strength)
     assert found.head is not None
     named = tuple(classes[int(label)] for label in found.head.classes)
     return replace(found, head=replace(found.head, classes=named)), strength
