@@ -49,6 +49,7 @@ test: $(STAMP)
 lint: $(STAMP)
 	@$(BIN)/ruff check
 	@$(BIN)/pyright --pythonpath $(BIN)/python
+	@$(BIN)/lint-imports
 	@$(BIN)/nbstripout --verify notebooks/*.ipynb
 
 lab: $(STAMP)

@@ -12,7 +12,7 @@ import torch
 
 warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
 
-from clip_explain.timing import LIMITS, faithfulness_calls, random_vit_b16, ratios  # noqa: E402
+from clip_explain.papers.timing import LIMITS, faithfulness_calls, random_vit_b16, ratios  # noqa: E402
 
 
 def main() -> None:

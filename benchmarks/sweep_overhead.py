@@ -21,10 +21,12 @@ warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
 
 from clip_explain import datasets  # noqa: E402
 from clip_explain.explainers import EXPLAINERS  # noqa: E402
+from clip_explain.images import preprocess
 from clip_explain.metrics.localization import LOCALIZATION  # noqa: E402
-from clip_explain.model import load, preprocess  # noqa: E402
-from clip_explain.query import Query, targets  # noqa: E402
-from clip_explain.sweep import sweep  # noqa: E402
+from clip_explain.models import load
+from clip_explain.request import Query
+from clip_explain.sweep.run import sweep  # noqa: E402
+from clip_explain.targets import targets
 
 METHODS = ["self_attention", "maskclip", "attention_grad_cam", "last_gradient", "grad_eclip"]
 METRICS = ["point_game", "energy_point_game", "iou_mean"]
@@ -96,7 +98,7 @@ def memory(images: int, folder: Path) -> float:
 def killed(kills: int, images: int, folder: Path) -> bool:
     """Kill a sweep so often, at random moments, let it finish, and compare the files with an undisturbed sweep's."""
     context, rng, out = multiprocessing.get_context("forkserver"), random.Random(0), folder / "killed"
-    context.set_forkserver_preload(["clip_explain.sweep"])
+    context.set_forkserver_preload(["clip_explain.sweep.run"])
     given = dict(methods=["self_attention", "random"], shard_size=1)
     sweep(**arguments_of(folder / "undisturbed", images, **given))
     done = 0

@@ -5,7 +5,8 @@
 a difference of shares), not by what some model reached. `files`: what stands in its folder beside the usual ones.
 """
 
-from clip_explain.model import available_models, embedded_path
+from clip_explain.models import available_models
+from clip_explain.models.embedded import embedded_path
 
 EVERY = {"n_images": "2", "seed": "0", "device": "cpu"}
 SHARE, DIFFERENCE = (0.0, 1.0), (-1.0, 1.0)

@@ -14,8 +14,8 @@ import torch
 from clip.model import build_model, convert_weights
 from torch.nn import functional as F
 
-from clip_explain.model import Clip, clip
-from clip_explain.query import Query, make_query
+from clip_explain.models.model import Clip, clip
+from clip_explain.request import Query, make_query
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "authors_code_seed0.npz")
 TEXTS = [str(text) for text in GOLDEN["texts"]]

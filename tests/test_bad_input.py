@@ -14,7 +14,7 @@ from PIL import Image
 import clip_explain as cx
 import small_clip
 from clip_explain import maps
-from clip_explain.__main__ import main
+from clip_explain.cli import main
 from clip_explain.explainers import EXPLAINERS, WORD_EXPLAINERS, options_of
 
 SIDE = 64
@@ -174,7 +174,7 @@ def test_out_of_memory_suggests_fewer_images(model, monkeypatch, count, advice):
     def fail(*_, **__):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99999999 bytes")
 
-    monkeypatch.setattr("clip_explain.trace.forward_block", fail)  # torch's, in the middle of an explainer
+    monkeypatch.setattr("clip_explain.models.vit.forward_block", fail)  # torch's, in the middle of an explainer
     with pytest.raises(cx.MethodError, match=f"out of memory with .*{advice}"):
         cx.explain(model, [colourful()] * count, torch.ones(1, 64))
 

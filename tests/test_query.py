@@ -9,23 +9,15 @@ from clip.model import CLIP
 from PIL import Image
 
 import clip_explain as cx
-import clip_explain.trace as trace_module
+import clip_explain.models.vit as trace_module
 import small_clip
 from clip_explain.errors import MethodError, TensorError, TextError
 from clip_explain.explainers import EXPLAINERS, WORD_EXPLAINERS, explain, explain_words, options_of
-from clip_explain.model import encode_image, encode_text, preprocess
-from clip_explain.query import (
-    IMAGES_AT_ONCE,
-    difference,
-    embed_images,
-    image_features,
-    make_query,
-    make_word_query,
-    scores,
-    targets,
-    unit,
-)
-from clip_explain.templates import TEMPLATE_SETS
+from clip_explain.images import encode_image, preprocess
+from clip_explain.models.embed import IMAGES_AT_ONCE, embed_images, encode_text, image_features, unit
+from clip_explain.request import make_query, make_word_query, scores
+from clip_explain.targets import difference, targets
+from clip_explain.texts import TEMPLATE_SETS
 from small_clip import relative_error
 
 
@@ -163,7 +155,7 @@ def test_words_go_per_token_or_per_word():
 def test_many_texts_are_embedded_in_several_passes(monkeypatch):
     names = ["a dog", "a cat on a mat", "a red car next to a tree"]
     expected = targets(model(), names)
-    monkeypatch.setattr("clip_explain.query.TEXTS_AT_ONCE", 2)
+    monkeypatch.setattr("clip_explain.models.embed.TEXTS_AT_ONCE", 2)
     assert relative_error(targets(model(), names), expected) < 1e-5
 
 

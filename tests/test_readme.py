@@ -34,8 +34,8 @@ RUN = {
     "make lab": ({"make": "make -o .venv/setup-is-current", "": " ARGS=--version"}, None),  # else a server that stays
     # These take minutes or hours: that they are there and know the name is all that is tested here. What they do is
     # tested in test_training.py, test_embedded.py and test_sweep.py.
-    ".venv/bin/python -m clip_explain.training tiny-vit": ({"": " --help"}, None),
-    ".venv/bin/python -m clip_explain.card tiny-vit": ({"": " --help"}, None),
+    ".venv/bin/clip-explain train tiny-vit": ({"": " --help"}, None),
+    ".venv/bin/clip-explain card tiny-vit": ({"": " --help"}, None),
     ".venv/bin/python benchmarks/sweep_overhead.py": ({"": " --help"}, None),
 }
 PYTHON = {  # evaluated after the block of Python

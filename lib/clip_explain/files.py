@@ -10,7 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from clip_explain.errors import OutputError
+from clip_explain.errors import (
+    OutputError,
+)
 
 
 def write(path: Path, fill: Callable[[Path], Any]) -> None:
@@ -31,3 +33,8 @@ def write(path: Path, fill: Callable[[Path], Any]) -> None:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def data_folder() -> Path:
+    """The compendium's data folder: CLIP_EXPLAIN_DATA, or data/ beside the source tree."""
+    return Path(os.environ.get("CLIP_EXPLAIN_DATA") or Path(__file__).resolve().parents[2] / "data")

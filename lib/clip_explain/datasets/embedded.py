@@ -14,12 +14,12 @@ from PIL import Image
 
 from clip_explain import files
 from clip_explain.datasets.record import Dataset, Record, pick, stack_masks
+from clip_explain.embedded.scenes import domains, faces, paintings
+from clip_explain.embedded.scenes.captions import Caption, phrase, say
+from clip_explain.embedded.scenes.pool import RECIPES, draw
+from clip_explain.embedded.scenes.raycast import Picture, render
+from clip_explain.embedded.scenes.world import COLORS, SHAPES, Thing
 from clip_explain.errors import DatasetError
-from clip_explain.scenes import domains, faces, paintings
-from clip_explain.scenes.captions import Caption, phrase, say
-from clip_explain.scenes.pool import RECIPES, draw
-from clip_explain.scenes.raycast import Picture, render
-from clip_explain.scenes.world import COLORS, SHAPES, Thing
 
 HELD_OUT = 2_000_000  # seeds from here on: no training draws its scenes, nor does a card
 FEWEST_PIXELS = 50  # a thing of which less is in sight, at 224 pixels, is not asked for

@@ -16,7 +16,7 @@ from jaxtyping import Bool
 from PIL import Image
 
 from clip_explain.errors import DatasetError, ImageError, nearest
-from clip_explain.model import read_image
+from clip_explain.images import read_image
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 ORIENTATION = 0x0112  # EXIF's number for it

@@ -28,8 +28,8 @@ from clip_explain.datasets.record import (
     read_rows,
     stack_masks,
 )
+from clip_explain.embedded.scenes.world import ATTRIBUTES
 from clip_explain.errors import DatasetError, nearest
-from clip_explain.scenes.world import ATTRIBUTES
 
 VOC_CLASSES = (
     "aeroplane",

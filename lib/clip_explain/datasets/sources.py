@@ -16,7 +16,8 @@ from PIL import Image
 from clip_explain.datasets import captioned, classified, embedded, segmented
 from clip_explain.datasets.record import SUFFIXES, Dataset, Record
 from clip_explain.errors import DatasetError, TextError, nearest
-from clip_explain.model import data_folder, read_image
+from clip_explain.files import data_folder
+from clip_explain.images import read_image
 
 VARIABLE = "CLIP_EXPLAIN_DATASETS"
 

@@ -9,26 +9,23 @@ from collections.abc import Callable, Sequence
 from jaxtyping import Float
 from torch import Tensor
 
+from clip_explain.checks import out_of_memory
 from clip_explain.errors import MethodError, nearest
 from clip_explain.explainers.attention import rollout, rollout_words, self_attention, self_attention_words
-from clip_explain.explainers.attention_gradients import (
-    all_gradients,
-    attention_grad_cam,
-    game,
-    game_words,
-    last_gradient,
-    legrad,
-)
-from clip_explain.explainers.batches import out_of_memory
-from clip_explain.explainers.bottleneck import m2ib, m2ib_words
 from clip_explain.explainers.grad_cam import grad_cam
 from clip_explain.explainers.grad_eclip import grad_eclip, grad_eclip_words
-from clip_explain.explainers.masked import iclip
-from clip_explain.explainers.masking import occlusion, occlusion_words, rise
+from clip_explain.explainers.gradients import all_gradients, attention_grad_cam, game, game_words, last_gradient, legrad
+from clip_explain.explainers.iclip import iclip
+from clip_explain.explainers.m2ib import m2ib, m2ib_words
+from clip_explain.explainers.rise import rise
+from clip_explain.explainers.shapley import occlusion, occlusion_words
 from clip_explain.explainers.similarity import itsm, maskclip, reversed_itsm
 from clip_explain.explainers.surgery import clip_surgery, gem
-from clip_explain.model import Clip, Images
-from clip_explain.query import BARE, Targets, Templates, make_query, make_word_query, tokens_of, words_of
+from clip_explain.images import Images
+from clip_explain.models.model import Clip
+from clip_explain.request import make_query, make_word_query, tokens_of, words_of
+from clip_explain.targets import Targets
+from clip_explain.texts import BARE, Templates
 
 EXPLAINERS: dict[str, Callable[..., Tensor]] = {
     "self_attention": self_attention,

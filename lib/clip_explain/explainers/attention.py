@@ -9,9 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clip_explain.errors import MethodError
-from clip_explain.query import Query, WordQuery
-from clip_explain.resnet import attention_pool, resnet_stage
-from clip_explain.trace import Trace, image_tower, pooled_row, text_tower
+from clip_explain.models.resnet import attention_pool, resnet_stage
+from clip_explain.models.vit import Trace, image_tower, pooled_row, text_tower
+from clip_explain.request import Query, WordQuery
 
 
 def self_attention(query: Query, *, heads: str = "native") -> Float[Tensor, "images targets grid_h grid_w"]:

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from clip_explain.errors import MethodError
 from clip_explain.explainers.attention import layer_count, precise
-from clip_explain.query import Query, compared
-from clip_explain.resnet import STAGES, resnet_embedding, resnet_stage
-from clip_explain.trace import HEADS, gradients, trace_image
+from clip_explain.models.embed import compared
+from clip_explain.models.resnet import STAGES, resnet_embedding, resnet_stage
+from clip_explain.models.vit import HEADS, gradients, trace_image
+from clip_explain.request import Query
 
 # Name -> the grad-cam package's class; Score-CAM is computed here.
 VARIANTS = {

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from clip_explain.errors import MethodError
 from clip_explain.explainers.attention import on_grid, precise
-from clip_explain.query import Query, unit
-from clip_explain.resnet import attention_pool, project_values, resnet_stage
-from clip_explain.trace import Block, finish_block, join_heads, linear, project
+from clip_explain.models.embed import unit
+from clip_explain.models.resnet import attention_pool, project_values, resnet_stage
+from clip_explain.models.vit import Block, finish_block, join_heads, linear, project
+from clip_explain.request import Query
 
 
 def maskclip(query: Query, *, key_weight: bool = False) -> Float[Tensor, "images targets grid_h grid_w"]:

@@ -11,8 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clip_explain.errors import MethodError, TensorError, TextError
-from clip_explain.query import Query, directions, empty_text, targets, unit
-from clip_explain.trace import Block, Trace, join_heads, layer_norm, linear, project
+from clip_explain.models.embed import unit
+from clip_explain.models.vit import Block, Trace, join_heads, layer_norm, linear, project
+from clip_explain.request import Query
+from clip_explain.targets import directions, empty_text, targets
 
 NORMALIZE = ("channels", "tokens")
 TEMPERATURE = 2.0  # of the class weights in CLIP Surgery's feature surgery

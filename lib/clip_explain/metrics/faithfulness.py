@@ -19,12 +19,13 @@ from jaxtyping import Float, Int
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
+from clip_explain.checks import check_counts, out_of_memory
 from clip_explain.errors import MethodError, TensorError, nearest
-from clip_explain.explainers.batches import check_counts, out_of_memory
+from clip_explain.images import preprocess
 from clip_explain.maps import degenerate, normalize, resize
 from clip_explain.metrics.readouts import Readout, change
-from clip_explain.model import Clip, preprocess
-from clip_explain.query import embed_images
+from clip_explain.models.embed import embed_images
+from clip_explain.models.model import Clip
 
 BLUR_SIDE, BLUR_SIGMA = 11, 5  # RISE's, in pixels
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from clip_explain.errors import MethodError, TensorError
 from clip_explain.maps import degenerate, normalize, resize
-from clip_explain.metrics.statistics import Labels, listed
+from clip_explain.metrics.intervals import Labels, listed
 
 Maps = Float[Tensor, "*axes grid_h grid_w"]
 Masks = Bool[Tensor, "*axes height width"] | Bool[np.ndarray, "*axes height width"]

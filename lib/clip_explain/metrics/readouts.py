@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from clip_explain.checks import check_counts
 from clip_explain.errors import TensorError
-from clip_explain.explainers.batches import check_counts
 from clip_explain.metrics.recognition import rank_of
 
 Readout = Callable[[Tensor], Tensor]  # embeddings (images, maps, points, embedding) -> (images, maps, points)

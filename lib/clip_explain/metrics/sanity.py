@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from clip_explain.errors import MethodError, TensorError
 from clip_explain.maps import degenerate, normalize
-from clip_explain.model import Clip
-from clip_explain.query import Query
+from clip_explain.models.model import Clip
+from clip_explain.request import Query
 
 Maps = Float[Tensor, "*axes grid_h grid_w"]
 PerMap = Float[Tensor, "*axes"]

@@ -1,0 +1,38 @@
+"""`clip-explain card`: export a trained embedded model, measure it and write its card."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from clip_explain.cli.train import default_folder
+from clip_explain.embedded.cards import blip, clip, iclip
+from clip_explain.embedded.training.plans import DINO_PLANS, ICLIP_PLANS, PLANS
+from clip_explain.files import data_folder
+
+# Of each model its export (name, folder) and what measures it (name, folder, scenes).
+OWN = dict.fromkeys([*DINO_PLANS, *ICLIP_PLANS], (iclip.export, iclip.measure)) | {blip.NAME: (blip.export, blip.measure)}
+
+
+def main(argv: Sequence[str]) -> None:
+    """Export, unless only measuring; then measure and write the card with its figures."""
+    args = parser().parse_args(argv)
+    export, measure = OWN.get(args.model, (clip.export, clip.measure))
+    folder = args.folder or default_folder(args.model)
+    if not args.measure_only:
+        clip.write_card(args.model, export(args.model, folder))
+    card = json.loads((data_folder() / "models" / f"{args.model}.json").read_text())
+    figures = measure(args.model, folder, args.scenes)
+    clip.write_card(args.model, {**card, "held_out_scenes": args.scenes, "figures": figures})
+    print(json.dumps(figures, indent=1))
+
+
+def parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser(
+        "clip-explain card", description="Export a trained embedded model, measure it and write its card."
+    )
+    found.add_argument("model", choices=[*PLANS, *OWN])
+    found.add_argument("--folder", type=Path, default=None, help="the training's folder; default as there")
+    found.add_argument("--scenes", type=int, default=2000, help="held-out scenes for each figure of the card")
+    found.add_argument("--measure-only", action="store_true", help="keep the weights, measure again")
+    return found

@@ -1,0 +1,232 @@
+"""The command line: one image and some texts in, one picture of their maps and scores out.
+
+Above everything else. The library is imported only when there is something to do, so that --help is quick.
+"""
+
+import argparse
+import contextlib
+import inspect
+import os
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from types import NoneType
+from typing import Any, get_args
+
+from clip_explain.errors import MethodError, OutputError
+
+FORMATS = (".png", ".pdf", ".svg")
+COLUMNS = 4
+TITLE_LETTERS = 120
+WORDS = {"true": True, "yes": True, "false": False, "no": False, "none": None}
+
+
+def main(argv: Sequence[str]) -> None:
+    """Explain one image, or print what there is."""
+    arguments = parse(argv)
+    if arguments.list:
+        print_list()
+    elif arguments.words:
+        print_words(arguments)
+    else:
+        draw(arguments)
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("clip-explain", description="Which pixels made CLIP give each text its score?")
+    parser.epilog = "Other commands, each with its own --help: " + ", ".join(
+        f"clip-explain {name}" for name in ("data", "sweep", "train", "card")
+    )
+    parser.add_argument("image", nargs="?", help="an image file")
+    parser.add_argument("texts", nargs="*", help="one or more texts, each in quotes")
+    parser.add_argument("--list", action="store_true", help="print the models and the methods with their options")
+    parser.add_argument("--model", default="tiny-vit", help="a name of --list, a weights file, or open_clip:ARCH/TAG")
+    parser.add_argument("--method", default="grad_eclip", help="a name of --list (default: grad_eclip)")
+    parser.add_argument(
+        "--option", action="append", default=[], metavar="NAME=VALUE", help="an option of the method; may be repeated"
+    )
+    parser.add_argument("--fit", default="crop", metavar="crop|full|squash", help="what of the image is looked at")
+    parser.add_argument("--out", default="map.png", type=Path, help="a .png, .pdf or .svg (default: map.png)")
+    parser.add_argument("--device", help="cpu, cuda, ... (default: cuda where there is one)")
+    parser.add_argument("--dtype", metavar="fp32|fp16|bf16", help="(default: fp16 on cuda, fp32 elsewhere)")
+    parser.add_argument("--truncate", action="store_true", help="cut a text that is too long for the model")
+    add_target_options(parser)
+    arguments = parser.parse_intermixed_args(argv)  # options may stand between the texts
+    others = arguments.image_target or arguments.direction
+    if not arguments.list and not (arguments.texts or (arguments.image and others)):
+        parser.error("an image and at least one text, --image-target or --direction are needed, or --list")
+    if arguments.without and (arguments.templates or not arguments.texts):
+        parser.error("--without takes words out of the texts given, and no --templates")
+    if arguments.words and (arguments.templates or others or arguments.without):
+        parser.error(
+            "--words weighs the words of the texts: --templates, --image-target, --direction and --without are for maps"
+        )
+    return arguments
+
+
+def add_target_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say what is explained; without them it is each text as it stands."""
+    several = {"action": "append", "default": []}
+    parser.add_argument(
+        "--templates", **several, help="imagenet, clip_surgery, or 'a photo of a {}.'; the last may be repeated"
+    )
+    parser.add_argument("--image-target", **several, metavar="PATH", help="explain what is like this other image, too")
+    parser.add_argument(
+        "--direction",
+        **several,
+        metavar="FILE:LABEL",
+        help="explain a direction of a file, as emotions.safetensors:awe",
+    )
+    parser.add_argument("--without", **several, metavar="WORD", help="explain what this word adds to each text")
+    parser.add_argument("--negative", action="store_true", help="explain what speaks against, not for")
+    parser.add_argument("--words", action="store_true", help="print each word's weight; no picture is drawn")
+
+
+def print_list() -> None:
+    from clip_explain.explainers import EXPLAINERS, WORD_EXPLAINERS, options_of
+    from clip_explain.models import available_models
+
+    print("models:")
+    for name in available_models():
+        print(f"  {name}")
+    for title, registry in (("methods", EXPLAINERS), ("methods for --words", WORD_EXPLAINERS)):
+        print(f"{title} (with the options that --option takes):")
+        for name, explainer in registry.items():
+            print(f"  {name:24}", *(f"{option}={value}" for option, value in options_of(explainer).items()))
+
+
+def draw(arguments: argparse.Namespace) -> None:
+    """Compute the maps, print the scores and write the picture."""
+    from clip_explain.explainers import explain
+    from clip_explain.images import preprocess, read_image, visible_part
+    from clip_explain.models import load
+
+    check_output(arguments.out)
+    options = parse_options(arguments.method, arguments.option)
+    image = read_image(arguments.image)
+    model = load(arguments.model, arguments.device, arguments.dtype)
+    names, targets = described(model, arguments)
+    pixels = preprocess(model, image, arguments.fit)
+    maps = explain(model, pixels, targets, arguments.method, **options)[0].cpu()
+    titles = [f"{Path(arguments.image).name}\n{model.name}, {arguments.method}"]
+    for name, score in zip(names, scores_as_text(model, pixels, targets, names == arguments.texts), strict=True):
+        print(f"{score}  {name}")
+        titles.append(f"{textwrap.shorten(name, TITLE_LETTERS)}\n{score}")
+    label = f"{arguments.method} {options or ''}, fit {arguments.fit}, {model.name}, weights {model.sha256}"
+    save_picture(visible_part(image, arguments.fit), maps, titles, arguments.out, label)
+
+
+def described(model, arguments: argparse.Namespace) -> tuple[list[str], Any]:
+    """What is explained: a name for each direction, and the directions: of texts, of other images, of files."""
+    import torch
+
+    from clip_explain.targets import targets, without_word
+    from clip_explain.texts import BARE
+
+    names, parts, texts = [], [], arguments.texts
+    if arguments.without:
+        names += [f"{text}, less {word!r}" for text in texts for word in arguments.without]
+        parts += [without_word(model, text, arguments.without, arguments.truncate) for text in texts]
+    elif texts:
+        templates = arguments.templates if len(arguments.templates) != 1 else arguments.templates[0]
+        names += texts
+        parts.append(targets(model, texts, templates or BARE, truncate=arguments.truncate))
+    for path in map(Path, arguments.image_target):
+        names.append(path.name)
+        parts.append(targets(model, path, fit=arguments.fit))
+    for spec in arguments.direction:
+        from clip_explain.sweep.features import read_direction  # not before: it brings scikit-learn along
+
+        labels, vectors = read_direction(spec, model)
+        names += labels
+        parts.append(vectors)
+    found = torch.cat(parts)
+    return ([f"against: {name}" for name in names], -found) if arguments.negative else (names, found)
+
+
+def print_words(arguments: argparse.Namespace) -> None:
+    """Print the weight of every word of every text, for the image or, with --negative, against it."""
+    from clip_explain.explainers import explain_words
+    from clip_explain.images import preprocess
+    from clip_explain.models import load
+    from clip_explain.targets import targets
+
+    options = parse_options(arguments.method, arguments.option, words=True)
+    model = load(arguments.model, arguments.device, arguments.dtype)
+    seen = targets(model, preprocess(model, arguments.image, arguments.fit))
+    seen = -seen if arguments.negative else seen
+    shared = dict(per="word", truncate=arguments.truncate)
+    for words, weights in explain_words(model, seen, arguments.texts, arguments.method, **shared, **options):
+        print("".join(f"{weight:8.4f}  {word}\n" for word, weight in zip(words, weights[0].tolist(), strict=True)))
+
+
+def parse_options(method: str, pairs: Sequence[str], words: bool = False) -> dict[str, Any]:
+    """The --option arguments, each with the type that the signature of the (word) method gives it.
+
+    An unknown method or option is left as it is: `explain` refuses it, with the names it might have meant.
+    """
+    from clip_explain.explainers import EXPLAINERS, WORD_EXPLAINERS
+
+    registry = WORD_EXPLAINERS if words else EXPLAINERS
+    given = dict(pair.partition("=")[::2] for pair in pairs)
+    known = inspect.signature(registry[method]).parameters if method in registry else {}
+    return {name: typed(name, text, known[name].annotation) if name in known else text for name, text in given.items()}
+
+
+def typed(name: str, text: str, annotation: Any) -> Any:
+    """An option's text as the first type of its annotation that takes it: "2" is 2 for `layers: int`."""
+    kinds = get_args(annotation) or (annotation,)
+    for kind in kinds:
+        if kind in (bool, NoneType) and isinstance(WORDS.get(text.lower(), ""), kind):
+            return WORDS[text.lower()]
+        if kind in (int, float, str):
+            with contextlib.suppress(ValueError):
+                return kind(text)
+    expected = " or ".join(getattr(kind, "__name__", str(kind)) for kind in kinds)
+    raise MethodError(f"the option {name} takes {expected}, got {text!r}")
+
+
+def scores_as_text(model, pixels, targets, rivals: bool) -> list[str]:
+    """Each direction's cosine with the image and, among several `rivals`, its softmax at the model's temperature."""
+    from clip_explain.models.embed import embed_images
+
+    cosines = (embed_images(model, pixels) @ targets.T)[0]
+    shown = [f"cosine {cosine:.3f}" for cosine in cosines.tolist()]
+    if len(shown) == 1 or not rivals:
+        return shown
+    chances = (cosines * model.network.logit_scale.float().exp()).softmax(dim=0)
+    return [f"{cosine}, {chance:.0%}" for cosine, chance in zip(shown, chances.tolist(), strict=True)]
+
+
+def check_output(out: Path) -> None:
+    """Raise OutputError now, before the work, if `out` cannot be written."""
+    problem = None
+    if out.suffix.lower() not in FORMATS:
+        problem = f"its name must end in one of {', '.join(FORMATS)}"
+    elif not out.parent.is_dir():
+        problem = f"there is no folder {out.parent}"
+    elif out.is_dir():
+        problem = "it is a folder"
+    elif not os.access(out.parent, os.W_OK):
+        problem = f"the folder {out.parent} is read-only"
+    if problem:
+        raise OutputError(f"cannot write {out}: {problem}")
+
+
+def save_picture(image, maps, titles: Sequence[str], out: Path, label: str) -> None:
+    """The image and its overlays, as a file that is complete or not there."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot as plt
+
+    from clip_explain import files, plots
+
+    plots.use_style()
+    columns = min(COLUMNS, len(titles))
+    figure = plots.grid([image] * len(titles), [None, *maps], titles, columns, panel=3.0)[0, 0].figure
+    kind = out.suffix[1:].lower()
+    try:
+        files.write(out, lambda place: figure.savefig(place, format=kind, metadata={"Title": label}))
+    finally:
+        plt.close(figure)

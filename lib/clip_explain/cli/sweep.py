@@ -1,0 +1,81 @@
+"""`clip-explain sweep`: the command line of sweep.py.
+
+Beside __main__.py, which hands it the arguments. The library is imported only when there is something to do.
+"""
+
+import argparse
+import inspect
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from clip_explain.errors import MethodError
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the sweep and print its summary."""
+    arguments = vars(parse(argv))
+    from clip_explain.sweep.run import sweep
+
+    pairs, given = arguments.pop("option"), arguments.pop("templates")
+    if given:
+        arguments["templates"] = given if len(given) > 1 else given[0]
+    try:
+        summary = sweep(**arguments, options=options_by_owner(pairs))
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on", file=sys.stderr)
+        sys.exit(130)
+    print(summary.to_string(index=False, float_format="{:.4f}".format))
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "clip-explain sweep",
+        description="Methods x metrics on a dataset, as a table. Stop it at any moment; the same command goes on.",
+    )
+    add = parser.add_argument
+    add("--model", default="tiny-vit", help="a name of --list, a weights file, or open_clip:ARCH/TAG")
+    add("--dataset", default="scenes", help="a name of `clip-explain data` (default: scenes)")
+    add("--methods", type=names, required=True, help="comma-separated, of --list, or random, constant")
+    add("--metrics", type=names, required=True, help="comma-separated; an unknown one lists all")
+    add("--out", required=True, help="a folder of this run alone, or an fsspec URL (s3://...)")
+    add("--images", type=int, help="how many images, the first of the dataset (default: all; 1000 of a rendered one)")
+    add("--seed", type=int, default=0)
+    add(
+        "--option",
+        action="append",
+        default=[],
+        metavar="OWNER.NAME=VALUE",
+        help="of a method, metric or dataset, as rise.masks=500; may be repeated",
+    )
+    add("--fit", default="crop", metavar="crop|full|squash", help="what of each image is looked at")
+    add("--templates", action="append", help="imagenet, clip_surgery, or 'a photo of a {}.'; the last may be repeated")
+    add("--shard-size", type=int, default=16, help="images in one unit of work (default: 16)")
+    add("--device", help="cpu, cuda, ... (default: cuda where there is one)")
+    add("--dtype", metavar="fp32|fp16|bf16", help="(default: fp16 on cuda, fp32 elsewhere)")
+    add("--processes", type=int, default=1, help="local processes of one thread each")
+    add("--scheduler", metavar="ADDRESS", help="of a Dask scheduler, as tcp://HOST:8786")
+    return parser.parse_args(argv)
+
+
+def names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def options_by_owner(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The --option arguments by method, metric or dataset, each value with the type that its signature gives it."""
+    from clip_explain.cli.explain import typed
+    from clip_explain.datasets import DATASETS
+    from clip_explain.sweep.shard import METHODS, METRICS
+
+    owners = {name: source.reader for name, source in DATASETS.items()} | METRICS | METHODS
+    found: dict[str, dict[str, Any]] = {}
+    for pair in pairs:
+        owner, dot, rest = pair.partition(".")
+        name, equals, text = rest.partition("=")
+        if not dot or not equals:
+            raise MethodError(f"got --option {pair}, expected OWNER.NAME=VALUE, as rise.masks=500")
+        known = inspect.signature(owners[owner]).parameters if owner in owners else {}
+        # What is unknown is left as it is: `sweep` refuses it, with the names it might have meant.
+        found.setdefault(owner, {})[name] = typed(name, text, known[name].annotation) if name in known else text
+    return found

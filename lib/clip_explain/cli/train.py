@@ -1,0 +1,69 @@
+"""`clip-explain train tiny-vit`: train an embedded model, or go on with its training.
+
+Also `tiny-dino`, and `iclip` with its ablations, here or on one's own captioned images.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from clip_explain.datasets import DATASETS
+from clip_explain.embedded.training import blip
+from clip_explain.embedded.training.dino import train_dino
+from clip_explain.embedded.training.iclip import train_iclip
+from clip_explain.embedded.training.loop import train
+from clip_explain.embedded.training.plans import DINO_PLANS, ICLIP_PLANS, PLANS, IclipPlan
+from clip_explain.models.pooling import POOLINGS
+
+
+def main(argv: Sequence[str]) -> None:
+    """Train, or go on from the checkpoint in the folder."""
+    args = parser().parse_args(argv)
+    folder = args.folder or default_folder(args.model)
+    folder.mkdir(parents=True, exist_ok=True)
+    plan = (PLANS | DINO_PLANS | ICLIP_PLANS | {blip.NAME: blip.PLAN})[args.model]
+    if isinstance(plan, IclipPlan):
+        plan = with_changes(plan, args)
+    (folder / "plan.json").write_text(json.dumps(asdict(plan), indent=1))
+    if isinstance(plan, IclipPlan):
+        train_iclip(plan, folder, args.cache or folder.parent, args.device, args.until, args.root)
+    elif args.model == blip.NAME:
+        train(plan, folder, args.device, args.until, blip.build_blip, blip.embed_batch)
+    else:
+        (train_dino if args.model in DINO_PLANS else train)(plan, folder, args.device, args.until)
+
+
+def default_folder(name: str) -> Path:
+    """Where a model's training keeps its checkpoint and pools: runs/NAME; ICLIP and its ablations share runs/iclip."""
+    return Path("runs", "iclip", name) if name in ICLIP_PLANS else Path("runs", name)
+
+
+def parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser("clip-explain train", description="Train an embedded model, or go on with its training.")
+    found.add_argument("model", choices=[*PLANS, *DINO_PLANS, *ICLIP_PLANS, blip.NAME])
+    found.add_argument("--folder", type=Path, default=None, help="checkpoints and pools; default runs/MODEL")
+    found.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    found.add_argument("--until", type=int, default=None, help="stop after so many steps in all")
+    own = found.add_argument_group("for iclip", "what is given replaces the plan's; use another --folder then")
+    own.add_argument("--cache", type=Path, default=None, help="pool and views, shared by ablations; default: above")
+    own.add_argument("--encoder", default=None, help="tiny-dino, tiny-vit, facebook/dino-vitb16, ...")
+    own.add_argument("--pooling", choices=POOLINGS, default=None)
+    own.add_argument("--projections", type=int, choices=(1, 2), default=None)
+    own.add_argument("--dataset", choices=list(DATASETS), default=None, help="such as conceptual_captions")
+    own.add_argument("--table", default=None, help="its tsv, such as Train_GCC-training.tsv")
+    own.add_argument("--root", type=Path, default=None, help="the folder of all datasets")
+    for name in ("steps", "batch", "views"):
+        own.add_argument(f"--{name}", type=int, default=None)
+    own.add_argument("--rate", type=float, default=None, help="the learning rate")
+    return found
+
+
+def with_changes(plan: IclipPlan, args: argparse.Namespace) -> IclipPlan:
+    """The plan with what the command line says instead."""
+    names = ("encoder", "pooling", "dataset", "table", "steps", "batch", "views", "rate")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    return replace(plan, **given, dual=plan.dual if args.projections is None else args.projections == 2)

@@ -1,0 +1,47 @@
+"""Exports the embedded BLIP to data/models/, as transformers reads it, and measures it for its card."""
+
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from clip_explain.embedded.cards.clip import HELD_OUT, pointing, recognition, retrieval, samples_after
+from clip_explain.embedded.scenes.pool import make_pool
+from clip_explain.embedded.training.blip import PLAN, build_blip, vocabulary
+from clip_explain.embedded.training.plans import Plan
+from clip_explain.files import data_folder
+from clip_explain.models import load
+from clip_explain.models.weights import checksum
+from clip_explain.papers.saving import write
+
+
+def export(name: str, folder: Path, plan: Plan = PLAN) -> dict:
+    """Write the newest checkpoint to data/models/NAME/, in fp16, as transformers reads it; returns its card."""
+    state = torch.load(folder / "checkpoint.pt", weights_only=True)
+    network = build_blip(plan, plan.seed)
+    network.load_state_dict(state["network"])
+    del network.logit_scale  # no part of BLIP's own
+    target = data_folder() / "models" / name
+    with TemporaryDirectory() as made:
+        network.half().save_pretrained(made)
+        Path(made, "vocab.txt").write_text("\n".join(vocabulary()) + "\n")
+        for file in ("model.safetensors", "vocab.txt", "config.json"):
+            write(target / file, Path(made, file).read_bytes())
+    sha256 = checksum(target / "model.safetensors")
+    started = load(plan.start).sha256 if plan.start else None
+    done = {"seed": plan.seed, "steps": state["step"], "samples": samples_after(plan, state["step"])}
+    return {"name": name, "sha256": sha256, "start_sha256": started, **done, "plan": asdict(plan)}
+
+
+def measure(name: str, folder: Path, scenes: int) -> dict[str, float]:
+    """The card's figures, on scenes never seen: those of tiny-vit, but for paintings and faces."""
+    model = load(f"blip:{name}", "cpu")
+    one, three, several = (
+        make_pool(folder / f"held-out-{recipe}-{scenes}", scenes, HELD_OUT, recipe)
+        for recipe in ("one", "three", "several")
+    )
+    layers = len(model.network.visual.transformer.resblocks)
+    summed = pointing(model, several, layers=layers)["point game"]
+    figures = {**recognition(model, one), **retrieval(model, three), **pointing(model, several)}
+    return {**figures, "point game, maps of all layers summed": summed}

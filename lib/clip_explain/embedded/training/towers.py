@@ -1,0 +1,144 @@
+"""OpenAI's networks built and run for training: on windows, batch first, with gradients for the weights.
+
+trace.py has the forward that keeps its parts for explainers; this one can leave patches out or keep them apart.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from clip_explain.embedded.training.plans import Plan
+from clip_explain.models import load
+from clip_explain.models.embedded import embedded_path
+from clip_explain.models.resnet import resnet_stage
+from clip_explain.models.vit import resize_positions
+from clip_explain.models.weights import clip, read_weights
+
+
+def build(plan: Plan, seed: int) -> nn.Module:
+    """OpenAI's CLIP at 224 pixels with random weights, which the seed decides, or with trained towers.
+
+    Or, for a plan with a `start`, that model, all of its weights to be trained.
+    """
+    if plan.start:
+        return load(plan.start, "cpu", "fp32").network.train().requires_grad_(True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        vision = (224, plan.vision_layers, plan.vision_width, plan.patch)
+        text = (77, 49408, plan.text_width, plan.text_width // 64, plan.text_layers)
+        network = clip.model.CLIP(plan.embed, *vision, *text)
+    if plan.text_from:
+        state, _ = read_weights(embedded_path(plan.text_from))
+        network.load_state_dict({k: v for k, v in state.items() if not k.startswith("visual.")}, strict=False)
+    if plan.image_from:
+        state, _ = read_weights(embedded_path(plan.image_from))
+        visual = {k.removeprefix("visual."): v.float() for k, v in state.items() if k.startswith("visual.")}
+        network.visual.load_state_dict(with_patches(visual, plan.patch))
+    return network
+
+
+def with_patches(visual: dict[str, Tensor], patch: int, side: int = 224) -> dict[str, Tensor]:
+    """An image tower's weights for patches of another side: each reads what the old one would, in a scaled picture."""
+    kernel, grid = visual["conv1.weight"], (side // patch, side // patch)
+    shrink = (kernel.shape[-1] / patch) ** 2  # as many times more pixels are summed
+    return visual | {
+        "conv1.weight": F.interpolate(kernel, (patch, patch), mode="bilinear", antialias=True) * shrink,
+        "positional_embedding": resize_positions(visual["positional_embedding"], grid),
+    }
+
+
+def embed_images(visual: nn.Module, pixels: Tensor, corner: tuple[int, int], **reading) -> Tensor:
+    """Image embeddings of windows; `reading` are the options of `embed_windows`, for a transformer only."""
+    if hasattr(visual, "attnpool"):
+        return embed_resnet_windows(visual, pixels, corner)
+    return embed_windows(visual, pixels, corner, **reading)
+
+
+def embed_resnet_windows(
+    visual: nn.Module, pixels: Float[Tensor, "images 3 height width"], corner: tuple[int, int]
+) -> Float[Tensor, "images embedding"]:
+    """Image embeddings of windows by a ModifiedResNet; `corner` is in cells of its last grid."""
+    features, pool = resnet_stage(visual, pixels.to(memory_format=torch.channels_last)), visual.attnpool
+    cells = features.flatten(2).transpose(1, 2)
+    x = torch.cat([cells.mean(1, keepdim=True), cells], 1)
+    here = positions_at(pool.positional_embedding, corner, features.shape[2:])
+    x = x + torch.cat([pool.positional_embedding[:1], here])
+    parts = (pool.q_proj(x[:, :1]), pool.k_proj(x), pool.v_proj(x))
+    q, k, v = (part.unflatten(-1, (pool.num_heads, -1)).transpose(1, 2) for part in parts)
+    return pool.c_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(1))
+
+
+def positions_at(
+    positions: Float[Tensor, "tokens channels"], corner: tuple[int, int], shape: tuple[int, int]
+) -> Float[Tensor, "patches channels"]:
+    """The part of a square grid of positional embeddings (after the first token's) that a window covers."""
+    side = math.isqrt(len(positions) - 1)
+    grid = positions[1:].view(side, side, -1)
+    return grid[corner[0] : corner[0] + shape[0], corner[1] : corner[1] + shape[1]].flatten(0, 1)
+
+
+def run_blocks(
+    blocks: nn.Module,
+    x: Float[Tensor, "images tokens channels"],
+    causal: bool,
+    reads_from: int = 0,
+    may: Tensor | None = None,
+) -> Float[Tensor, "images tokens channels"]:
+    """OpenAI's residual blocks, batch first, for any number of tokens; trace.py has the one that keeps its parts.
+
+    In blocks before `reads_from` the first token attends to itself alone; `may` says which token may attend to which.
+    """
+    for index, block in enumerate(blocks):
+        heads = block.attn.num_heads
+        qkv = F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias)
+        q, k, v = qkv.view(*x.shape[:2], 3, heads, -1).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(q, k, v, may, is_causal=causal)
+        if index < reads_from:
+            attended = torch.cat([v[:, :, :1], attended[:, :, 1:]], 2)
+        x = x + block.attn.out_proj(attended.transpose(1, 2).reshape(x.shape))
+        x = x + block.mlp(block.ln_2(x))
+    return x
+
+
+def embed_windows(
+    visual: nn.Module,
+    pixels: Float[Tensor, "images 3 height width"],
+    corner: tuple[int, int],
+    reads_from: int = 0,
+    kept: Tensor | None = None,
+    cells: Tensor | None = None,
+) -> Float[Tensor, "images embedding"]:
+    """Image embeddings of windows whose top left patch is `corner` (row, column) of the model's own grid.
+
+    `kept` (images, patches): which of the window's patches are looked at; all when None. `cells` (patches,): patches
+    attend only to those of the same number; when None to all, and to the class token.
+    """
+    patches = visual.conv1(pixels)
+    here = positions_at(visual.positional_embedding, corner, patches.shape[2:])
+    tokens = patches.flatten(2).transpose(1, 2) + here
+    if kept is not None:
+        tokens = tokens.gather(1, kept[..., None].expand(-1, -1, tokens.shape[-1]))
+    first = (visual.class_embedding + visual.positional_embedding[0]).expand(len(pixels), 1, -1)
+    x = visual.ln_pre(torch.cat([first, tokens], 1))
+    may = None if cells is None else within_cells(cells, kept)
+    return visual.ln_post(run_blocks(visual.transformer.resblocks, x, False, reads_from, may)[:, 0]) @ visual.proj
+
+
+def within_cells(cells: Int[Tensor, " patches"], kept: Tensor | None) -> Bool[Tensor, "images 1 tokens tokens"]:
+    """Which token may attend to which: the class token to all, a patch to those of its own cell."""
+    own = cells[None] if kept is None else cells[kept]
+    may = F.pad(own[:, :, None] == own[:, None, :], (1, 0, 1, 0), value=False)
+    may[:, 0] = True
+    return may[:, None]
+
+
+def embed_texts(network: nn.Module, tokens: Int[Tensor, "texts context"]) -> Float[Tensor, "texts embedding"]:
+    """Text embeddings; trailing padding is cut off, which changes nothing under a causal mask."""
+    last = tokens.argmax(1)
+    tokens = tokens[:, : int(last.max()) + 1]
+    x = network.token_embedding(tokens) + network.positional_embedding[: tokens.shape[1]]
+    x = network.ln_final(run_blocks(network.transformer.resblocks, x, True))
+    return x[torch.arange(len(x), device=x.device), last] @ network.text_projection

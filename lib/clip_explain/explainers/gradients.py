@@ -1,0 +1,167 @@
+"""Explainers that read attention and its gradient: GAME, its relatives of the EPFL report ("EP"), and LeGrad.
+
+All take the gradient of a score towards each target, so a negated target gives the map of what speaks against it
+(EP IV-C: the score 1 - cosine has the opposite gradient).
+"""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from clip_explain.errors import MethodError
+from clip_explain.explainers.attention import layer_count, on_grid, on_words, precise, propagate
+from clip_explain.models.vit import Block, Trace, finish_block, gradients, join_heads, pooled_row, project
+from clip_explain.request import Query, WordQuery
+
+# At most so many gradients of attention (512 MB in float32) are held at once; more targets are taken in parts.
+VALUES_AT_ONCE = 2**27
+POOLS = ("mean", "class")
+
+
+def game(
+    query: Query, *, layers: int | None = None, scale_logits: bool = True
+) -> Float[Tensor, "images targets grid_h grid_w"]:
+    """GAME, generic attention explainability (Chefer et al. 2021a, eq. 5-6): the class token's row of R, raw, >= 0.
+
+    R = I, then R = R + A' R layer by layer, with A' = mean over heads of ReLU(A * dy/dA). The score y is CLIP's logit,
+    the cosine times the model's learnt scale; R is not linear in it, so `scale_logits=False` (y = the cosine, as in EP)
+    gives other maps. `layers=N` reads the last N layers only (None: all). MethodError if there are fewer. Differs from
+    the Grad-ECLIP authors' code in `layers`, which is 1 there.
+    """
+    trace = query.trace(layers=layer_count(query, layers), start="attention")
+    return on_grid(_relevance(trace, query.targets, _scale(query, scale_logits)), trace)
+
+
+def game_words(
+    query: WordQuery, *, layers: int | None = None, scale_logits: bool = True
+) -> Float[Tensor, "texts images tokens"]:
+    """As `game`, over the text blocks: the end token's row of R; zero outside the words."""
+    trace = query.trace(layers=layer_count(query, layers), start="attention")
+    return on_words(_relevance(trace, query.targets, _scale(query, scale_logits)), trace)
+
+
+def all_gradients(query: Query) -> Float[Tensor, "images targets grid_h grid_w"]:
+    """EP eq. 4-5: `game` over all layers with the cosine as the score."""
+    return game(query, scale_logits=False)
+
+
+def last_gradient(query: Query) -> Float[Tensor, "images targets grid_h grid_w"]:
+    """EP eq. 5-6: as `all_gradients`, with the last layer's gradient in place of every layer's own; raw, >= 0.
+
+    The cosine depends on the last attention through the class token's row alone, so the gradient, and with it every
+    A', is zero outside that row: R needs those rows and no matrices.
+    """
+    trace = query.trace(layers=layer_count(query, None))
+    attention, embedding = _last_block_again(trace)
+    slope = gradients(embedding, [attention], query.targets, query.model.score)[0][..., 0, :]
+    row = torch.zeros_like(slope[:, :, 0])
+    row[..., 0] = 1
+    for block in reversed(trace.blocks):
+        weighted = (slope * precise(block.attention)[:, None, :, 0]).relu().mean(dim=2)
+        row = row + row[..., :1] * weighted
+    return on_grid(row, trace)
+
+
+def attention_grad_cam(query: Query, *, pooled: bool = False) -> Float[Tensor, "images targets grid_h grid_w"]:
+    """EP III-B, Grad-CAM on the last attention A of the class token: mean over heads of ReLU(A * dcos/dA), raw, >= 0.
+
+    This is the authors' code. `pooled=True` is Grad-CAM to the letter (EP eq. 1-2, heads as channels): each head's
+    gradient averaged over the patches, and ReLU after the heads are summed.
+    """
+    trace = query.trace(start="attention")
+    attention = trace.blocks[-1].attention
+    slope = gradients(trace.embedding, [attention], query.targets, query.model.score)[0][..., 0, :]
+    attention = precise(attention)[:, None, :, 0]
+    if pooled:
+        return on_grid((slope[..., 1:].mean(dim=-1, keepdim=True) * attention).sum(dim=2).relu(), trace)
+    return on_grid((slope * attention).relu().mean(dim=2), trace)
+
+
+def legrad(
+    query: Query, *, layers: int | None = None, pool: str = "mean"
+) -> Float[Tensor, "images targets grid_h grid_w"]:
+    """LeGrad (Bousselham et al. 2025): mean over layers, heads and rows of ReLU(ds_l / dA_l), raw, >= 0.
+
+    s_l is the cosine of the target and layer l's own output, pooled, then through the last layer norm and the
+    projection, so that its gradient stays within layer l. `pool`: "mean" of all tokens, as the authors' code for CLIP,
+    or "class", the class token. `layers=N` reads the last N layers (None: all, as the paper). MethodError for an option
+    out of range. Differs from the authors' code in `layers`, which is 2 there by default, and in that each map there is
+    resized and min-max scaled.
+    """
+    if pool not in POOLS:
+        raise MethodError(f"got pool={pool!r}, expected one of {', '.join(map(repr, POOLS))}")
+    tokens = "all" if pool == "mean" else "class"
+    trace = query.trace(layers=layer_count(query, layers), start="attention", tokens=tokens)
+    rows = [_sensitivity(trace, block, query.targets, pool) for block in trace.blocks]
+    return on_grid(torch.stack(rows).mean(dim=0), trace)
+
+
+def by_layer(
+    query: Query, *, tokens: str = "class"
+) -> tuple[Float[Tensor, "images layers grid_h grid_w"], Float[Tensor, "images targets layers grid_h grid_w"]]:
+    """The attention A of every layer and its gradient dcos/dA, each the mean over heads (EP Fig 2, 3, 14-17): raw.
+
+    `tokens="class"`: from the class token to each patch, as the authors' code shows it; "all": the mean over the rows
+    of all tokens, since GAME's product reads every row. Attention is 0 to 1, the gradient has a sign; float32. The last
+    layer's gradient is zero in all rows but the class token's. MethodError for other tokens.
+    """
+    trace = query.trace(layers=layer_count(query, None), start="attention", tokens=tokens)
+    attentions = [block.attention for block in trace.blocks]
+    found = []
+    for some in _parts(query.targets, attentions):
+        slopes = gradients(trace.embedding, attentions, some, trace.tower.score)
+        found.append(torch.stack([_rows(slope, tokens) for slope in slopes], dim=2))
+    seen = torch.stack([_rows(precise(attention), tokens) for attention in attentions], dim=1)
+    return tuple(x[..., 1:].unflatten(-1, trace.grid).float() for x in (seen, torch.cat(found, dim=1)))
+
+
+def _rows(x: Float[Tensor, "*axes heads queries tokens"], tokens: str) -> Float[Tensor, "*axes tokens"]:
+    """The mean over heads of the class token's row, or of all rows."""
+    return x.mean(dim=-3)[..., 0, :] if tokens == "class" else x.mean(dim=(-3, -2))
+
+
+def _relevance(trace: Trace, targets: Tensor, scale: float | Tensor) -> Float[Tensor, "images targets tokens"]:
+    """The pooled token's row of R for a score that is the cosine times `scale`."""
+    attentions = [block.attention for block in trace.blocks]
+    rows = []
+    for some in _parts(targets, attentions):
+        slopes = gradients(trace.embedding, attentions, some, trace.tower.score)
+        steps = [
+            (slope * precise(attention)[:, None]).relu_().mean(dim=2) * scale
+            for slope, attention in zip(slopes, attentions, strict=True)
+        ]
+        rows.append(propagate(steps, trace.pooled))
+    return torch.cat(rows, dim=1)
+
+
+def _sensitivity(trace: Trace, block: Block, targets: Tensor, pool: str) -> Float[Tensor, "images targets tokens"]:
+    """LeGrad's map of one layer: the mean over heads and rows; rows that are not computed have no gradient."""
+    with torch.inference_mode(False), torch.enable_grad():
+        pooled = block.output.mean(dim=1) if pool == "mean" else pooled_row(block.output, trace.pooled)
+        embedding = project(trace.tower, pooled)
+    found = []
+    for some in _parts(targets, [block.attention]):
+        (slope,) = gradients(embedding, [block.attention], some, trace.tower.score)
+        found.append(slope.relu_().sum(dim=(2, 3)) / (slope.shape[2] * slope.shape[-1]))
+    return torch.cat(found, dim=1)
+
+
+def _last_block_again(trace: Trace) -> tuple[Float[Tensor, "images heads one tokens"], Tensor]:
+    """The last attention of the pooled token as a leaf, and the embedding computed from it, with a graph."""
+    block = trace.blocks[-1]
+    with torch.inference_mode(False), torch.enable_grad():
+        attention = block.attention.detach().requires_grad_()
+        own = pooled_row(block.input.detach(), trace.pooled)[:, None]
+        output = finish_block(block.module, own, join_heads(attention @ block.v.detach()))
+        return attention, project(trace.tower, output[:, 0])
+
+
+def _parts(targets: Tensor, attentions: list[Tensor]) -> Iterator[Tensor]:
+    """The targets in parts whose gradients for all these attentions fit into memory."""
+    return iter(targets.split(max(1, VALUES_AT_ONCE // sum(attention.numel() for attention in attentions))))
+
+
+def _scale(query: Query | WordQuery, scale_logits: bool) -> float | Tensor:
+    return query.model.logit_scale if scale_logits else 1.0

@@ -1,0 +1,88 @@
+"""RISE (Petsiuk et al. 2018): the score under random masks."""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from clip_explain.checks import check_counts, seeded
+from clip_explain.errors import MethodError, TensorError
+from clip_explain.request import Query, masked_scores
+
+
+def rise(
+    query: Query,
+    *,
+    masks: int | Float[Tensor, "masks height width"] = 2000,
+    cells: int = 8,
+    keep: float = 0.5,
+    center: bool = False,
+    batch_size: int = 64,
+    generator: torch.Generator | int = 0,
+) -> Float[Tensor, "images targets height width"]:
+    """RISE (Petsiuk et al. 2018, eq. 6): sum over masks M of cos(image * M, target) M / (number * keep), in pixels.
+
+    `masks`: how many to draw, or the masks themselves, 0 to 1 on the pixels. One is drawn by keeping each of
+    `cells` x `cells` grid cells with probability `keep`, resizing the grid bilinearly to (cells + 1) cells of the
+    image and cutting the image's size out at a random shift of less than a cell. The same masks serve all images and
+    targets. What is hidden fades to 0 in preprocessed pixels, CLIP's mean colour. `generator`: or a seed. At most
+    `batch_size` masked images are embedded at once. MethodError for an option out of range, or out of memory.
+    `center=True` takes the mean score from every score first. Without it the sum also holds that mean times how often
+    chance showed each pixel: with few masks, or cosines that hardly change, that noise hides all else.
+
+    Differs from the authors' code, which explains a class's probability, in the score; cells are ceil(side / cells)
+    pixels, as there, since the paper's floor would not cover every image.
+    """
+    check_counts(cells=cells, batch_size=batch_size)
+    if not 0 < keep <= 1:
+        raise MethodError(f"got keep={keep}, expected a probability above 0 and up to 1")
+    size = (query.pixels.shape[-2], query.pixels.shape[-1])
+    if isinstance(masks, Tensor):
+        if tuple(masks.shape[1:]) != size:
+            raise TensorError(f"got masks of {tuple(masks.shape)}, expected (masks, {size[0]}, {size[1]})")
+        batches, count = masks.split(batch_size), len(masks)
+    else:
+        drawn = draw_masks(masks, size, cells, keep, batch_size, seeded(generator), query.pixels.device)
+        batches, count = drawn, masks
+    check_counts(masks=count)
+    maps = query.targets.new_zeros(len(query.pixels), len(query.targets), size[0] * size[1])
+    total, shown = maps.new_zeros(maps.shape[:2]), maps.new_zeros(maps.shape[-1])
+    for index, some, scores in masked_scores(query, batches, batch_size):
+        maps[index].addmm_(scores.T.to(maps), some.flatten(1).to(maps))
+        total[index] += scores.sum(0).to(maps)
+        shown += some.flatten(1).sum(0).to(maps) / len(query.pixels)
+    if center:
+        maps -= (total / count)[..., None] * shown
+    return (maps / (count * keep)).unflatten(-1, size).float()
+
+
+def draw_masks(
+    count: int,
+    size: tuple[int, int],
+    cells: int,
+    keep: float,
+    batch_size: int,
+    generator: torch.Generator,
+    device: torch.device | str = "cpu",
+) -> Iterator[Tensor]:
+    """RISE's random masks, in batches (masks, height, width) on `device`; see `rise`.
+
+    A resized and shifted grid is a product of three small matrices. What is drawn does not depend on `batch_size`.
+    """
+    sides = [-(-side // cells) for side in size]  # of a cell, rounded up
+    kept = torch.rand(count, cells, cells, generator=generator, device=generator.device) < keep
+    shifts = [torch.randint(side, (count,), generator=generator, device=generator.device).to(device) for side in sides]
+    resizes = [
+        F.interpolate(torch.eye(cells, device=device)[None], size=(cells + 1) * side, mode="linear")[0].T
+        for side in sides
+    ]
+    for part, *shift in zip(
+        kept.to(device).split(batch_size), *(each.split(batch_size) for each in shifts), strict=True
+    ):
+        rows, columns = (
+            resize[start[:, None] + torch.arange(length, device=device)]
+            for resize, start, length in zip(resizes, shift, size, strict=True)
+        )
+        yield rows @ part.float() @ columns.transpose(1, 2)

@@ -1,0 +1,124 @@
+"""Shapley and Banzhaf values of patches, and leaving out words: what the score loses without them."""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from clip_explain.checks import check_counts, out_of_memory, seeded
+from clip_explain.errors import MethodError
+from clip_explain.models.embed import embed_tokens, unit
+from clip_explain.request import Query, WordQuery, masked_scores, words_of
+from clip_explain.texts import drop_tokens
+
+VALUES = ("shapley", "banzhaf")
+
+
+def occlusion(
+    query: Query,
+    *,
+    value: str = "shapley",
+    samples: int = 2000,
+    batch_size: int = 64,
+    generator: torch.Generator | int = 0,
+) -> Float[Tensor, "images targets grid_h grid_w"]:
+    """What each patch adds to the cosine, by hiding others with it: its Shapley or Banzhaf value, raw, signed.
+
+    The score of a set of patches is the cosine with the target when all others are 0 in preprocessed pixels, CLIP's
+    mean colour. "shapley": values add up to the image's score less that of an empty one. "banzhaf": the mean
+    difference that the patch makes to all sets of the others. Both are least-squares fits of an additive score:
+    to `samples` sets drawn by Shapley's kernel, or evenly, each drawn together with its complement; to all sets, so
+    exact, where the grid has no more than `samples` of them (3 x 3 has 512). With fewer samples than patches
+    the values are pressed towards equality. The same sets serve all images and targets; `generator`: or a seed.
+
+    Lundberg & Lee 2017 (KernelSHAP, the empty and the full image as constraints); Hammer & Holzman 1992 (Banzhaf). A
+    ResNet's patches are 32 pixels, its total stride. MethodError for an option out of range, or out of memory.
+    """
+    check_counts(samples=samples, batch_size=batch_size)
+    if value not in VALUES:
+        raise MethodError(f"got value={value!r}, expected one of {', '.join(map(repr, VALUES))}")
+    patch = query.model.patch_size
+    grid = (query.pixels.shape[-2] // patch, query.pixels.shape[-1] // patch)
+    sets, weights = draw_sets(grid[0] * grid[1], value, samples, seeded(generator))
+    ends = torch.tensor([[False], [True]]).expand(2, sets.shape[1])
+    masks = torch.cat([ends, sets]).unflatten(-1, grid).to(query.pixels.device).split(batch_size)
+    found = [[] for _ in query.pixels]
+    for index, _, scores in masked_scores(query, (enlarge(some, patch) for some in masks), batch_size):
+        found[index].append(scores)
+    scores = torch.stack([torch.cat(parts) for parts in found], dim=1).double().cpu()
+    fit = fit_shapley if value == "shapley" else fit_banzhaf
+    values = fit(sets.double().cpu(), weights, scores.flatten(1)).T.unflatten(0, scores.shape[1:])
+    return values.unflatten(-1, grid).to(query.targets.device, torch.float32)
+
+
+def draw_sets(
+    players: int, value: str, samples: int, generator: torch.Generator
+) -> tuple[Bool[Tensor, "sets players"], Float[Tensor, " sets"]]:
+    """Sets of players and their weights in the fit; see `occlusion`. On the CPU; an odd `samples` is rounded up."""
+    if players < 31 and 2**players <= max(samples, 2):
+        sets = (torch.arange(2**players)[:, None] >> torch.arange(players)) % 2 == 1
+        sizes = sets.sum(dim=1)
+        if value == "banzhaf":
+            return sets, torch.ones(len(sets), dtype=torch.float64)
+        # Shapley's kernel; the empty and the full set are constraints of the fit and get no weight.
+        kernel = [0.0, *(1 / (math.comb(players, k) * k * (players - k)) for k in range(1, players)), 0.0]
+        return sets, torch.tensor(kernel, dtype=torch.float64)[sizes]
+    pairs, device = -(-samples // 2), generator.device
+    draws = torch.rand(pairs, players, generator=generator, device=device)
+    sets = draws < 0.5
+    if value == "shapley":
+        sizes = torch.arange(1, players, device=device)
+        chosen = 1 + (1 / (sizes * (players - sizes))).multinomial(pairs, replacement=True, generator=generator)
+        sets = draws.argsort(dim=1).argsort(dim=1) < chosen[:, None]
+    sets = torch.cat([sets, ~sets]).cpu()
+    return sets, torch.ones(len(sets), dtype=torch.float64)
+
+
+def fit_shapley(
+    sets: Float[Tensor, "sets players"], weights: Float[Tensor, " sets"], scores: Float[Tensor, "all_sets columns"]
+) -> Float[Tensor, "players columns"]:
+    """Additive fit through the scores of the empty and the full set, which come first in `scores`."""
+    empty, full, gain = scores[0], scores[1], scores[2:] - scores[0]
+    share = sets.mean(dim=1, keepdim=True)
+    above = least_squares(sets - share, weights, gain - share * (full - empty))
+    return above - above.mean(dim=0) + (full - empty) / sets.shape[1]
+
+
+def fit_banzhaf(
+    sets: Float[Tensor, "sets players"], weights: Float[Tensor, " sets"], scores: Float[Tensor, "all_sets columns"]
+) -> Float[Tensor, "players columns"]:
+    """Additive fit with a free constant; the first two rows of `scores`, the empty and the full set, are not used."""
+    gain = scores[2:]
+    return least_squares(sets - sets.mean(dim=0), weights, gain - gain.mean(dim=0))
+
+
+def least_squares(x: Tensor, weights: Tensor, y: Tensor) -> Tensor:
+    """The smallest solution of the weighted normal equations, which may be singular."""
+    weighted = (x * weights[:, None]).T
+    return torch.linalg.lstsq(weighted @ x, weighted @ y, driver="gelsd").solution
+
+
+def enlarge(masks: Bool[Tensor, "masks grid_h grid_w"], patch: int) -> Float[Tensor, "masks height width"]:
+    """Masks on the patch grid as masks on the pixels."""
+    return masks.float().repeat_interleave(patch, dim=1).repeat_interleave(patch, dim=2)
+
+
+def occlusion_words(query: WordQuery, *, batch_size: int = 256) -> Float[Tensor, "texts images tokens"]:
+    """What a word adds to the cosine: that of the text less that of the text without the word; raw, signed, float32.
+
+    The rest closes up, so later words move. A word of several tokens is dropped whole and its weight shared evenly by
+    them, so that the tokens' weights add up to the word's. Start, end and padding are zero. At most `batch_size` texts
+    are embedded at once. MethodError out of memory.
+    """
+    check_counts(batch_size=batch_size)
+    owners, dropped = words_of(query)
+    with torch.no_grad(), out_of_memory(batch_size):
+        shorter = drop_tokens(query.tokens[owners], dropped).split(batch_size)
+        embedded = torch.cat([embed_tokens(query.model, part) for part in shorter])
+        whole = unit(query.trace().embedding)[owners]
+        change = (whole - embedded) @ query.targets.T.to(whole)
+        shares = dropped / dropped.sum(dim=1, keepdim=True)
+        weights = change.new_zeros(len(query.tokens), *change.shape[1:], query.tokens.shape[1])
+        weights.index_add_(0, owners, change[..., None] * shares[:, None].to(change))
+    return weights[..., : int(query.tokens.argmax(dim=-1).max()) + 1].float()

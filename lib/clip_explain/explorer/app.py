@@ -1,0 +1,335 @@
+"""The interactive explorer, made of ipywidgets: for JupyterLab, and as a page of its own by Voila.
+
+Above explorer_view.py and explorer_code.py, which compute and draw all that is shown. One thread computes, and only
+for the newest state: changes made meanwhile wait as one.
+"""
+
+import base64
+import html
+import io
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as widgets
+from IPython.display import display
+from PIL import Image
+
+from clip_explain import datasets, papers
+from clip_explain.errors import ClipExplainError, ImageError
+from clip_explain.explorer import code as explorer_code
+from clip_explain.explorer import view as explorer_view
+from clip_explain.explorer.code import python
+from clip_explain.explorer.style import CSS, SPINNER, thumbnails
+from clip_explain.explorer.view import EVIDENCE, WAYS, Found, Source, State
+from clip_explain.explorer.widgets import FULL, STYLE, Card, Chooser, Newest
+from clip_explain.images import read_image
+from clip_explain.models import available_models, load
+from clip_explain.models.model import Clip
+
+# Rendered images to begin with: dataset, its options, index.
+EXAMPLES = (
+    ("scenes", {}, 1),
+    ("scenes", {}, 0),
+    ("scene_captions", {}, 0),
+    ("objects", {"domain": "sketch"}, 2),
+    ("paintings", {}, 0),
+    ("faces", {}, 1),
+)
+OTHER = "another ..."
+FITS = {"the whole image": "full", "its middle square": "crop", "squashed to a square": "squash"}
+
+
+class Explorer:
+    """The explorer; the last line of a cell shows it. `wait()` until it is drawn, `figure()` for what it shows."""
+
+    def __init__(
+        self,
+        model: str = "tiny-vit",
+        device: str | None = None,
+        images: str | Path | Sequence[str | Path] = "",
+        texts: Sequence[str] = (),
+        method: str = "grad_eclip",
+    ):
+        self._name, self._device = f"cx-{id(self):x}", device
+        self._models: dict[str, Clip] = {}
+        self._memory: dict = {}
+        self._model: Clip | None = None
+        self._sources = own_images(images, texts) if images else examples()
+        self._drawn: tuple[str, State] | None = None  # the model's name, and what was drawn last
+        self._named, self._listing = model, False
+        self._export = False
+        self._newest = Newest(self._draw)
+        self._make(model, method)
+        self._adopt(self._loaded(model))
+        self._newest.ask()
+
+    def wait(self) -> None:
+        """Until all that was asked for is drawn."""
+        self._newest.wait()
+
+    def figure(self) -> Any:
+        """The matplotlib figure of what is shown, made by the lines that `code` gives."""
+        self.wait()
+        return explorer_code.figure(self._model, self._read())
+
+    def code(self) -> str:
+        """The lines of Python that make what is shown."""
+        return explorer_code.code(self._read(), self._model_name())
+
+    def save(self, folder: str | Path) -> Path:
+        """Write what is shown as explorer_figure.png, and a PDF beside it; the PNG's path."""
+        return papers.save_figure(self.figure(), folder, "explorer_figure")
+
+    def _ipython_display_(self, **_: Any) -> None:
+        display(self.box)
+
+    # -- what there is to see
+
+    def _make(self, model: str, method: str) -> None:
+        self._image = widgets.ToggleButtons()
+        self._image.add_class("cx-thumbs")
+        self._thumbs = widgets.HTML()
+        self._upload = widgets.FileUpload(accept="image/*", description="Upload an image", layout=FULL)
+        self._fit = widgets.Dropdown(options=list(FITS.items()), description="look at", style=STYLE, layout=FULL)
+        self._texts = widgets.Textarea(
+            "\n".join(self._sources[0].texts), description="texts", rows=3, style=STYLE, layout=FULL
+        )
+        self._texts.placeholder = "one text a line"
+        names = list(dict.fromkeys([model, *(name for name in available_models() if name.startswith("tiny"))]))
+        self._choice = widgets.Dropdown(options=[*names, OTHER], description="model", style=STYLE, layout=FULL)
+        self._other = widgets.Text(description="name, path", placeholder="ViT-B/16", continuous_update=False)
+        self._other.style, self._other.layout = STYLE, widgets.Layout(width="auto", display="none")
+        self._first = Chooser("method", self._changed, value=method)
+        self._two = widgets.Checkbox(description="compare with a second method", indent=False, layout=FULL)
+        self._second = Chooser("second", self._changed, value="game")
+        self._evidence = widgets.ToggleButtons(options=list(EVIDENCE.items()), description="")
+        self._evidence.add_class("cx-evidence")
+        self._legend = widgets.HTML(legend("for"))
+        self._words = Chooser("words by", self._changed, words=True)
+        self._way = widgets.Dropdown(options=list(WAYS.items()), description="a word is", style=STYLE, layout=FULL)
+        self._save = widgets.Button(description="Make the figure (PNG)", layout=FULL)
+        self._file, self._code = widgets.HTML(), widgets.HTML()
+        self._status, self._error = widgets.HTML(), widgets.HTML()
+        self._bare, self._cards = widgets.HTML(), []
+        self._list_images(0)
+        self._observe()
+        self._lay_out()
+
+    def _observe(self) -> None:
+        for widget in (self._texts, self._fit, self._two, self._evidence, self._way, self._choice, self._other):
+            widget.observe(self._changed, "value")
+        self._image.observe(self._another_image, "index")
+        self._upload.observe(self._uploaded, "value")
+        self._save.on_click(self._wants_file)
+
+    def _lay_out(self) -> None:
+        more = widgets.Accordion([widgets.VBox([self._words.box, self._way])], titles=("Words",))
+        out = widgets.Accordion([widgets.VBox([self._save, self._file, self._code])], titles=("Figure and code",))
+        image = [self._thumbs, self._image, self._upload, self._fit, self._texts]
+        method = [heading("Method"), self._choice, self._other, self._first.box, self._two, self._second.box]
+        left = widgets.VBox([*image, *method, heading("Evidence"), self._evidence, self._legend, more, out])
+        first = widgets.VBox([self._bare])
+        first.add_class("cx-card")
+        self._stage = widgets.HBox([first])
+        right = widgets.VBox([self._status, self._error, self._stage])
+        self.box = widgets.VBox([widgets.HTML(f"<style>{CSS}</style>"), widgets.HBox([left, right])])
+        for widget, name in ((self.box, "cx"), (left, "cx-left"), (right, "cx-right"), (self._stage, "cx-stage")):
+            widget.add_class(name)
+        self.box.add_class(self._name)
+        self._second.box.layout.display = "none"
+
+    def _list_images(self, chosen: int) -> None:
+        self._thumbs.value = f"<style>{thumbnails(f'.{self._name}', [each.image for each in self._sources])}</style>"
+        self._listing = True  # new options choose the first one for a moment
+        self._image.options = [(each.name, index) for index, each in enumerate(self._sources)]
+        self._image.tooltips = [each.name for each in self._sources]
+        self._image.index = chosen
+        self._listing = False
+
+    # -- what the user does
+
+    def _changed(self, change: Any = None) -> None:
+        if self._newest.here():  # widgets that the drawing itself has set
+            return
+        self._other.layout.display = "" if self._choice.value == OTHER else "none"
+        self._second.box.layout.display = "" if self._two.value else "none"
+        self._legend.value = legend(self._evidence.value)
+        self._newest.ask()
+
+    def _another_image(self, change: Any) -> None:
+        if self._listing or change["new"] is None:
+            return
+        said = tuple(self._texts.value.splitlines())
+        if said in {source.texts for source in self._sources} and (texts := self._sources[change["new"]].texts):
+            self._texts.value = "\n".join(texts)  # texts of the user's own stay
+        self._changed()
+
+    def _uploaded(self, change: Any) -> None:
+        for each in change["new"]:
+            try:
+                source = uploaded(each["name"], bytes(each["content"]))
+            except ClipExplainError as error:
+                self._say_error(str(error))
+                continue
+            self._sources = [*self._sources, source]
+            self._list_images(len(self._sources) - 1)
+            self._changed()
+        self._upload.value = ()
+
+    def _wants_file(self, _: Any) -> None:
+        self._export = True
+        self._newest.ask()
+
+    # -- drawing, on the thread that works
+
+    def _draw(self, stale: Callable[[], bool]) -> None:
+        self._status.value = SPINNER
+        start = time.perf_counter()
+        try:
+            name = self._model_name()
+            model = self._loaded(name)
+            if model is not self._model:
+                self._adopt(model)
+            state = self._read()
+            found = explorer_view.compute(model, state, self._memory, stale)
+            if found is None or stale():
+                return
+            self._show(name, state, found)
+            self._status.value = status(model, time.perf_counter() - start)
+            self._say_error("")
+            self._follow(model, state, found, stale)
+        except ClipExplainError as error:
+            if not stale():
+                self._say_error(str(error))
+        except Exception as error:  # whatever it is, the page must say so and live on
+            self._say_error(f"This went wrong unexpectedly: {type(error).__name__}: {error}")
+
+    def _follow(self, model: Clip, state: State, found: Found, stale: Callable[[], bool]) -> None:
+        """What may come after the pictures: the words' maps, for when a pointer is on them, and the file."""
+        if self._export:
+            self._export = False
+            self._status.value = SPINNER
+            self._file.value = link(explorer_code.png(model, state))
+            self._status.value = status(model, None)
+        for index, (words, _) in enumerate(found.words):
+            hover = explorer_view.word_maps(model, state, index, words, self._memory, stale)
+            if hover is None or stale():
+                return
+            if any(hover):
+                self._cards[index].show(state, found, index, hover)
+
+    def _show(self, name: str, state: State, found: Found) -> None:
+        while len(self._cards) < len(state.texts):
+            self._cards.append(Card(f"{self._name}-{len(self._cards)}", self._changed))
+        for index in range(len(state.texts)):
+            self._cards[index].show(state, found, index)
+        self._bare.value = explorer_view.source_card(state)
+        shown = (self._stage.children[0], *(card.box for card in self._cards[: len(state.texts)]))
+        if self._stage.children != shown:
+            self._stage.children = shown
+        if self._drawn != (name, state):
+            self._file.value = ""
+        self._drawn, self._named = (name, state), name
+        self._code.value = f"<pre>{html.escape(explorer_code.code(state, name))}</pre>"
+
+    def _read(self) -> State:
+        """All that the user has chosen, as it stands now."""
+        texts = explorer_view.texts_of(self._texts.value)
+        panels = [self._first.read(), self._second.read() if self._two.value else None]
+        known = self._drawn[1].texts if self._drawn else ()
+        picked = [card.picked() if known[i : i + 1] == (text,) else "" for i, (text, card) in self._paired(texts)]
+        return State(
+            self._sources[self._image.index or 0],
+            texts,
+            tuple(panel for panel in panels if panel),
+            self._words.read(),
+            self._fit.value,
+            self._evidence.value,
+            self._way.value,
+            tuple(picked),
+        )
+
+    def _paired(self, texts: Sequence[str]) -> Any:
+        return enumerate(zip(texts, self._cards, strict=False))
+
+    def _model_name(self) -> str:
+        """The model chosen; the last one as long as the name of another is not typed."""
+        return self._choice.value if self._choice.value != OTHER else self._other.value.strip() or self._named
+
+    def _loaded(self, name: str) -> Clip:
+        if name not in self._models:
+            self._models[name] = load(name, self._device)
+        return self._models[name]
+
+    def _adopt(self, model: Clip) -> None:
+        """Offer the methods and ranges of this model."""
+        self._model = model
+        for chooser in (self._first, self._second, self._words):
+            chooser.adopt(model)
+
+    def _say_error(self, message: str) -> None:
+        said = f'<div class="cx-error" role="alert">{html.escape(message)}</div>' if message else ""
+        if message:
+            self._status.value = ""
+            self._stage.add_class("cx-old")
+        else:
+            self._stage.remove_class("cx-old")
+        self._error.value = said
+
+
+def examples() -> list[Source]:
+    """Rendered images of several kinds, each with texts that fit it."""
+    found = []
+    for number, (name, options, index) in enumerate(EXAMPLES, 1):
+        record = datasets.load(name, size=480, **options)[index]
+        given = "".join(f", {key}={python(value)}" for key, value in options.items())
+        line = f"cx.datasets.load({python(name)}, size=480{given})[{index}].image"
+        texts = record.texts[: 2 if record.masks is not None or name == "faces" else 1]
+        found.append(Source(f"example {number}", record.image, line, texts))
+    return found
+
+
+def own_images(images: str | Path | Sequence[str | Path], texts: Sequence[str]) -> list[Source]:
+    """Images of the user's own: a path, a folder, or a list of paths."""
+    records = datasets.photos(images, tuple(texts) or ("a photo",))
+    paths = [images] if isinstance(images, str | Path) else list(images)
+    if len(records) != len(paths):
+        paths = [Path(paths[0], record.id) for record in records]
+    return [
+        Source(record.id, record.image, f"cx.read_image({python(str(path))})", record.texts)
+        for record, path in zip(records, paths, strict=True)
+    ]
+
+
+def uploaded(name: str, content: bytes) -> Source:
+    """An uploaded file as an image. ImageError, with its name, if it is none."""
+    try:
+        with Image.open(io.BytesIO(content)) as opened:
+            return Source(name, read_image(opened), f"cx.read_image({python(name)})")
+    except ImageError:
+        raise
+    except Exception as error:  # Pillow's decoders raise all kinds
+        raise ImageError(f"{name} cannot be read as an image") from error
+
+
+def heading(text: str) -> widgets.HTML:
+    return widgets.HTML(f'<h4 class="cx-heading">{text}</h4>')
+
+
+def legend(sign: str) -> str:
+    return f'<div class="cx-legend">{explorer_view.LEGEND[sign]}</div>'
+
+
+def status(model: Clip, seconds: float | None) -> str:
+    took = "" if seconds is None else f", drawn in {seconds:.2f} s"
+    return f'<div class="cx-status" role="status">{html.escape(model.name)} on {model.device}{took}</div>'
+
+
+def link(png: bytes) -> str:
+    """A link that saves a PNG from the page."""
+    data = base64.b64encode(png).decode()
+    return (
+        f'<a download="explorer.png" href="data:image/png;base64,{data}">Save explorer.png ({len(png) // 1000} KB)</a>'
+    )

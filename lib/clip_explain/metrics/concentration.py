@@ -1,0 +1,122 @@
+"""Numbers of a map in itself: how concentrated it is, where its mass lies, how it overlaps another."""
+
+import math
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from clip_explain.errors import MethodError, TensorError
+from clip_explain.maps import normalize, resize
+
+
+def mean_map(
+    maps: Float[Tensor, "images *axes grid_h grid_w"], size: tuple[int, int] | None = None
+) -> Float[Tensor, "*axes height width"]:
+    """The mean over images of maps scaled to [0, 1] each: where saliency lies on average (EPFL IV-B, Fig. 6 and 12).
+
+    `size` (height, width) resizes them bilinearly first. A degenerate map counts as zeros.
+    """
+    if not len(maps):
+        raise TensorError("got no maps, expected at least one to average")
+    return normalize(maps if size is None else resize(maps, size)).mean(dim=0)
+
+
+def variance(maps: Float[Tensor, "*axes grid_h grid_w"]) -> Float[Tensor, "*axes"]:
+    """Variance over the cells of a map scaled to [0, 1]: 0 for an even one, at most 0.25 (EPFL Tab. III and IV).
+
+    Divided by the number of cells. The report gives no formula; it averages this over images, and its 0.02 to 0.04
+    need maps scaled to [0, 1]. A degenerate map has 0.
+    """
+    return normalize(maps).flatten(-2).var(dim=-1, correction=0)
+
+
+def value_entropy(maps: Float[Tensor, "*axes grid_h grid_w"], bins: int | None = None) -> Float[Tensor, "*axes"]:
+    """Entropy in bits of how a map's values are distributed: 0 if all are the same (EPFL Tab. III and IV).
+
+    -sum p log2 p over the distinct values, p the share of cells that has one; with `bins`, over so many equal bins of
+    the map scaled to [0, 1]. At most log2 of the cells, or of the bins; a degenerate map has 0.
+
+    The report gives no formula. It reads high entropy as large differences between regions, which fits this and not
+    `entropy`, where high means even. Its numbers, up to 13.5, are above 8 bits, the most of 256 bins, and within the
+    15.6 bits of 224 x 224 distinct values, so it takes maps resized to the image. Its ViT's, all near 10.9, fit maps of
+    7 x 7 so resized and then in half precision, which has few distinct values; its ResNet's, 5.8 to 13.5, fit float32
+    with a share of zeros, Grad-CAM's ReLU. Notebook 18 tries both.
+    """
+    scaled = normalize(maps)
+    if bins is not None and bins < 1:
+        raise MethodError(f"got bins={bins}, expected at least 1, or None for distinct values")
+    levels = scaled if bins is None else (scaled * bins).floor().clamp_max(bins - 1)
+    rows = levels.reshape(-1, maps.shape[-2] * maps.shape[-1]).to(torch.promote_types(maps.dtype, torch.float32)).cpu()
+    bits = [_bits(np.unique(row, return_counts=True)[1]) for row in rows.numpy()]  # ten times as fast as torch's
+    return torch.tensor(bits, dtype=scaled.dtype, device=scaled.device).reshape(maps.shape[:-2])
+
+
+def corner_bias(maps: Float[Tensor, "*axes grid_h grid_w"], part: float = 1 / 7) -> Float[Tensor, "*axes"]:
+    """How much denser a map's positive mass is in its four corners than over all of it: 1 even, 0 none (EPFL Fig. 6).
+
+    A corner is `part` of each side, up to a half, rounded to cells and at least one: one cell of 7, two of 14. The
+    report shows the bias but does not measure it. A map without positive mass counts as even. The mean over images of
+    maps scaled alike weighs each the same; take this of `mean_map` for the bias of an average map.
+    """
+    if not 0 < part <= 0.5:
+        raise MethodError(f"got part={part}, expected more than 0 and at most a half of each side")
+    heat = maps.relu()
+    inside = torch.zeros_like(heat, dtype=torch.bool)
+    height, width = (max(1, min(round(side * part), side // 2)) for side in maps.shape[-2:])
+    for rows in (slice(None, height), slice(-height, None)):
+        for columns in (slice(None, width), slice(-width, None)):
+            inside[..., rows, columns] = True
+    mean, corners = heat.mean(dim=(-2, -1)), (heat * inside).sum(dim=(-2, -1)) / inside.sum(dim=(-2, -1))
+    return torch.where(mean > 0, corners / torch.where(mean > 0, mean, 1.0), 1.0)
+
+
+def overlap(maps: Float[Tensor, "*axes grid_h grid_w"], others: Float[Tensor, "..."]) -> Float[Tensor, "*axes"]:
+    """The positive mass that two maps share, each scaled to a sum of 1: the sum of the lesser, 0 disjoint, 1 the same.
+
+    NaN where one of the two has no positive mass: there is nothing to share. Compare maps of one grid only: resize
+    them to the same size first. TensorError for different shapes.
+    """
+    if maps.shape != others.shape:
+        raise TensorError(f"got maps of {tuple(maps.shape)} and {tuple(others.shape)}, expected the same shape")
+    ours, theirs = (each.relu().flatten(-2) for each in (maps, others))
+    shares = (each / each.sum(dim=-1, keepdim=True) for each in (ours, theirs))  # 0 / 0 is NaN, as wanted
+    return torch.minimum(*shares).sum(dim=-1)
+
+
+def mass_curve(maps: Float[Tensor, "*axes grid_h grid_w"]) -> Float[Tensor, "*axes cells"]:
+    """Share of a map's mass in its 1, 2, ... heaviest cells, rising to 1. Maps are >= 0; one of zeros is even."""
+    cells = maps.flatten(-2)
+    empty = cells.sum(dim=-1, keepdim=True) <= 0
+    cells = torch.where(empty, 1.0, cells).sort(dim=-1, descending=True).values.cumsum(dim=-1)
+    return cells / cells[..., -1:]
+
+
+def cells_for(maps: Float[Tensor, "*axes grid_h grid_w"], mass: float = 0.9) -> Float[Tensor, "*axes"]:
+    """The smallest share of a map's cells, 0 to 1, that carries `mass` of it. Rules as in `mass_curve`."""
+    curve = mass_curve(maps)
+    return ((curve < mass - 1e-6).sum(dim=-1) + 1) / curve.shape[-1]
+
+
+def entropy(maps: Float[Tensor, "*axes grid_h grid_w"], unit: str = "share") -> Float[Tensor, "*axes"]:
+    """Entropy of a map's mass over its cells: 0 all in one cell, the most if even. `value_entropy` is another thing.
+
+    `unit`: "share" of the most there can be (0 to 1), "bits" or "nats". Maps are >= 0; one of zeros counts as even,
+    and as a share so does one of a single cell.
+    """
+    if unit not in ("share", "bits", "nats"):
+        raise MethodError(f"got unit={unit!r}, expected 'share', 'bits' or 'nats'")
+    cells = maps.flatten(-2)
+    empty = cells.sum(dim=-1, keepdim=True) <= 0
+    cells = torch.where(empty, 1.0, cells)
+    shares = cells / cells.sum(dim=-1, keepdim=True)
+    nats = -torch.special.xlogy(shares, shares).sum(dim=-1)
+    if unit == "share" and shares.shape[-1] == 1:
+        return torch.ones_like(nats)
+    return nats / {"share": math.log(shares.shape[-1]), "bits": math.log(2), "nats": 1.0}[unit]
+
+
+def _bits(counts: np.ndarray) -> float:
+    shares = counts / counts.sum()
+    return float(abs((shares * np.log2(shares)).sum()))

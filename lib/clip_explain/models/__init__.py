@@ -1,0 +1,112 @@
+"""Load a model from any of its usual homes: `load`, and the table of loaders that it looks in.
+
+A loader's module is imported when a name asks for it; its packages may be an extra.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from clip_explain.errors import ModelError, nearest
+from clip_explain.models.embedded import EMBEDDED, embedded_path, load_embedded
+from clip_explain.models.model import DTYPES, Clip, place
+from clip_explain.models.openai import OPENAI, load_openai
+from clip_explain.models.weights import build, clip, read_weights
+
+__all__ = ["Clip", "available_models", "load"]
+
+SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")  # of weights files; a name that ends so is a path
+
+
+def load_open_clip(name: str, device: torch.device, dtype: torch.dtype) -> Clip:
+    from clip_explain.models import open_clip
+
+    return open_clip.load_open_clip(name, device, dtype)
+
+
+def load_torchvision(name: str, device: torch.device, dtype: torch.dtype) -> Clip:
+    from clip_explain.models import torchvision
+
+    return torchvision.load_torchvision(name, device, dtype)
+
+
+def load_blip(name: str, device: torch.device, dtype: torch.dtype) -> Clip:
+    from clip_explain.models import blip
+
+    return blip.load_blip(name, device, dtype)
+
+
+def load_iclip(name: str, device: torch.device, dtype: torch.dtype) -> Clip:
+    from clip_explain.models import iclip
+
+    return iclip.load_iclip(name, device, dtype)
+
+
+# What stands before the colon of a name -> its loader.
+LOADERS: dict[str, Callable[[str, torch.device, torch.dtype], Clip]] = {
+    "open_clip": load_open_clip,
+    "torchvision": load_torchvision,
+    "blip": load_blip,
+    "iclip": load_iclip,
+}
+
+
+def available_models() -> list[str]:
+    """The names that `load` knows: embedded models whose weights are here, then OpenAI's."""
+    return [name for name in EMBEDDED if embedded_path(name).is_file()] + list(OPENAI)
+
+
+def load(name: str | Path, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None) -> Clip:
+    """Load a CLIP: an embedded or OpenAI model by name, a weights file by path, or "open_clip:ARCH/TAG".
+
+    Or another model to be explained as one: "torchvision:vit_b_16", "blip:HUB_NAME_OR_FOLDER", "iclip" (see the modules
+    of these names).
+
+    A path may hold a state dict in OpenAI's layout (.safetensors, or .pt, read without unpickling anything but
+    tensors) or an OpenAI TorchScript archive. TAG may be a local checkpoint's path. `device` defaults to CUDA where
+    there is one; `dtype` ("fp32", "fp16", "bf16") to fp16 on CUDA and fp32 elsewhere. In fp16 and bf16 the LayerNorms
+    stay in fp32, as in OpenAI's code. A state dict in fp32 keeps its precision (clip.load rounds it to fp16).
+
+    Raises ModelError (unknown name, no network, no such device) or WeightsError (the file).
+    """
+    device = _device(device)
+    dtype = _dtype(dtype, device)
+    name, given = str(name), name
+    prefix = name.partition(":")[0]
+    if prefix in LOADERS:
+        return LOADERS[prefix](name, device, dtype)
+    if name in OPENAI:
+        network, sha256 = load_openai(name)
+    elif name in EMBEDDED:
+        network, sha256 = load_embedded(name)
+    elif Path(name).exists() or isinstance(given, Path) or Path(name).suffix in SUFFIXES:
+        state, sha256 = read_weights(name)
+        network, name = build(state, source=name), Path(name).stem
+    else:
+        known = available_models()
+        raise ModelError(
+            f"unknown model {name!r}: {nearest(name, known)} Or a path, or 'open_clip:ARCH/TAG', "
+            "'torchvision:vit_b_16', 'blip:Salesforce/blip-itm-base-coco'."
+        )
+    return Clip(place(network, device, dtype), name, sha256, clip.clip._tokenizer)
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.zeros(1, device=device).device
+    except (RuntimeError, AssertionError, ValueError) as error:
+        have = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        raise ModelError(f"device {str(device)!r} cannot be used: {reason}. Available: {', '.join(have)}.") from error
+
+
+def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    if dtype is None:
+        return torch.float16 if device.type == "cuda" else torch.float32
+    found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if found not in DTYPES.values():
+        raise ModelError(f"unknown dtype {str(dtype)!r}: {nearest(str(dtype), DTYPES)}")
+    return found

@@ -1,0 +1,113 @@
+"""Self-supervised vision transformers (DINO), embedded or of transformers, presented so that a trace runs them.
+
+Above other_models.py; below iclip.py, whose frozen image encoder they are. They know no texts: a `Clip` in form alone.
+
+| | features (`encode_image`) | attention that eq. 9 of ICLIP reads |
+|---|---|---|
+| "tiny-dino" | class token after the last layer norm | last block, class token to patches |
+| transformers' `ViTModel`, "facebook/dino-vitb16" | the same | the same |
+"""
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from clip_explain.errors import ModelError, WeightsError
+from clip_explain.models.adapters import IMAGENET_MEAN, IMAGENET_STD, Renamed, first_line, hub_checksum, module_of
+from clip_explain.models.embedded import read_embedded
+from clip_explain.models.model import Clip, place
+from clip_explain.models.weights import clip, fill, read_weights
+
+TINY = "tiny-dino"
+DINO = "facebook/dino-vitb16"
+
+
+def load_dino(name: str | Path = TINY, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Clip:
+    """A DINO: the embedded "tiny-dino", a .safetensors file like it, or a `ViTModel` on the hub or in a folder.
+
+    "facebook/dino-vitb16" is the paper's: patches of 16 px, 224 px, ImageNet without labels. Any cx.EXPLAINERS that
+    needs no text may be asked of it; targets are directions in the space of its channels. Raises ModelError or
+    WeightsError.
+    """
+    device = torch.device(device)
+    if str(name) == TINY or Path(name).suffix == ".safetensors":
+        state, sha256 = read_embedded(TINY) if str(name) == TINY else read_weights(name)
+        return tiny(place(build_visual(state, str(name)), device, dtype), Path(name).stem, sha256)
+    try:
+        transformers = importlib.import_module("transformers")
+    except ImportError as error:
+        raise ModelError(f"{str(name)!r} needs the package transformers: pip install 'clip-explain[others]'") from error
+    try:
+        network = transformers.ViTModel.from_pretrained(str(name), add_pooling_layer=False)
+    except Exception as error:  # the hub's client, the config and the weights each have their own
+        raise ModelError(
+            f"{str(name)!r} could not be loaded as a DINO: {first_line(error)} Expected {TINY!r}, a local folder with "
+            f"config and weights of a ViTModel, or a name on the hub such as {DINO!r}, and a network."
+        ) from error
+    return dino(place(network, device, dtype), str(name), hub_checksum(transformers, str(name)))
+
+
+def tiny(visual: nn.Module, name: str = TINY, sha256: str = "") -> Clip:
+    """A vision transformer of OpenAI's, whose projection is the identity, as `load_dino` returns it."""
+    return Clip(Renamed(visual, visual), name, sha256, None)
+
+
+def build_visual(state: Mapping[str, Tensor], source: str = "the state dict") -> nn.Module:
+    """OpenAI's vision transformer for a state dict without a projection, which becomes the identity."""
+    absent = [key for key in ("conv1.weight", "positional_embedding", "ln_post.weight") if key not in state]
+    if absent:
+        raise WeightsError(f"{source} is no vision transformer in OpenAI's layout: it has no {', '.join(absent)}")
+    width, _, patch, _ = state["conv1.weight"].shape
+    layers = len({key.split(".")[2] for key in state if key.startswith("transformer.resblocks.")})
+    side = round((len(state["positional_embedding"]) - 1) ** 0.5) * patch
+    visual = new_visual(width, layers, patch, side)
+    fill(visual, {**state, "proj": torch.eye(width)}, source)
+    return visual
+
+
+def new_visual(width: int, layers: int, patch: int, side: int = 224) -> nn.Module:
+    """OpenAI's vision transformer with random weights, a head for 64 channels and the identity for a projection."""
+    visual = clip.model.VisionTransformer(side, patch, width, layers, max(1, width // 64), width)
+    visual.proj = nn.Parameter(torch.eye(width), requires_grad=False)
+    return visual
+
+
+def dino(network: nn.Module, name: str = "dino", sha256: str = "") -> Clip:
+    """A `ViTModel` of transformers in eval mode, read where it is; only the joined q, k, v weights are copies.
+
+    Raises ModelError for a network without its parts or in training mode.
+    """
+    absent = [part for part in ("embeddings", "layers", "layernorm", "config") if not hasattr(network, part)]
+    if absent:
+        raise ModelError(f"got a {type(network).__name__} without {', '.join(absent)}, expected a ViTModel")
+    if network.training:
+        raise ModelError(f"{name} is in training mode: call .eval() first")
+    config, norm = network.config, network.layernorm
+    visual = module_of(
+        conv1=network.embeddings.patch_embeddings.projection,
+        class_embedding=network.embeddings.cls_token.detach()[0, 0],
+        positional_embedding=network.embeddings.position_embeddings.detach()[0],
+        ln_pre=nn.Identity(),
+        transformer=module_of(resblocks=nn.ModuleList(_block(layer) for layer in network.layers.children())),
+        ln_post=norm,
+        proj=torch.eye(config.hidden_size).to(network.embeddings.patch_embeddings.projection.weight),
+        image_size=config.image_size,
+    )
+    return Clip(Renamed(network, visual), name, sha256, None, IMAGENET_MEAN, IMAGENET_STD)
+
+
+def _block(layer: nn.Module) -> nn.Module:
+    own = layer.attention
+    joined = (own.q_proj, own.k_proj, own.v_proj)
+    bias = torch.cat([torch.zeros(len(p.weight)).to(p.weight) if p.bias is None else p.bias for p in joined])
+    attn = module_of(
+        in_proj_weight=torch.cat([p.weight for p in joined]).detach(),
+        in_proj_bias=bias.detach(),
+        out_proj=own.o_proj,
+        num_heads=own.q_proj.out_features // own.head_dim if hasattr(own, "head_dim") else own.num_attention_heads,
+    )
+    mlp = module_of(c_fc=layer.mlp.fc1, gelu=layer.mlp.activation_fn, c_proj=layer.mlp.fc2)
+    return module_of(ln_1=layer.layernorm_before, attn=attn, ln_2=layer.layernorm_after, mlp=mlp)

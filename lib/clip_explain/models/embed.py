@@ -1,0 +1,68 @@
+"""Embeddings of preprocessed images and of texts, and how a score compares them.
+
+Above vit.py and resnet.py, whose forwards it runs in parts.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from clip_explain.models.model import Clip
+from clip_explain.models.resnet import resnet_embedding, resnet_stage
+from clip_explain.models.tokenizer import tokenize
+from clip_explain.models.vit import trace_image, trace_text
+
+
+def encode_text(model: Clip, texts: str | Sequence[str], truncate: bool = False) -> Float[Tensor, "texts embedding"]:
+    """The model's own text features at unit length, in float32."""
+    with torch.no_grad():
+        if model.embed_texts is not None:
+            return nn.functional.normalize(
+                model.embed_texts([texts] if isinstance(texts, str) else list(texts), truncate)
+            )
+        return nn.functional.normalize(model.network.encode_text(tokenize(model, texts, truncate)).float(), dim=-1)
+
+TEXTS_AT_ONCE = 256
+IMAGES_AT_ONCE = 8  # on a CPU, whose caches hold no more: 64 at once cost a tenth (ViT-B/16) to a third (tiny-vit) more
+
+
+def unit(vectors: Float[Tensor, "*axes embedding"]) -> Float[Tensor, "*axes embedding"]:
+    """Vectors scaled to length 1, in float32 at least; by the largest entry first, so that no length overflows."""
+    vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
+    largest = vectors.abs().amax(dim=-1, keepdim=True).clamp_min(torch.finfo(vectors.dtype).tiny)
+    return F.normalize(vectors / largest, dim=-1)
+
+
+def compared(embedding: Float[Tensor, "*axes embedding"], score: str) -> Float[Tensor, "*axes embedding"]:
+    """Embeddings as the score takes them, in float32 at least: for a "cosine" at unit length, for "dot" as they are."""
+    return unit(embedding) if score == "cosine" else embedding.to(torch.promote_types(embedding.dtype, torch.float32))
+
+
+def embed_tokens(model: Clip, tokens: Int[Tensor, "texts context"]) -> Float[Tensor, "texts embedding"]:
+    """Unit embeddings, by a trace: it is `encode_text` without the work on padding."""
+    return torch.cat([unit(trace_text(model.network, part).embedding) for part in tokens.split(TEXTS_AT_ONCE)])
+
+
+def embed_texts(model: Clip, texts: list[str], truncate: bool = False) -> Float[Tensor, "texts embedding"]:
+    """Unit embeddings of texts, whichever way the model's texts go."""
+    if model.embed_texts is not None:
+        return unit(model.embed_texts(texts, truncate))
+    return embed_tokens(model, tokenize(model, texts, truncate))
+
+
+def embed_images(model: Clip, pixels: Tensor) -> Float[Tensor, "images embedding"]:
+    """Embeddings of preprocessed pixels as the model's score takes them: at unit length, but for a classifier's."""
+    parts = pixels.split(IMAGES_AT_ONCE) if pixels.device.type == "cpu" else [pixels]
+    return compared(torch.cat([image_features(model, part) for part in parts]), model.score)
+
+
+def image_features(model: Clip, pixels: Tensor) -> Float[Tensor, "images embedding"]:
+    """Embeddings, not normalised, of pixels of any size that the patch, or a ResNet's stride, divides."""
+    visual = model.network.visual
+    if model.is_vit:
+        return trace_image(model.network, pixels).embedding
+    with torch.no_grad():
+        return resnet_embedding(visual, resnet_stage(visual, pixels))

@@ -1,0 +1,38 @@
+"""The embedded models, trained on rendered scenes: their files in data/models, each with its card."""
+
+import json
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from clip_explain.errors import ModelError, WeightsError, nearest
+from clip_explain.files import data_folder
+from clip_explain.models.weights import build, read_weights
+
+EMBEDDED = ("tiny-vit", "tiny-vit-32", "tiny-resnet")
+
+
+def embedded_path(name: str) -> Path:
+    return data_folder() / "models" / f"{name}.safetensors"
+
+
+def load_embedded(name: str) -> tuple[nn.Module, str]:
+    state, sha256 = read_embedded(name)
+    return build(state, source=str(embedded_path(name))), sha256
+
+
+def read_embedded(name: str) -> tuple[dict[str, Tensor], str]:
+    """The weights of data/models/NAME.safetensors and their sha256, which must be that of its card, if there is one."""
+    path = embedded_path(name)
+    here = [known for known in EMBEDDED if embedded_path(known).is_file()]
+    if not path.is_file():
+        raise ModelError(
+            f"the embedded model {name!r} is not at {path}. Embedded models live in the repository's data/models: "
+            f"install from a clone (pip install -e .) or set CLIP_EXPLAIN_DATA. {nearest(name, here)}"
+        )
+    state, sha256 = read_weights(path)
+    card = path.with_suffix(".json")
+    expected = json.loads(card.read_text()).get("sha256", sha256) if card.is_file() else sha256
+    if expected != sha256:
+        raise WeightsError(f"{path} is damaged or not the file of its card: sha256 {sha256}, expected {expected}")
+    return state, sha256

@@ -1,0 +1,92 @@
+"""A loaded model, `Clip`: a plain, never patched network with its tokenizer, name and checksum.
+
+The bottom of the package; loaders make one, the forwards in vit.py and resnet.py read it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clip_explain.models.head import Head
+from clip_explain.models.weights import clip
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's own, per colour channel, for pixels in [0, 1]
+STD = (0.26862954, 0.26130258, 0.27577711)
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One loaded CLIP: the network in eval mode with frozen parameters, and where it came from.
+
+    `sha256` is that of the weights file; `mean` and `std` normalise pixels in [0, 1]. What is no CLIP but explained as
+    one (see other_models.py) has its parts under OpenAI's names in `network`, and no `tokenizer`; `head` if it is a
+    classifier; `embed_texts` (texts, truncate) where its texts go another way than through CLIP's text tower.
+    """
+
+    network: nn.Module
+    name: str
+    sha256: str
+    tokenizer: Any
+    mean: tuple[float, float, float] = MEAN
+    std: tuple[float, float, float] = STD
+    head: Head | None = None
+    embed_texts: Callable[[list[str], bool], Tensor] | None = None
+
+    @property
+    def score(self) -> str:
+        """What is explained: the "cosine" of features and target, or their "dot" product, a classifier's logit."""
+        return "cosine" if self.head is None or self.head.features == "unit" else "dot"
+
+    @property
+    def logit_scale(self) -> float | Tensor:
+        """What the score is multiplied by to be the model's logit: CLIP's learnt scale, 1 for a classifier."""
+        return 1.0 if self.head is not None else self.network.logit_scale.detach().float().exp()
+
+    @property
+    def device(self) -> torch.device:
+        return self.network.visual.conv1.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.network.visual.conv1.weight.dtype
+
+    @property
+    def is_vit(self) -> bool:
+        return hasattr(self.network.visual, "class_embedding")
+
+    @property
+    def image_size(self) -> int:
+        """The side of the square input that the network was trained on, in pixels."""
+        visual = self.network.visual
+        size = visual.input_resolution if hasattr(visual, "input_resolution") else visual.image_size
+        return int(size if isinstance(size, int) else size[0])
+
+    @property
+    def patch_size(self) -> int:
+        """The side of one grid cell in pixels: a ViT's patch, a ResNet's total stride (32)."""
+        return int(self.network.visual.conv1.weight.shape[-1]) if self.is_vit else 32
+
+    @property
+    def embedding_size(self) -> int:
+        visual = self.network.visual
+        return int((visual.proj if self.is_vit else visual.attnpool.c_proj.weight.T).shape[-1])
+
+    @property
+    def context_length(self) -> int:
+        """The most tokens that a text may have, its start and end tokens included."""
+        return int(self.network.context_length)
+
+
+def place(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """Move to the device and number format; the rule which parameters leave fp32 is OpenAI's `convert_weights`."""
+    network = network.float()
+    if dtype != torch.float32:
+        clip.model.convert_weights(network)
+        for parameter in network.parameters():
+            if parameter.dtype == torch.float16:
+                parameter.data = parameter.data.to(dtype)
+    return network.to(device).eval().requires_grad_(False)

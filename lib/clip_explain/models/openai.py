@@ -1,0 +1,24 @@
+"""OpenAI's CLIPs by name: their weights, downloaded by the package clip and read as any other file."""
+
+from pathlib import Path
+
+from torch import nn
+
+from clip_explain.errors import ModelError
+from clip_explain.models.weights import build, clip, read_weights
+
+OPENAI = tuple(clip.available_models())
+
+
+def load_openai(name: str) -> tuple[nn.Module, str]:
+    url = clip.clip._MODELS[name]
+    cache = Path("~/.cache/clip").expanduser()
+    try:
+        path = clip.clip._download(url, str(cache))
+    except (OSError, RuntimeError) as error:
+        raise ModelError(
+            f"the weights of {name!r} could not be downloaded ({error}). Download {url} on a machine with a network "
+            f"and place the file, under its own name, in {cache}; or pass its path instead of the name."
+        ) from error
+    state, sha256 = read_weights(path)
+    return build(state, source=path), sha256

@@ -1,0 +1,73 @@
+"""OpenAI's ModifiedResNet written out, keeping what explainers read, as trace.py does for a vision transformer.
+
+The network is only read. Any input size whose sides are multiples of 32 will do: the pool's positions are resized.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from clip_explain.models.vit import join_heads, linear, resize_positions, split_heads
+
+STAGES = 4
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """Attention pooling over the last stage: token 0 is the mean over the grid, then every cell.
+
+    `output` is each token's own pooling, in the embedding space; the model returns that of token 0. With
+    `tokens="class"` there are queries, and so output, of token 0 alone. `v` has no attention in it.
+    """
+
+    attention: Float[Tensor, "images heads queries tokens"]
+    v: Float[Tensor, "images heads tokens width"]
+    output: Float[Tensor, "images queries embedding"]
+
+
+def resnet_stage(
+    visual: nn.Module, pixels: Float[Tensor, "images 3 height width"], stage: int = STAGES
+) -> Float[Tensor, "images channels grid_h grid_w"]:
+    """The output of stage 1 to 4 of OpenAI's (or open_clip's) ModifiedResNet."""
+    x = pixels.to(visual.conv1.weight)
+    for number in (1, 2, 3):
+        x = getattr(visual, f"bn{number}")(getattr(visual, f"conv{number}")(x)).relu()
+    return _stages(visual, visual.avgpool(x), 1, stage)
+
+
+def resnet_embedding(
+    visual: nn.Module, features: Float[Tensor, "images channels grid_h grid_w"], stage: int = STAGES
+) -> Float[Tensor, "images embedding"]:
+    """From a stage's output to what `encode_image` returns, not normalised."""
+    return attention_pool(visual.attnpool, _stages(visual, features, stage + 1, STAGES)).output[:, 0]
+
+
+def attention_pool(
+    pool: nn.Module, features: Float[Tensor, "images channels grid_h grid_w"], tokens: str = "class"
+) -> Pooling:
+    """A ResNet's last step: the mean over the grid attends to itself and to every cell; see `Pooling`."""
+    cells = features.flatten(2).transpose(1, 2)
+    position = resize_positions(pool.positional_embedding.detach(), tuple(features.shape[-2:])).to(cells)
+    x = torch.cat([cells.mean(dim=1, keepdim=True), cells], dim=1) + position
+    queries = x if tokens == "all" else x[:, :1]
+    q, k, v = (
+        split_heads(linear(source, part.weight, part.bias), pool.num_heads)
+        for source, part in ((queries, pool.q_proj), (x, pool.k_proj), (x, pool.v_proj))
+    )
+    attention = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(dim=-1)
+    return Pooling(attention, v, project_values(pool, attention @ v))
+
+
+def project_values(
+    pool: nn.Module, values: Float[Tensor, "images heads tokens width"]
+) -> Float[Tensor, "images tokens embedding"]:
+    """The pool's output projection: values, or sums of values, into the embedding space."""
+    return linear(join_heads(values), pool.c_proj.weight, pool.c_proj.bias)
+
+
+def _stages(visual: nn.Module, x: Tensor, first: int, last: int) -> Tensor:
+    for number in range(first, last + 1):
+        x = getattr(visual, f"layer{number}")(x)
+    return x

@@ -1,0 +1,131 @@
+"""What is to be explained: pixels and directions in the embedding space (`Query`), or words and images (`WordQuery`).
+
+Above trace.py, whose traces a query caches, so that several explainers share one forward; below the explainers.
+Targets are plain tensors of unit vectors, so negation is `-targets(model, "a dog")`: the map of what speaks against.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from clip_explain.checks import out_of_memory
+from clip_explain.errors import ModelError
+from clip_explain.images import Images, preprocess
+from clip_explain.models.embed import compared, embed_images
+from clip_explain.models.model import Clip
+from clip_explain.models.tokenizer import tokenize
+from clip_explain.models.vit import Trace, trace_image, trace_text
+from clip_explain.targets import Targets, directions, targets
+from clip_explain.texts import BARE, Templates
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """Why are these images close to these directions? Every image is explained for every target.
+
+    `pixels` are preprocessed; `targets` have unit length. Build one by `make_query`, which checks both.
+    """
+
+    model: Clip
+    pixels: Float[Tensor, "images 3 height width"]
+    targets: Float[Tensor, "targets embedding"]
+    _traces: dict = field(default_factory=dict, init=False, repr=False)
+
+    def trace(self, **options) -> Trace:
+        """The trace of the images, computed once for the same options (those of `trace_image`)."""
+        network = self.model.network
+        return _cached(
+            self._traces, lambda: trace_image(network, self.pixels, score=self.model.score, **options), options
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class WordQuery:
+    """Which words bring these texts close to these images? Every text is explained for every image.
+
+    `tokens` come from `tokenize`; `targets` are the images' unit embeddings. Build one by `make_word_query`.
+    """
+
+    model: Clip
+    tokens: Int[Tensor, "texts context"]
+    targets: Float[Tensor, "images embedding"]
+    _traces: dict = field(default_factory=dict, init=False, repr=False)
+
+    def trace(self, **options) -> Trace:
+        """The trace of the texts, computed once for the same options (those of `trace_text`)."""
+        return _cached(self._traces, lambda: trace_text(self.model.network, self.tokens, **options), options)
+
+
+def make_query(
+    model: Clip, images: Images, spec: Targets, fit: str = "crop", templates: Templates = BARE, truncate: bool = False
+) -> Query:
+    """A query from images (a PIL image, a path, a list of either, preprocessed pixels) and `targets(model, spec)`."""
+    return Query(model, preprocess(model, images, fit), targets(model, spec, templates, fit, truncate))
+
+
+def make_word_query(
+    model: Clip, images: Images | Tensor, texts: str | Sequence[str], fit: str = "crop", truncate: bool = False
+) -> WordQuery:
+    """A word query from texts and images, or the images' embeddings as a float tensor (images, embedding)."""
+    given = isinstance(images, Tensor) and images.ndim == 2
+    embeddings = images if given else embed_images(model, preprocess(model, images, fit))
+    return WordQuery(model, tokenize(model, texts, truncate), directions(model, embeddings))
+
+
+def tokens_of(query: WordQuery) -> tuple[Int[Tensor, " tokens"], Bool[Tensor, "tokens context"]]:
+    """Every token of every text between start and end: the text's index, and its place."""
+    place = torch.arange(query.tokens.shape[1], device=query.tokens.device)
+    inside = (place > 0) & (place < query.tokens.argmax(dim=-1)[:, None])
+    owners, places = inside.nonzero(as_tuple=True)
+    return owners, places[:, None] == place
+
+
+def words_of(query: WordQuery) -> tuple[Int[Tensor, " words"], Bool[Tensor, "words context"]]:
+    """Every word of every text: the text's index, and which of its tokens the word is."""
+    owners, rows = [], []
+    for index, tokens in enumerate(query.tokens.tolist()):
+        end, first = max(range(len(tokens)), key=tokens.__getitem__), 1
+        for place in range(1, end):
+            if query.model.tokenizer.decoder[tokens[place]].endswith("</w>") or place == end - 1:
+                owners.append(index)
+                rows.append([first <= position <= place for position in range(len(tokens))])
+                first = place + 1
+    device = query.tokens.device
+    return torch.tensor(owners, device=device), torch.tensor(rows, device=device)
+
+
+def scores(query: Query | WordQuery, **options) -> Tensor:
+    """Score of every image (of a `WordQuery`, every text) and target, from the cached trace of these options.
+
+    The cosine; of a classifier the logit less the class's bias, which explains nothing.
+    """
+    embedding = compared(query.trace(**options).embedding.detach(), query.model.score)
+    return embedding @ query.targets.T.to(embedding)
+
+
+def _cached(traces: dict, compute, options: dict) -> Trace:
+    key = tuple(sorted(options.items()))
+    if key not in traces:
+        traces[key] = compute()
+    return traces[key]
+
+
+def class_logits(model: Clip, images: Images, fit: str = "crop") -> Float[Tensor, "images classes"]:
+    """A classifier's logits of all classes, from the trace. ModelError for a model without a head."""
+    if model.head is None:
+        raise ModelError(f"{model.name} is no classifier: it has no class logits")
+    features = embed_images(model, preprocess(model, images, fit)).detach()
+    return features @ model.head.weight.T.to(features) + model.head.bias.to(features)
+
+
+def masked_scores(query: Query, batches: Iterable[Tensor], batch_size: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """For each batch of masks and each image: its index, the masks on its device, and the cosines (masks, targets)."""
+    with torch.no_grad(), out_of_memory(batch_size):
+        for masks in batches:
+            masks = masks.to(query.pixels.device)
+            for index, pixels in enumerate(query.pixels):
+                embedded = embed_images(query.model, pixels * masks[:, None].to(pixels))
+                yield index, masks, embedded @ query.targets.T.to(embedded)

@@ -1,0 +1,103 @@
+"""What is explained, as directions in the embedding space: of texts, images, classes, differences."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from clip_explain.errors import TensorError, TextError
+from clip_explain.images import preprocess
+from clip_explain.models.embed import compared, embed_images, embed_texts, embed_tokens, unit
+from clip_explain.models.head import class_rows
+from clip_explain.models.model import Clip
+from clip_explain.models.tokenizer import tokenize
+from clip_explain.texts import BARE, Templates, _occurrences, drop_tokens, template_list
+
+Targets = str | int | Path | Image.Image | Sequence[str | int | Path | Image.Image] | Tensor
+
+
+def targets(
+    model: Clip, spec: Targets, templates: Templates = BARE, fit: str = "crop", truncate: bool = False
+) -> Float[Tensor, "targets embedding"]:
+    """Unit vectors to explain: of texts, of other images, or a float tensor (targets, embedding) scaled to length 1.
+
+    `spec`: one or several texts (a str is always a text); or one or several images, PIL or a `pathlib.Path`, read and
+    fitted as `preprocess` does, or preprocessed pixels (images, 3, height, width). With several `templates` ("a photo
+    of a {}.", or "imagenet", "clip_surgery": a set of TEMPLATE_SETS) a text's target is the mean of its unit embeddings
+    in all of them, scaled to length 1 again: CLIP's prompt ensemble. Templates and `truncate` are for texts alone.
+    Of a classifier: classes by name or index, whose directions are the head's weights, at their own length. Raises
+    TextError, ImageError or TensorError.
+    """
+    prompts = template_list(templates)
+    if model.head is not None and not isinstance(spec, Tensor):
+        return directions(model, class_rows(model.head, spec))
+    if isinstance(spec, Tensor):
+        return embed_images(model, preprocess(model, spec)) if spec.ndim == 4 else directions(model, spec)
+    names = [spec] if isinstance(spec, str | Path | Image.Image) else list(spec)
+    if names and all(isinstance(name, Path | Image.Image) for name in names):
+        return torch.cat([embed_images(model, preprocess(model, name, fit)) for name in names])
+    if not names or not all(isinstance(name, str) and name.strip() for name in names):
+        raise TextError(
+            f"got targets {names!r}, expected at least one text, and none of them empty; or images alone, "
+            "as PIL images or pathlib.Path"
+        )
+    filled = [template.replace("{}", name) for name in names for template in prompts]
+    embedded = embed_texts(model, filled, truncate)
+    return unit(embedded.unflatten(0, (len(names), -1)).mean(dim=1))
+
+
+def difference(
+    model: Clip, positive: Targets, negative: Targets, templates: Templates = BARE
+) -> Float[Tensor, "targets embedding"]:
+    """Unit directions from the `negative` targets to the `positive` ones, as from "a sad face" to "a happy face"."""
+    return directions(model, targets(model, positive, templates) - targets(model, negative, templates))
+
+
+def without_word(
+    model: Clip, text: str, words: str | Sequence[str], truncate: bool = False
+) -> Float[Tensor, "targets embedding"]:
+    """Unit directions enc(t) - enc(t without w), both of unit length first: what each word w adds to the text t.
+
+    A word may be several in a row ("red cube"); it is found in the text's tokens, so whatever its case, and every
+    occurrence is dropped. All words dropped leave the empty text. TextError for a word that is not in the text.
+    """
+    tokens = tokenize(model, text, truncate)
+    rest = [drop_tokens(tokens, _occurrences(model, tokens[0], word)[None]) for word in _listed(words)]
+    embedded = embed_tokens(model, torch.cat([tokens, *rest]))
+    return directions(model, embedded[:1] - embedded[1:])
+
+
+def empty_text(model: Clip) -> Float[Tensor, "1 embedding"]:
+    """The unit embedding of the empty text: a start and an end token, which `tokenize` refuses as a text."""
+    if model.embed_texts is not None:
+        return unit(model.embed_texts([""], False))
+    tokens = tokenize(model, "a")
+    return embed_tokens(model, drop_tokens(tokens, (tokens != tokens[0, 0]) & (tokens != tokens.max())))
+
+
+def directions(model: Clip, vectors: Tensor) -> Float[Tensor, "targets embedding"]:
+    """Checked vectors at unit length, float32 (or float64) on the model's device. TensorError for a bad one.
+
+    For a classifier they keep their length: the score is no cosine.
+    """
+    width = model.embedding_size
+    if vectors.ndim != 2 or vectors.shape[1] != width or not len(vectors) or not vectors.is_floating_point():
+        raise TensorError(
+            f"got targets of shape {tuple(vectors.shape)} and {vectors.dtype}, expected floats (targets, {width})"
+        )
+    if not torch.isfinite(vectors).all():
+        raise TensorError("got targets with NaN or infinite values, expected finite ones")
+    if not vectors.any(dim=1).all():
+        raise TensorError("got a target that is all zero, which has no direction")
+    vectors = vectors.detach().to(model.device)
+    return unit(vectors) if model.head is None else compared(vectors, "dot")
+
+
+def _listed(words: str | Sequence[str]) -> list[str]:
+    found = [words] if isinstance(words, str) else list(words)
+    if not found:
+        raise TextError("got no words to leave out, expected at least one")
+    return found

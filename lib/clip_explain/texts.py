@@ -1,0 +1,145 @@
+"""Prompt templates as data, the texts made of them, and tokens taken out of a text."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from clip_explain.errors import TextError, nearest
+from clip_explain.models.model import Clip
+from clip_explain.models.tokenizer import tokenize
+
+# The 80 templates for ImageNet of OpenAI's CLIP, in its order: notebooks/Prompt_Engineering_for_ImageNet.ipynb of
+# github.com/openai/CLIP, MIT License, Copyright (c) 2021 OpenAI.
+IMAGENET_TEMPLATES: tuple[str, ...] = (
+    "a bad photo of a {}.",
+    "a photo of many {}.",
+    "a sculpture of a {}.",
+    "a photo of the hard to see {}.",
+    "a low resolution photo of the {}.",
+    "a rendering of a {}.",
+    "graffiti of a {}.",
+    "a bad photo of the {}.",
+    "a cropped photo of the {}.",
+    "a tattoo of a {}.",
+    "the embroidered {}.",
+    "a photo of a hard to see {}.",
+    "a bright photo of a {}.",
+    "a photo of a clean {}.",
+    "a photo of a dirty {}.",
+    "a dark photo of the {}.",
+    "a drawing of a {}.",
+    "a photo of my {}.",
+    "the plastic {}.",
+    "a photo of the cool {}.",
+    "a close-up photo of a {}.",
+    "a black and white photo of the {}.",
+    "a painting of the {}.",
+    "a painting of a {}.",
+    "a pixelated photo of the {}.",
+    "a sculpture of the {}.",
+    "a bright photo of the {}.",
+    "a cropped photo of a {}.",
+    "a plastic {}.",
+    "a photo of the dirty {}.",
+    "a jpeg corrupted photo of a {}.",
+    "a blurry photo of the {}.",
+    "a photo of the {}.",
+    "a good photo of the {}.",
+    "a rendering of the {}.",
+    "a {} in a video game.",
+    "a photo of one {}.",
+    "a doodle of a {}.",
+    "a close-up photo of the {}.",
+    "a photo of a {}.",
+    "the origami {}.",
+    "the {} in a video game.",
+    "a sketch of a {}.",
+    "a doodle of the {}.",
+    "a origami {}.",
+    "a low resolution photo of a {}.",
+    "the toy {}.",
+    "a rendition of the {}.",
+    "a photo of the clean {}.",
+    "a photo of a large {}.",
+    "a rendition of a {}.",
+    "a photo of a nice {}.",
+    "a photo of a weird {}.",
+    "a blurry photo of a {}.",
+    "a cartoon {}.",
+    "art of a {}.",
+    "a sketch of the {}.",
+    "a embroidered {}.",
+    "a pixelated photo of a {}.",
+    "itap of the {}.",
+    "a jpeg corrupted photo of the {}.",
+    "a good photo of a {}.",
+    "a plushie {}.",
+    "a photo of the nice {}.",
+    "a photo of the small {}.",
+    "a photo of the weird {}.",
+    "the cartoon {}.",
+    "art of the {}.",
+    "a drawing of the {}.",
+    "a photo of the large {}.",
+    "a black and white photo of a {}.",
+    "the plushie {}.",
+    "a dark photo of a {}.",
+    "itap of a {}.",
+    "graffiti of the {}.",
+    "a toy {}.",
+    "itap of my {}.",
+    "a photo of a cool {}.",
+    "a photo of a small {}.",
+    "a tattoo of the {}.",
+)
+
+# The 85 of CLIP Surgery, in use for segmentation since MaskCLIP: those and five that speak of a scene.
+SURGERY_TEMPLATES: tuple[str, ...] = (
+    *IMAGENET_TEMPLATES,
+    "there is a {} in the scene.",
+    "there is the {} in the scene.",
+    "this is a {} in the scene.",
+    "this is the {} in the scene.",
+    "this is one {} in the scene.",
+)
+
+TEMPLATE_SETS: dict[str, tuple[str, ...]] = {"imagenet": IMAGENET_TEMPLATES, "clip_surgery": SURGERY_TEMPLATES}
+Templates = str | Sequence[str]
+BARE = ("{}",)  # the text as it stands
+
+
+def template_list(templates: Templates) -> list[str]:
+    """The templates of a set by name, one template, or several. TextError for an unknown set or one without {}."""
+    if isinstance(templates, str) and templates in TEMPLATE_SETS:
+        return list(TEMPLATE_SETS[templates])
+    found = [templates] if isinstance(templates, str) else list(templates)
+    if not found or not all(isinstance(template, str) and "{}" in template for template in found):
+        named = nearest(str(templates), TEMPLATE_SETS)
+        raise TextError(
+            f"got templates {templates!r}, expected one or more with a {{}} for the text, or a set: {named}"
+        )
+    return found
+
+
+def drop_tokens(tokens: Int[Tensor, "texts context"], dropped: Bool[Tensor, "texts context"]) -> Tensor:
+    """Tokens with the dropped ones left out, the rest moved up to the start and zeros put behind them."""
+    order = dropped.to(torch.int8).argsort(dim=-1, stable=True)
+    return tokens.masked_fill(dropped, 0).gather(-1, order)
+
+
+def _occurrences(model: Clip, row: Int[Tensor, " context"], word: str) -> Bool[Tensor, " context"]:
+    """True for the tokens of every occurrence of whole word(s) in a text's tokens."""
+    numbers = row[: int(row.argmax()) + 1].tolist()
+    wanted = tokenize(model, word)[0]
+    wanted = wanted[1 : int(wanted.argmax())].tolist()
+    decode, found = model.tokenizer.decoder, torch.zeros_like(row, dtype=torch.bool)
+    for start in range(1, len(numbers) - len(wanted)):
+        begins = start == 1 or decode[numbers[start - 1]].endswith("</w>")
+        if begins and numbers[start : start + len(wanted)] == wanted:
+            found[start : start + len(wanted)] = True
+    if not found.any():
+        text = "".join(decode[number] for number in numbers[1:-1]).replace("</w>", " ").strip()
+        raise TextError(f"there is no word {word!r} in the text {text!r}")
+    return found

@@ -1,0 +1,188 @@
+"""The command line as a user meets it: pictures, listings, and errors without a traceback."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from matplotlib import image as mpimage
+from PIL import Image
+
+import clip_explain as cx
+from clip_explain.cli import main
+from clip_explain.cli.explain import described, parse, typed
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory):
+    path = tmp_path_factory.mktemp("photo") / "photo.png"
+    noise = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((90, 60)).save(path)
+    return path
+
+
+def run(*arguments):
+    return main([str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize("suffix", [".png", ".pdf", ".svg"])
+def test_one_picture_with_its_scores(weights, photo, tmp_path, capsys, suffix):
+    out = tmp_path / f"map{suffix}"
+    assert (
+        run(photo, "a red cube", "--model", weights, "--out", out, "a $5 ball", "--fit", "full", "--option", "layers=2")
+        == 0
+    )
+    shown = capsys.readouterr()
+    lines = shown.out.splitlines()
+    assert [line.split("  ")[1] for line in lines] == ["a red cube", "a $5 ball"] and shown.err == ""
+    assert sum(int(line.split("%")[0].split()[-1]) for line in lines) in (99, 100, 101)
+    assert list(tmp_path.iterdir()) == [out] and out.stat().st_size > 5000
+    if suffix == ".png":
+        picture = mpimage.imread(out)[..., :3]
+        assert picture.shape[1] == 3 * 3 * 200 and picture.std() > 0.05
+        assert "grad_eclip" in Image.open(out).info["Title"] and "layers" in Image.open(out).info["Title"]
+
+
+def test_one_text_has_no_probability_and_replaces_the_older_picture(weights, photo, tmp_path, capsys):
+    out = tmp_path / "map.png"
+    out.write_text("older")
+    assert (
+        run(photo, "a red cube", "--model", weights, "--out", out, "--method", "self_attention", "--dtype", "bf16") == 0
+    )
+    assert "%" not in capsys.readouterr().out
+    assert Image.open(out).size == (1200, Image.open(out).size[1])
+
+
+def test_truncate_allows_a_long_text(weights, photo, tmp_path, capsys):
+    command = (photo, "cube " * 90, "--model", weights, "--out", tmp_path / "map.png")
+    assert run(*command) == 2
+    assert "92 tokens" in capsys.readouterr().err
+    assert run(*command, "--truncate") == 0
+
+
+@pytest.fixture(scope="module")
+def other(photo):
+    Image.open(photo).rotate(90).save(photo.with_name("other.png"))
+    return photo.with_name("other.png")
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        (["a red cube", "--templates", "imagenet"], ["a red cube"]),
+        (["a cube", "--templates", "a {}.", "--templates", "the {}."], ["a cube"]),
+        (
+            ["a red cube", "--without", "red", "--without", "cube"],
+            ["a red cube, less 'red'", "a red cube, less 'cube'"],
+        ),
+        (["--image-target", "OTHER"], ["other.png"]),
+        (["a cube", "--image-target", "OTHER", "--negative"], ["against: a cube", "against: other.png"]),
+    ],
+)
+def test_what_is_explained_can_be_more_than_a_text(weights, photo, other, tmp_path, capsys, options, names):
+    options = [str(other) if option == "OTHER" else option for option in options]
+    assert run(photo, *options, "--model", weights, "--out", tmp_path / "map.png") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[1] for line in lines] == names and not any("%" in line for line in lines)
+    assert Image.open(tmp_path / "map.png").size[0] == (1 + len(names)) * 3 * 200
+
+
+def test_the_command_lines_targets_are_those_of_the_library(weights, photo, other):
+    model = cx.load(weights, "cpu")
+
+    def directions(*arguments):
+        return described(model, parse([str(photo), *arguments, "--image-target", str(other), "--fit", "full"]))[1]
+
+    image = cx.targets(model, other, fit="full")
+    text = cx.targets(model, "a red cube", ["a {}.", "the {}."])
+    assert torch.equal(
+        directions("a red cube", "--templates", "a {}.", "--templates", "the {}."), torch.cat([text, image])
+    )
+    less = cx.without_word(model, "a red cube", ["red", "a"])
+    assert torch.equal(
+        directions("a red cube", "--without", "red", "--without", "a", "--negative"), -torch.cat([less, image])
+    )
+    assert torch.equal(directions("a cube", "--templates", "imagenet")[:1], cx.targets(model, "a cube", "imagenet"))
+
+
+def test_words_are_printed_with_their_weights(weights, photo, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    command = (photo, "a red cube", "--model", weights, "--words", "--option", "layers=2", "--option", "spatial=none")
+    assert run(*command) == 0
+    shown = capsys.readouterr().out.split()
+    model = cx.load(weights, "cpu")
+    ((words, expected),) = cx.explain_words(model, photo, "a red cube", per="word", layers=2, spatial="none")
+    assert shown[1::2] == words == ["a", "red", "cube"]
+    assert [float(weight) for weight in shown[::2]] == pytest.approx(expected[0].tolist(), abs=1e-4)
+    assert run(*command, "--negative") == 0
+    against = [float(weight) for weight in capsys.readouterr().out.split()[::2]]
+    assert any(against) and not any(one * other for one, other in zip(against, expected[0].tolist(), strict=True))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--method", "grad_clip"], "unknown method 'grad_clip': did you mean 'grad_eclip'"),
+        (["--option", "layer=2"], "no option 'layer': did you mean 'layers'"),
+        (["--option", "layers=two"], "layers takes int, got 'two'"),
+        (["--option", "layers"], "layers takes int, got ''"),
+        (["--option", "layers=3"], "layers=3, expected 1 to 2"),
+        (["--fit", "crops"], "did you mean 'crop'"),
+        (["--device", "gpu"], "device 'gpu' cannot be used"),
+        (["--dtype", "fp64"], "did you mean"),
+        (["--model", "ViT-B16"], "did you mean 'ViT-B/16'"),
+        (["--model", "nowhere.pt"], "no weights file at nowhere.pt"),
+        (["--templates", "imagnet"], "did you mean 'imagenet'"),
+        (["--templates", "a photo"], "with a {} for the text"),
+        (["--without", "green"], "there is no word 'green' in the text 'a red cube'"),
+        (["--image-target", "nowhere.png"], "no image at nowhere.png"),
+        (["--words", "--method", "rise"], "unknown method 'rise'"),
+        (["--words", "--option", "layers=3"], "layers=3, expected 1 to 2"),
+        (["--out", "map.bmp"], "must end in one of .png, .pdf, .svg"),
+        (["--out", "nowhere/map.png"], "there is no folder nowhere"),
+    ],
+)
+def test_errors_are_one_plain_line(weights, photo, tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert run(photo, "a red cube", "--model", weights, *arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith("clip-explain: ") and message in shown.err and shown.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["photo.png"],
+        ["photo.png", "a cube", "--nonsense"],
+        ["--image-target", "other.png"],
+        ["photo.png", "--image-target", "other.png", "--without", "red"],
+        ["photo.png", "a cube", "--without", "a", "--templates", "imagenet"],
+        ["photo.png", "a cube", "--words", "--image-target", "other.png"],
+    ],
+)
+def test_unusable_commands_show_the_usage(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert "usage: clip-explain" in capsys.readouterr().err
+
+
+def test_help_is_quick_and_list_is_quiet():
+    """--help does without torch, and --list shows no warning of a package underneath."""
+    code = "import sys, clip_explain.cli.explain as cli\ntry: cli.main(['--help'])\nfinally: print('torch' in sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "usage: clip-explain" in shown.stdout and shown.stdout.endswith("False\n")
+    shown = subprocess.run([sys.executable, "-m", "clip_explain", "--list"], capture_output=True, text=True)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "methods for --words" in shown.stdout
+    assert "  ViT-B/16\n" in shown.stdout and "  grad_eclip " in shown.stdout and "layers=1" in shown.stdout
+
+
+def test_options_get_the_type_of_the_signature():
+    assert typed("layers", "2", int) == 2 and typed("lr", "1e-2", float) == 0.01 and typed("heads", "2", str) == "2"
+    assert typed("head", "none", int | None) is None and typed("head", "3", int | None) == 3
+    assert typed("scaled", "no", bool) is False and typed("scaled", "True", bool) is True

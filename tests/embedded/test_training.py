@@ -1,0 +1,253 @@
+"""The training loop in small: the loss by hand, windows against whole pictures, resuming, export."""
+
+import json
+import math
+from dataclasses import replace
+
+import clip
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from clip_explain.embedded.cards.clip import export, list_things, unique_things
+from clip_explain.embedded.scenes.pool import Art, make_pool
+from clip_explain.embedded.training import PLANS, Plan, Stage, train
+from clip_explain.embedded.training.batches import draw_art, draw_batches
+from clip_explain.embedded.training.loop import contrastive_loss, rate, schedule
+from clip_explain.embedded.training.towers import (
+    build,
+    embed_images,
+    embed_texts,
+    embed_windows,
+    run_blocks,
+    within_cells,
+)
+from clip_explain.models.weights import read_weights
+
+SHARES = {"single": 0.5, "double": 0.5}
+SMALL = Plan(
+    vision_width=64, vision_layers=2, text_width=64, text_layers=2, embed=32, patch=16, warmup=2,
+    stages=(
+        Stage(3, 4, 48, (0.8, 1.2), 0.3, 2.0, SHARES, ("train", 1, 4)),
+        Stage(3, 4, 224, (1.0, 1.2), 0.3, 1.0, SHARES, ("whole", 1, 4), swaps=True, keep=0.5, apart=1.0),
+    ),
+)  # fmt: skip
+
+
+def test_loss_is_clips_own_when_each_row_has_one_true_caption():
+    logits = torch.randn(5, 5, generator=torch.Generator().manual_seed(0))
+    right = torch.arange(5)
+    expected = (F.cross_entropy(logits, right) + F.cross_entropy(logits.T, right)) / 2
+    torch.testing.assert_close(contrastive_loss(logits, torch.eye(5).long()), expected)
+
+
+def test_loss_by_hand():
+    logits, truth = torch.tensor([[1.0, 2.0, 0.0]]), torch.tensor([[1, 0, -1]])
+    row = math.log(1 + math.exp(2 - 1))  # the third caption is left out
+    column = 0.0  # one picture: the true caption has no false picture to be told from
+    assert contrastive_loss(logits, truth).item() == pytest.approx((row + column) / 2, abs=1e-6)
+
+
+def test_loss_with_rows_that_have_no_true_or_no_false_caption_is_finite():
+    logits = torch.randn(3, 2, requires_grad=True)
+    loss = contrastive_loss(logits, torch.tensor([[1, 1], [0, 0], [-1, -1]]))
+    loss.backward()
+    assert torch.isfinite(loss) and torch.isfinite(logits.grad).all()
+
+
+def test_windows_and_short_texts_agree_with_the_network_itself():
+    network = build(SMALL, 1).eval()
+    pixels = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(
+        embed_windows(network.visual, pixels, (0, 0)), network.encode_image(pixels), rtol=1e-4, atol=1e-5
+    )
+    tokens = clip.tokenize(["a red cube", "a picture of a small blue ball"])
+    torch.testing.assert_close(embed_texts(network, tokens), network.encode_text(tokens), rtol=1e-4, atol=1e-5)
+
+
+def test_class_token_that_reads_late_ignores_patches_until_then():
+    visual = build(SMALL, 1).eval().visual
+    pixels = torch.randn(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    never = embed_windows(visual, pixels, (0, 0), reads_from=2)
+    torch.testing.assert_close(never[0], never[1])  # two blocks, no patch ever read: the picture does not matter
+    late = embed_windows(visual, pixels, (0, 0), reads_from=1)
+    assert not torch.allclose(late[0], late[1])
+    assert not torch.allclose(late, embed_windows(visual, pixels, (0, 0)))
+
+
+def test_patches_left_out_do_not_matter():
+    visual = build(SMALL, 1).eval().visual
+    pixels = torch.randn(1, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    kept = torch.tensor([[0, 4, 8]])
+    other = pixels.clone()
+    other[..., :16, 16:] = 0  # patches 1 and 2
+    torch.testing.assert_close(
+        embed_windows(visual, pixels, (0, 0), kept=kept), embed_windows(visual, other, (0, 0), kept=kept)
+    )
+    every = torch.arange(9)[None]
+    torch.testing.assert_close(embed_windows(visual, pixels, (0, 0), kept=every), embed_windows(visual, pixels, (0, 0)))
+
+
+def test_cells_keep_patches_apart():
+    visual = build(SMALL, 1).eval().visual
+    pixels = torch.randn(1, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    other = pixels.clone()
+    other[..., 32:] = 0  # the third column of patches
+    cells = torch.tensor([0, 0, 1] * 3)
+    may = within_cells(cells, None)[0, 0]
+    assert may[0].all() and not may[1:, 0].any()  # the class token reads all, and tells no patch
+    assert may[1].tolist() == [False, True, True, False, True, True, False, True, True, False]
+    blocks = visual.transformer.resblocks
+    a, b = (run_blocks(blocks, x, False, may=may) for x in (tokens_of(visual, pixels), tokens_of(visual, other)))
+    torch.testing.assert_close(a[:, 1:3], b[:, 1:3])  # patches of the first cell never learn what the second shows
+    assert not torch.allclose(a[:, 0], b[:, 0])
+
+
+def tokens_of(visual, pixels):
+    patches = visual.conv1(pixels).flatten(2).transpose(1, 2)
+    return torch.cat([visual.class_embedding.expand(1, 1, -1), patches], 1)
+
+
+def test_rate_begins_anew_where_a_stage_has_a_peak():
+    plan = Plan(
+        64,
+        1,
+        64,
+        1,
+        32,
+        16,
+        (Stage(100, 4, 48, (1.0, 1.0), 0.0, 1.0, SHARES), Stage(50, 4, 48, (1.0, 1.0), 0.0, 1.0, SHARES, peak=5e-4)),
+        warmup=8,
+    )
+    rates = [rate(plan, step) for step in range(150)]
+    assert max(rates[:100]) == pytest.approx(1e-3) and rates[99] < 2e-5
+    assert max(rates[100:]) == pytest.approx(5e-4) and rates[149] < 1e-5 and rates[101] > rates[100]
+
+
+def test_schedule_rises_then_falls():
+    rates = [schedule(step, 100, 10) for step in range(100)]
+    assert rates[0] == 0.1 and rates[10] == pytest.approx(1.0) and rates[-1] < 0.02
+    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("training")
+    return folder, train(SMALL, folder)
+
+
+def test_training_stopped_and_resumed_equals_training_at_one_go(trained, tmp_path):
+    _, whole = trained
+    train(SMALL, tmp_path, until=3)
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 3
+    resumed = train(SMALL, tmp_path)
+    for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0, msg=name)
+
+
+def test_log_has_a_row_a_step(trained):
+    folder, _ = trained
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(6))
+    assert all(math.isfinite(row["loss"]) for row in rows)
+
+
+def test_export_keeps_what_was_learned(trained, monkeypatch, tmp_path):
+    folder, network = trained
+    monkeypatch.setenv("CLIP_EXPLAIN_DATA", str(tmp_path))
+    monkeypatch.setitem(PLANS, "small", SMALL)
+    note = export("small", folder)
+    assert len(note["sha256"]) == 64 and note["steps"] == 6 and note["samples"] == 24
+    state, _ = read_weights(tmp_path / "models" / "small.safetensors")
+    assert state["token_embedding.weight"].shape == (49408, 64)
+    rebuilt = clip.model.build_model(state).float().eval()
+    tokens = clip.tokenize(["a thing"])
+    assert F.cosine_similarity(rebuilt.encode_text(tokens), network.encode_text(tokens)).item() > 0.999
+
+
+def test_pool_is_decided_by_its_seed_and_reused(tmp_path):
+    first = make_pool(tmp_path / "a", 3, 7, "three", size=64, workers=1)
+    again = make_pool(tmp_path / "b", 3, 7, "three", size=64, workers=1)
+    other = make_pool(tmp_path / "c", 3, 8, "three", size=64, workers=1)
+    assert (first.images == again.images).all() and not (first.images == other.images).all()
+    assert ((first.attributes[:, :, 0] >= 0).sum(1) == 3).all()
+    stamp = (tmp_path / "a" / "images.npy").stat().st_mtime_ns
+    make_pool(tmp_path / "a", 3, 7, "three", size=64, workers=1)
+    assert (tmp_path / "a" / "images.npy").stat().st_mtime_ns == stamp
+
+
+def test_unique_things_and_their_names():
+    scene = np.array([[0, 1, 0, 0], [1, 1, 1, 0], [0, 2, 0, 1], [-1, -1, -1, -1]])  # two red cubes, one blue sphere
+    assert unique_things(scene[None]) == [[(2, 2 * 5 + 1)]]
+    assert list_things(scene) == "a red cube, a red cube and a blue sphere"
+
+
+RESNET = Plan(
+    vision_width=8, vision_layers=(1, 1, 1, 1), text_width=64, text_layers=2, embed=32, patch=32, warmup=2, art=4,
+    stages=(
+        Stage(2, 4, 96, (0.8, 1.2), 0.3, 2.0, SHARES, ("train", 1, 4)),
+        Stage(2, 4, 224, (1.0, 1.2), 0.3, 1.0, SHARES, ("mixed", 1, 4), swaps=True, art=2),
+    ),
+)  # fmt: skip
+
+
+def test_resnet_on_whole_pictures_agrees_with_the_network_itself_and_its_corner_matters():
+    network = build(RESNET, 1).eval()
+    pixels = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    ours = embed_images(network.visual, pixels, (0, 0))
+    torch.testing.assert_close(ours, network.encode_image(pixels), rtol=1e-4, atol=1e-5)
+    windows = [embed_images(network.visual, pixels[..., :96, :96], corner) for corner in ((0, 0), (4, 4))]
+    assert not torch.allclose(*windows)
+
+
+def test_resnet_trains_resumes_and_is_exported(tmp_path, monkeypatch):
+    whole = train(RESNET, tmp_path / "whole")
+    train(RESNET, tmp_path / "parts", until=2)
+    resumed = train(RESNET, tmp_path / "parts")
+    for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0, msg=name)
+    monkeypatch.setenv("CLIP_EXPLAIN_DATA", str(tmp_path))
+    monkeypatch.setitem(PLANS, "small", RESNET)
+    export("small", tmp_path / "whole")
+    state, _ = read_weights(tmp_path / "models" / "small.safetensors")
+    rebuilt, pixels = clip.model.build_model(state).float().eval(), torch.zeros(1, 3, 224, 224)
+    assert F.cosine_similarity(rebuilt.encode_image(pixels), whole.eval().encode_image(pixels)).item() > 0.99
+
+
+def test_text_tower_can_start_as_a_trained_one(monkeypatch, tmp_path, trained):
+    monkeypatch.setenv("CLIP_EXPLAIN_DATA", str(tmp_path))
+    monkeypatch.setitem(PLANS, "small", SMALL)
+    export("small", trained[0])
+    network = build(replace(RESNET, text_from="small"), 1)
+    said = clip.tokenize(["a thing"])
+    assert F.cosine_similarity(embed_texts(network, said), embed_texts(trained[1], said)).item() > 0.999
+
+
+def test_image_tower_can_start_as_a_trained_one_with_other_patches(monkeypatch, tmp_path, trained):
+    monkeypatch.setenv("CLIP_EXPLAIN_DATA", str(tmp_path))
+    monkeypatch.setitem(PLANS, "small", SMALL)
+    export("small", trained[0])
+    coarse, fine = build(replace(SMALL, image_from="small", patch=32), 1).visual, trained[1].visual
+    assert coarse.conv1.kernel_size == (32, 32) and len(coarse.positional_embedding) == 1 + 7 * 7
+    even = torch.full((1, 3, 32, 32), 0.7)
+    assert torch.allclose(coarse.conv1(even)[..., 0, 0], fine.conv1(even)[..., 0, 0], atol=2e-3)
+    assert torch.allclose(coarse.proj, fine.proj, atol=1e-3)
+
+
+def test_batch_with_paintings_tells_them_from_scenes(tmp_path):
+    (batch,) = draw_batches(RESNET, tmp_path, 3, 4)
+    scenes, art = 2, 2
+    assert batch.pixels.shape == (scenes + art, 3, 224, 224) and len(batch.truth) == scenes + art
+    whose = batch.truth[-art:] == 1
+    assert (batch.truth[:scenes, whose.any(0)] == 0).all() and whose.any(1).all()
+    assert len(batch.tokens) == batch.truth.shape[1]
+
+
+def test_faces_get_captions_of_the_other_mood():
+    art = Art(np.zeros((3, 8, 8, 3), np.uint8), (("a smiling face",), ("a sad face",), ("a painting of red dots",)))
+    stage = Stage(1, 3, 32, (1.0, 1.2), 0.0, 1.0, SHARES, swaps=True, art=3)
+    _, said, truth = draw_art(art, stage, np.random.default_rng(0))
+    assert sorted(said[:3]) == sorted(captions[0] for captions in art.captions)
+    assert sorted(said[3:]) == ["a frowning face", "a happy face"]
+    assert truth.tolist() == [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 1, 0, 0]]

@@ -1,0 +1,374 @@
+"""The explorer without a browser: options as widgets, maps and pictures of a state, its lines of Python, its thread."""
+
+import inspect
+import io
+import threading
+from datetime import datetime
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_readers import resnet
+
+import clip_explain as cx
+import small_clip
+from clip_explain import explorer
+from clip_explain.explorer import code as explorer_code
+from clip_explain.explorer import options as explorer_options
+from clip_explain.explorer import view as explorer_view
+from clip_explain.explorer import widgets as explorer_parts
+from clip_explain.explorer.view import Panel, Source, State
+from clip_explain.models.vit import HEADS
+
+TEXTS = ("a red cone", "a blue ring and a blue sphere")
+CLIP_SURGERY = Panel("clip_surgery", (("layers", 2),))
+
+
+@pytest.fixture(scope="module")
+def model(weights):
+    return cx.load(weights, "cpu")
+
+
+@pytest.fixture(scope="module")
+def photo():
+    colours = np.random.default_rng(0).integers(0, 256, (4, 6, 3)).astype(np.uint8)
+    return Image.fromarray(colours).resize((96, 64), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def state(photo):
+    source = Source("photo.png", photo, 'cx.read_image("photo.png")', TEXTS)
+    return State(source, TEXTS, (Panel("grad_eclip"),), Panel("grad_eclip", (("layers", 2),)))
+
+
+def explained(model, state, towards, method="grad_eclip", **options):
+    return cx.explain(model, state.source.image, towards, method, fit=state.fit, **options)[0]
+
+
+def same(got, expected):
+    assert small_clip.relative_error(got, expected) < 1e-4
+
+
+def changed_state(state, **values):
+    return State(**{**vars(state), **values})
+
+
+# -- options
+
+
+@pytest.mark.parametrize("words", [False, True])
+def test_every_option_of_every_explainer_has_a_widget_or_is_named_as_hidden(model, words):
+    for name, explainer in (cx.WORD_EXPLAINERS if words else cx.EXPLAINERS).items():
+        own = [p for p in inspect.signature(explainer).parameters.values() if p.kind is p.KEYWORD_ONLY]
+        found = {each.name: each for each in explorer_options.controls(name, model, words)}
+        assert {p.name for p in own} - found.keys() <= explorer_options.HIDDEN
+        for option in own:
+            if option.annotation is str:  # a closed set, so no free text
+                assert found[option.name].kind == "choice", (name, option.name)
+                assert (option.default, option.default) in found[option.name].choices
+            if option.annotation is bool:
+                assert found[option.name].kind == "switch"
+
+
+@pytest.mark.parametrize("words", [False, True])
+def test_untouched_widgets_ask_for_the_defaults_but_where_a_slow_method_begins_small(words):
+    model = small_clip.golden_model()  # 8 and 10 layers
+    for name in explorer_options.methods(model, words):
+        found = [
+            (each, explorer_parts.control_widget(each).value) for each in explorer_options.controls(name, model, words)
+        ]
+        asked = dict(explorer_options.changed(found))
+        small = {} if words else explorer_options.SMALL.get(name, {})
+        cut = {"layer": 8 if words else 6} if name == "m2ib" else {}  # of 10 and 8 layers, the default is 9
+        assert asked == {**small, **cut}, name
+
+
+def test_ranges_follow_the_model(model):
+    by_name = {each.name: each for each in explorer_options.controls("grad_eclip", model)}
+    assert (by_name["layers"].low, by_name["layers"].high) == (1, 2)
+    heads = model.network.visual.transformer.resblocks[0].attn.num_heads
+    assert [value for _, value in by_name["head"].choices] == ["all", *range(heads)]
+    assert by_name["heads"].choices == tuple((name, name) for name in HEADS)
+    deep = {each.name: each for each in explorer_options.controls("grad_eclip", small_clip.golden_model(), words=True)}
+    assert (deep["layers"].value, deep["layers"].high) == (8, 10)
+    (stage, *_) = explorer_options.controls("grad_cam", resnet())
+    assert (stage.name, stage.low, stage.high, stage.all) == ("layer", 1, 4, 4)
+
+
+def test_all_layers_is_none_and_an_empty_decimal_is_the_default(model):
+    (layers, _) = explorer_options.controls("game", model)
+    assert explorer_options.changed([(layers, 2)]) == ()
+    assert explorer_options.changed([(layers, 1)]) == (("layers", 1),)
+    temperature = explorer_options.controls("gem", model)[-1]
+    assert explorer_options.changed([(temperature, " ")]) == ()
+    assert explorer_options.changed([(temperature, "0.5")]) == (("temperature", 0.5),)
+    with pytest.raises(cx.MethodError, match="temperature takes a number, or nothing; got 'hot'"):
+        explorer_options.changed([(temperature, "hot")])
+
+
+def test_only_methods_that_take_the_model_are_offered(model):
+    assert explorer_options.methods(model) == list(cx.EXPLAINERS)
+    assert "grad_cam" in explorer_options.methods(resnet()) and "game" not in explorer_options.methods(resnet())
+
+
+# -- maps
+
+
+def test_maps_are_those_of_explain(model, state):
+    panels = (Panel("grad_eclip", (("layers", 2),)), CLIP_SURGERY)
+    found = explorer_view.compute(model, changed_state(state, panels=panels), {})
+    same(torch.stack(found.maps[0]), explained(model, state, list(TEXTS), layers=2))
+    same(torch.stack(found.maps[1]), explained(model, state, list(TEXTS), "clip_surgery", layers=2))
+    cosines = cx.encode_text(model, TEXTS) @ cx.encode_image(model, state.source.image).T  # of the middle square
+    cropped = explorer_view.compute(model, changed_state(state, fit="crop"), {})
+    same(torch.tensor(cropped.scores), cosines[:, 0])
+    assert sum(found.shares) == pytest.approx(1) and found.kind == "cosine"
+
+
+def test_evidence_against_is_that_of_the_negated_target_and_both_is_the_difference(model, state):
+    towards = cx.targets(model, list(TEXTS))
+    plus, minus = explained(model, state, towards), explained(model, state, -towards)
+    for sign, expected in (("against", minus), ("both", plus - minus)):
+        found = explorer_view.compute(model, changed_state(state, evidence=sign), {})
+        same(torch.stack(found.maps[0]), expected)
+    words = cx.explain_words(model, state.source.image, list(TEXTS), fit="full", per="word", layers=2)
+    found = explorer_view.compute(model, state, {})
+    for (spelled, weights), (expected, values) in zip(found.words, words, strict=True):
+        assert spelled == expected
+        same(weights, values[0])
+
+
+@pytest.mark.parametrize("way", ["added", "alone"])
+@pytest.mark.parametrize("method", [Panel("grad_eclip"), CLIP_SURGERY], ids=lambda panel: panel.method)
+def test_the_map_under_the_pointer_is_the_one_that_a_click_keeps(model, state, way, method):
+    state = changed_state(state, panels=(method,), way=way)
+    words = explorer_view.compute(model, state, {}).words[1][0]
+    (hover,) = explorer_view.word_maps(model, state, 1, words, {}, lambda: False)
+    picked = explorer_view.compute(model, changed_state(state, picked=("", "ring")), {})
+    same(hover[1 + words.index("ring")], picked.maps[0][1])
+    if method.method == "grad_eclip":
+        word = cx.without_word(model, TEXTS[1], "ring") if way == "added" else "ring"
+        same(picked.maps[0][1], explained(model, state, word)[0])
+
+
+def test_slow_methods_wait_for_a_click_and_nobody_computes_what_is_stale(model, state):
+    slow = changed_state(state, panels=(Panel("rise"),))
+    assert explorer_view.word_maps(model, slow, 0, ["a", "red"], {}, lambda: False) == [[]]
+    assert explorer_view.word_maps(model, state, 0, ["a", "red"], {}, lambda: True) is None
+    memory = {}
+    assert explorer_view.compute(model, state, memory, lambda: True) is None
+    assert not memory
+
+
+def test_maps_are_remembered_but_not_without_end(model, state, monkeypatch):
+    memory = {}
+    first = explorer_view.compute(model, state, memory)
+    assert explorer_view.compute(model, state, memory).maps[0][0] is first.maps[0][0]
+    monkeypatch.setattr(explorer_view, "KEPT", 1)
+    explorer_view.compute(model, changed_state(state, evidence="against"), memory)
+    assert len(memory) == 1
+
+
+def test_texts_are_lines():
+    assert explorer_view.texts_of(" a cone \n\n a ring") == ("a cone", "a ring")
+    with pytest.raises(cx.TextError, match="no text"):
+        explorer_view.texts_of(" \n")
+    with pytest.raises(cx.TextError, match="got 7 texts, at most 6"):
+        explorer_view.texts_of("\n".join("abcdefg"))
+
+
+# -- pictures and words
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "expected"),
+    [(0, 0, "at the top left"), (1, 1, "in the middle"), (2, 1, "at the bottom"), (1, 2, "at the right")],
+)
+def test_where_a_map_is_strongest_is_said_in_words(row, column, expected):
+    map = torch.zeros(3, 3)
+    map[row, column] = 1
+    assert explorer_view.strongest(map) == expected
+
+
+def test_every_picture_says_what_it_shows(model, state):
+    found = explorer_view.compute(model, state, {})
+    page = explorer_view.card(changed_state(state, texts=("<b>", TEXTS[1])), found, 0, [found.maps[0]])
+    assert page.count("<img") == 3 and page.count('alt="grad_eclip: what speaks for ') == 3
+    assert "&lt;b&gt;" in page and "<b>" not in page
+    assert "among these texts" in page
+    flat = explorer_view.described(Panel("rollout"), "a cone", "", "both", torch.zeros(2, 2))
+    assert flat == "rollout: what speaks for and against 'a cone'. The map is the same everywhere."
+
+
+def test_labels_of_repeated_words_differ_and_read_the_same():
+    labels = explorer_view.unlike(["a", "cone", "a", "a"])
+    assert len(set(labels)) == 4
+    assert [label.replace("\u200b", "") for label in labels] == ["a", "cone", "a", "a"]
+
+
+def test_a_words_button_has_the_colour_of_its_weight():
+    css = explorer_view.word_colours(".x", torch.tensor([0.0, 1.0]))
+    assert ".x button:nth-of-type(2) {background: #ffffff" in css and ".x button:nth-of-type(3) {background: #" in css
+
+
+# -- lines of Python
+
+SHOWN = {
+    "one method": {},
+    "options, crop": {"panels": (Panel("grad_eclip", (("spatial", "softmax"), ("layers", 2))),), "fit": "crop"},
+    "against": {"evidence": "against"},
+    "two methods, both signs, a word": {
+        "panels": (Panel("grad_eclip"), Panel("game", (("layers", 1),))),
+        "evidence": "both",
+        "picked": ("", "ring"),
+    },
+    "a word alone, no weights": {"picked": ("red", ""), "way": "alone", "words": None},
+}
+
+
+@pytest.mark.parametrize("values", SHOWN.values(), ids=SHOWN)
+def test_the_lines_of_python_make_the_figure(model, weights, state, values, tmp_path, monkeypatch):
+    state = changed_state(state, **values)
+    monkeypatch.chdir(tmp_path)
+    state.source.image.save("photo.png")
+    with explorer_code.plt.rc_context():
+        exec(explorer_code.code(state, str(weights)), {})
+    explorer_code.plt.close("all")
+    drawn, own = (
+        np.asarray(Image.open(each)) for each in ("explorer.png", io.BytesIO(explorer_code.png(model, state)))
+    )
+    assert drawn.shape == own.shape and (drawn == own).all()
+    assert len(np.unique(drawn.reshape(-1, drawn.shape[-1]), axis=0)) > 100
+
+
+def test_text_with_quotes_stays_text(state):
+    lines = explorer_code.drawing(changed_state(state, texts=('he said "hi"', "l'été")))
+    assert 'texts = ["he said \\"hi\\"", "l\'été"]' in lines
+
+
+# -- the thread, and the widgets
+
+
+def test_what_is_asked_for_during_a_computation_is_done_once():
+    runs, started, go = [], threading.Event(), threading.Event()
+
+    def work(stale):
+        started.set()
+        assert go.wait(10)
+        runs.append(stale())
+
+    newest = explorer_parts.Newest(work)
+    newest.ask()
+    assert started.wait(10)
+    for _ in range(5):
+        newest.ask()
+    go.set()
+    newest.wait()
+    assert runs == [True, False]
+    newest.ask()
+    newest.wait()
+    assert runs == [True, False, False]
+
+
+@pytest.fixture
+def page(weights, photo, tmp_path):
+    path = tmp_path / "photo.png"
+    photo.save(path)
+    made = explorer.Explorer(str(weights), "cpu", path, TEXTS)
+    made.wait()
+    return made
+
+
+def test_a_change_is_drawn_and_an_error_is_said_and_mended(page):
+    before = page._cards[0].picture.value
+    assert "grad_eclip: what speaks for" in before and page._error.value == ""
+    page._first.method.value = "game"
+    page.wait()
+    assert "game: what speaks for" in page._cards[0].picture.value
+    page._texts.value = "word " * 100
+    page.wait()
+    assert "the text has 102 tokens" in page._error.value and "cx-old" in page._stage._dom_classes
+    page._texts.value = "a red cone"
+    page._first.method.value = "grad_eclip"
+    page.wait()
+    assert page._error.value == "" and "cx-old" not in page._stage._dom_classes
+    assert len(page._stage.children) == 2  # the image, and one text
+
+
+def test_a_click_on_a_word_keeps_its_map_until_the_text_changes(page):
+    card = page._cards[1]
+    assert [label for label, _ in card.words.options][:3] == ["whole text", "a", "blue"]
+    card.words.index = 3
+    page.wait()
+    assert "the word &#x27;ring&#x27; in" in card.picture.value.split("<img")[1]
+    assert 'cx.without_word(model, texts[1], "ring")' in page.code()
+    page._texts.value = "a red cone\na ring"
+    page.wait()
+    assert card.words.index == 0 and "the word" not in card.picture.value.split("<img")[1]
+
+
+def test_only_the_last_of_many_changes_is_computed(page, monkeypatch):
+    compute, computed, started, go = explorer_view.compute, [], threading.Event(), threading.Event()
+
+    def slowly(model, state, memory, stale):
+        computed.append(state.texts[0])
+        started.set()
+        assert go.wait(10)
+        return compute(model, state, memory, stale)
+
+    monkeypatch.setattr(explorer_view, "compute", slowly)
+    page._texts.value = "a"
+    assert started.wait(10)
+    for typed in ("a g", "a gr", "a green", "a green ring"):
+        page._texts.value = typed
+    go.set()
+    page.wait()
+    assert computed == ["a", "a green ring"]
+    assert "a green ring" in page._cards[0].picture.value
+
+
+def test_another_model_brings_its_own_methods_and_ranges(page, monkeypatch):
+    monkeypatch.setitem(page._models, "tiny-resnet", resnet())
+    page._first.method.value = "legrad"
+    page._choice.value = explorer.OTHER
+    page._other.value = "tiny-resnet"
+    page.wait()
+    assert "legrad" not in page._first.method.options and page._first.method.value == "grad_cam"
+    page._choice.value = page._choice.options[0]
+    page.wait()
+    assert page._first.method.value == "legrad"  # as it was chosen
+    page._choice.value = explorer.OTHER
+    page._other.value = "tiny-vitt"
+    page.wait()
+    assert "unknown model &#x27;tiny-vitt&#x27;" in page._error.value
+
+
+def test_an_uploaded_file_is_shown_and_a_broken_one_is_refused(page, photo):
+    file = io.BytesIO()
+    photo.rotate(90).save(file, "png")
+    sent = {"name": "mine.png", "type": "image/png", "size": 1, "last_modified": datetime.now()}
+    page._upload.value = ({**sent, "content": file.getvalue()},)
+    page.wait()
+    assert "mine.png, as it is" in page._bare.value and page._upload.value == ()
+    assert 'cx.read_image("mine.png")' in page.code()
+    page._upload.value = ({**sent, "name": "notes.txt", "content": b"no image"},)
+    page.wait()
+    assert "notes.txt cannot be read as an image" in page._error.value
+
+
+def test_the_figure_is_offered_as_a_file_until_something_changes(page, tmp_path):
+    page._save.click()
+    page.wait()
+    assert 'download="explorer.png" href="data:image/png;base64,' in page._file.value
+    page._fit.value = "squash"
+    page.wait()
+    assert page._file.value == ""
+    assert page.save(tmp_path / "out").name == "explorer_figure.png"
+    assert (tmp_path / "out" / "explorer_figure.pdf").is_file()
+
+
+def test_examples_run_as_they_are_written():
+    first, *others = explorer.examples()
+    assert (np.asarray(eval(first.python, {"cx": cx})) == np.asarray(first.image)).all()
+    assert all(source.texts for source in (first, *others))

@@ -1,0 +1,95 @@
+"""Models of open_clip, of whichever version is installed: the trace is the model's own forward, or it is refused.
+
+Run with 2.24 (sequence-first) and with the newest version (batch-first); skipped where the package is absent.
+"""
+
+import pytest
+import torch
+
+import clip_explain as cx
+from clip_explain import errors
+from clip_explain.models import open_clip as open_clip_models
+from clip_explain.models.embed import embed_tokens, image_features, unit
+from clip_explain.request import make_query
+from small_clip import pixels, relative_error
+
+open_clip = pytest.importorskip("open_clip")
+
+TEXTS = ["a red cube", "a photo of two dogs on a beach"]
+ARCHITECTURES = ("ViT-S-32-alt", "ViT-B-32-quickgelu", "RN50", "RN50-quickgelu")
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def checkpoint(request, tmp_path_factory):
+    """Random weights of an architecture, as a local checkpoint."""
+    torch.manual_seed(0)
+    network = open_clip.create_model(request.param).eval()
+    path = tmp_path_factory.mktemp("weights") / "x.pt"
+    torch.save(network.state_dict(), path)
+    return request.param, path, network
+
+
+def test_the_trace_is_the_models_own_forward_and_gives_maps(checkpoint):
+    arch, path, network = checkpoint
+    model = cx.load(f"open_clip:{arch}/{path}", device="cpu")
+    image = pixels(0, 224, 224)
+    tokens = cx.tokenize(model, TEXTS)
+    assert torch.equal(tokens.long(), open_clip.get_tokenizer(arch)(TEXTS).long())
+    with torch.no_grad():
+        assert relative_error(image_features(model, image), network.encode_image(image)) < 1e-5
+        assert relative_error(embed_tokens(model, tokens), unit(network.encode_text(tokens))) < 1e-5
+    fitting = ("self_attention", "maskclip", "grad_cam") + ("rollout", "game", "grad_eclip") * model.is_vit
+    for method in fitting:
+        maps = cx.explain(model, image, TEXTS, method)
+        assert maps.shape == (1, 2, 7, 7) and maps.isfinite().all() and maps.any(), method
+    if not model.is_vit:
+        with pytest.raises(errors.MethodError, match="is a ResNet, for which fit"):
+            cx.explain(model, image, TEXTS, "rollout")
+    words, weights = cx.explain_words(model, image, TEXTS[0], "grad_eclip")[0]
+    assert words == ["a", "red", "cube"] and weights.shape == (1, 3)
+    before = network.state_dict()
+    assert all(torch.equal(value, before[key]) for key, value in model.network.state_dict().items())
+
+
+def test_a_tower_that_computes_something_else_is_refused():
+    network = open_clip.create_model("ViT-S-32-alt").eval().requires_grad_(False)
+    tokenizer = open_clip.get_tokenizer("ViT-S-32-alt")
+    model = cx.Clip(network, "ours", "", tokenizer)
+    open_clip_models.check_agreement(model)
+    network.visual.pool_type = "avg"
+    with pytest.raises(errors.ModelError, match="the image tower of ours computes something else than OpenAI's CLIP"):
+        open_clip_models.check_agreement(model)
+    network.visual.pool_type = "tok"
+    network.text_pool_type, network.attn_mask = "argmax", None
+    with pytest.raises(errors.ModelError, match="the text tower of ours computes something else"):
+        open_clip_models.check_agreement(model)
+
+
+@pytest.mark.parametrize(
+    ("arch", "said"),
+    [
+        ("roberta-ViT-B-32", "its text tower is a model of Hugging Face"),
+        ("coca_ViT-B-32", "it has a multimodal decoder"),
+        ("ViT-B-16-SigLIP", "its image tower is a model of timm"),
+        ("EVA02-B-16", "its image tower is a model of timm"),
+        ("ViT-L-14-CLIPA", "its tokenizer is not CLIP's"),
+    ],
+)
+def test_architectures_unlike_openais_are_refused_before_any_download(arch, said):
+    with pytest.raises(errors.ModelError, match=said):
+        cx.load(f"open_clip:{arch}/openai")
+
+
+def test_unknown_architectures_and_weights_are_said():
+    with pytest.raises(errors.ModelError, match="no architecture 'ViT-B-61'.*ViT-B-16"):
+        cx.load("open_clip:ViT-B-61/openai")
+    with pytest.raises(errors.ModelError, match="no weights 'laion3b'.*laion2b"):
+        cx.load("open_clip:ViT-B-32/laion3b")
+
+
+def test_a_query_is_built_of_an_open_clip_in_half_precision(tmp_path):
+    torch.save(open_clip.create_model("ViT-S-32-alt").state_dict(), tmp_path / "x.pt")
+    full, half = (cx.load(f"open_clip:ViT-S-32-alt/{tmp_path / 'x.pt'}", "cpu", dtype) for dtype in ("fp32", "bf16"))
+    one, other = (cx.EXPLAINERS["self_attention"](make_query(m, pixels(0, 224, 224), "a dog")) for m in (full, half))
+    assert half.dtype == torch.bfloat16
+    assert torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1] > 0.98

@@ -1,0 +1,137 @@
+"""Verdicts at their edges, the files of a notebook as its checks want them, and nothing half-written."""
+
+import csv
+import json
+import os
+from dataclasses import replace
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib import pyplot as plt
+from PIL import Image
+
+import run as runner
+import small_clip
+from clip_explain import papers
+from clip_explain.errors import OutputError
+from clip_explain.metrics.intervals import Interval
+
+matplotlib.use("agg")
+OURS = Interval(0.5, 0.4, 0.6, 30)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return replace(small_clip.wrap(small_clip.build(vlayers=1, tlayers=1, vocab=100)), sha256="ab")
+
+
+@pytest.fixture
+def figure():
+    figure, ax = plt.subplots(figsize=(6.3, 2))
+    ax.plot([0, 1])
+    yield figure
+    plt.close(figure)
+
+
+@pytest.mark.parametrize(
+    ("bar", "verdict"),
+    [
+        ({"above": 0.39}, "holds"),
+        ({"above": 0.4}, "undecided"),
+        ({"above": 0.6}, "undecided"),
+        ({"above": 0.61}, "does not hold"),
+        ({"below": 0.39}, "does not hold"),
+        ({"below": 0.4}, "undecided"),
+        ({"below": 0.6}, "undecided"),
+        ({"below": 0.61}, "holds"),
+    ],
+)
+def test_the_interval_decides(bar, verdict):
+    assert papers.Claim("c", "p", OURS, **bar).verdict == verdict
+
+
+def test_few_images_decide_nothing():
+    assert papers.Claim("c", "p", replace(OURS, count=papers.ENOUGH), above=0.0).verdict == "holds"
+    assert papers.Claim("c", "p", replace(OURS, count=papers.ENOUGH - 1), above=0.0).verdict == "undecided"
+
+
+def test_two_equal_things_are_undecided():
+    assert papers.Claim("no difference at all", "", Interval(0.0, 0.0, 0.0, 200), above=0.0).verdict == "undecided"
+
+
+@pytest.mark.parametrize("bar", [{}, {"above": 0.0, "below": 1.0}])
+def test_a_claim_has_one_bar(bar):
+    with pytest.raises(ValueError, match="either above= or below="):
+        _ = papers.Claim("c", "p", OURS, **bar).verdict
+
+
+def test_the_closing_table():
+    holds, fails = papers.Claim("c", "0.9 (Tab 3)", OURS, above=0.0), papers.Claim("d", "", OURS, below=0.01)
+    shown = papers.table([holds, fails])
+    assert shown["here"].tolist() == ["holds", "does not hold"]
+    assert shown["ours [95 %]"][0] == "0.500 [0.400, 0.600]" and shown["holds if"].tolist() == ["> 0", "< 0.01"]
+
+
+def test_what_is_saved_passes_the_notebooks_checks(tmp_path, model, figure):
+    folder = tmp_path / "new" / "01_test"
+    record = papers.provenance(model, "scenes", 3, 30, {"hit": OURS, "chance": np.float32(0.25)}, {"texts": ["a"]})
+    claims = [papers.Claim('a "quoted", claim', "0.9", OURS, above=0.45)]
+    papers.save_results(folder, claims, record)
+    papers.save_figure(figure, folder, "a")
+    read = runner.check_results(folder)
+    assert read == json.loads(json.dumps(record))
+    assert (read["model"], read["weights_sha256"], read["seed"], read["n_images"]) == ("small", "ab", 3, 30)
+    assert read["values"] == {"hit": 0.5, "hit low": 0.4, "hit high": 0.6, "chance": 0.25}
+    assert set(papers.PACKAGES) | {"python"} == set(read["versions"])
+    with (folder / "claims.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["claim"], row["ours"], row["holds"]) == ('a "quoted", claim', "0.5", "undecided")
+
+
+@pytest.mark.parametrize(("count", "value"), [(0, 0.5), (5, float("nan")), (5, float("inf"))])
+def test_no_images_and_no_nan(model, count, value):
+    with pytest.raises(OutputError, match="no image was processed" if count == 0 else "not finite: hit"):
+        papers.provenance(model, "scenes", 0, count, {"hit": value}, {})
+
+
+def test_a_figure_is_written_whole_at_its_size_and_the_same_again(tmp_path, figure):
+    path = papers.save_figure(figure, tmp_path, "curve")
+    with Image.open(path) as image:
+        assert image.size == (1260, 400)
+    first = path.read_bytes(), path.with_suffix(".pdf").read_bytes()
+    papers.save_figure(figure, tmp_path, "curve")
+    assert (path.read_bytes(), path.with_suffix(".pdf").read_bytes()) == first
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["curve.pdf", "curve.png"]
+
+
+def test_a_figure_too_large_for_git_is_made_smaller(tmp_path, monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8)
+    figure, ax = plt.subplots(figsize=(2, 2))
+    ax.imshow(noise)
+    monkeypatch.setattr("clip_explain.papers.saving.MOST_BYTES", 10**9)
+    large = papers.save_figure(figure, tmp_path, "all").stat().st_size
+    monkeypatch.setattr("clip_explain.papers.saving.MOST_BYTES", large * 2 // 3)
+    path = papers.save_figure(figure, tmp_path, "fewer")
+    with Image.open(path) as image:
+        assert path.stat().st_size <= large * 2 // 3 and image.size == (400, 400)
+        assert np.asarray(image)[0, 0].tolist() == [255, 255, 255]
+    monkeypatch.setattr("clip_explain.papers.saving.MOST_BYTES", 100)
+    with pytest.raises(OutputError, match="fewer panels"):
+        papers.save_figure(figure, tmp_path, "never")
+    assert not (tmp_path / "never.png").exists()
+    plt.close(figure)
+
+
+def test_a_place_that_cannot_be_written(tmp_path, figure):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot write .*claims.csv"):
+        papers.save_results(tmp_path / "file", [papers.Claim("c", "p", OURS, above=0.0)], {})
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    papers.write(tmp_path / "a.txt", b"old")
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OutputError, match="disk full"):
+        papers.write(tmp_path / "a.txt", b"new")
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("a.txt", b"old")]

@@ -1,0 +1,47 @@
+"""Sizes read off shapes: OpenAI's nine models against the report's tables, and a network of known sizes."""
+
+import pytest
+
+import small_clip
+from clip_explain.errors import ModelError
+from clip_explain.models.weights import clip
+from clip_explain.papers.specification import OPENAI, against_report, openai_network, specification
+
+# OpenAI's own notebook prints this for ViT-B/32; the others are the counts that OpenCLIP lists for the same weights.
+PARAMETERS = {"ViT-B/32": 151_277_313, "ViT-B/16": 149_620_737, "ViT-L/14": 427_616_513, "RN50": 102_007_137}
+
+
+def test_all_names_of_the_package_are_here():
+    assert set(OPENAI) == set(clip.available_models())
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_the_built_networks_have_openais_number_of_parameters(name):
+    assert sum(parameter.numel() for parameter in openai_network(name).parameters()) == PARAMETERS[name]
+
+
+def test_the_report_errs_in_one_number():
+    table = against_report({name: openai_network(name) for name in OPENAI})
+    assert len(table) == 5 * 7 + 4 * 5 and set(table["model"]) == set(OPENAI)
+    wrong = table[~table["agrees"]].to_dict("records")
+    row = {"model": "ViT-L/14@336px", "quantity": "Input resolution", "report": 224, "ours": 336, "agrees": False}
+    assert wrong == [row]
+
+
+def test_a_vit_of_known_sizes():
+    state = small_clip.state_dict(embed=64, res=96, patch=16, vlayers=3, vwidth=128, tlayers=2, twidth=192, vocab=100)
+    assert specification(clip.model.build_model(state)) == {
+        "Embedding dimension": 64,
+        "Input resolution": 96,
+        "ViT layers": 3,
+        "ViT width": 128,
+        "ViT heads": 2,
+        "Text layers": 2,
+        "Text width": 192,
+        "Text heads": 3,
+    }
+
+
+def test_an_unknown_name_is_told_the_known_ones():
+    with pytest.raises(ModelError, match="RN50x4"):
+        openai_network("RN50x5")
