@@ -17,10 +17,10 @@ import torch
 warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
 
 from clip_explain.explainers import explain  # noqa: E402
-from clip_explain.models.model import Clip
-from clip_explain.models.tokenizer import tokenize
+from clip_explain.models.model import Clip  # noqa: E402
+from clip_explain.models.tokenizer import tokenize  # noqa: E402
 from clip_explain.papers.saving import write  # noqa: E402
-from clip_explain.papers.timing import LIMITS, Call, image_calls, peak_memory, random_vit_b16, ratios, word_calls
+from clip_explain.papers.timing import LIMITS, Call, image_calls, peak_memory, random_vit_b16, ratios, word_calls  # noqa: E402
 
 BATCH = 16  # masked images at once, and images where memory is measured
 TEXT = "two people riding brown horses on the beach at sunset"

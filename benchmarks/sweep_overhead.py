@@ -20,13 +20,13 @@ import torch
 warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
 
 from clip_explain import datasets  # noqa: E402
+from clip_explain.directions import targets  # noqa: E402
 from clip_explain.explainers import EXPLAINERS  # noqa: E402
-from clip_explain.images import preprocess
+from clip_explain.images import preprocess  # noqa: E402
 from clip_explain.metrics.localization import LOCALIZATION  # noqa: E402
-from clip_explain.models import load
-from clip_explain.request import Query
+from clip_explain.models import load  # noqa: E402
+from clip_explain.request import Query  # noqa: E402
 from clip_explain.sweep.run import sweep  # noqa: E402
-from clip_explain.targets import targets
 
 METHODS = ["self_attention", "maskclip", "attention_grad_cam", "last_gradient", "grad_eclip"]
 METRICS = ["point_game", "energy_point_game", "iou_mean"]

@@ -20,7 +20,7 @@ def layers() -> list[list[str]]:
 
 
 def modules() -> dict[str, str]:
-    """Every module of the library by its dotted name, a package by its own, and what its docstring's first line says."""
+    """Every module by its dotted name, a package by its own, and the first line of its docstring."""
     found = {}
     for path in sorted(LIBRARY.rglob("*.py")):
         parts = path.relative_to(LIBRARY).with_suffix("").parts

@@ -11,12 +11,12 @@ from PIL import Image
 import clip_explain as cx
 import clip_explain.models.vit as trace_module
 import small_clip
+from clip_explain.directions import difference, targets
 from clip_explain.errors import MethodError, TensorError, TextError
 from clip_explain.explainers import EXPLAINERS, WORD_EXPLAINERS, explain, explain_words, options_of
 from clip_explain.images import encode_image, preprocess
 from clip_explain.models.embed import IMAGES_AT_ONCE, embed_images, encode_text, image_features, unit
 from clip_explain.request import make_query, make_word_query, scores
-from clip_explain.targets import difference, targets
 from clip_explain.texts import TEMPLATE_SETS
 from small_clip import relative_error
 

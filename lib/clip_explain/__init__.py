@@ -25,7 +25,7 @@ from clip_explain.errors import (
 _HOME = {
     "Clip": "models",
     "available_models": "models",
-    "difference": "targets",
+    "difference": "directions",
     "encode_image": "images",
     "encode_text": "models.embed",
     "EXPLAINERS": "explainers",
@@ -37,9 +37,9 @@ _HOME = {
     "load_dino": "models.dino",
     "preprocess": "images",
     "read_image": "images",
-    "targets": "targets",
+    "targets": "directions",
     "tokenize": "models.tokenizer",
-    "without_word": "targets",
+    "without_word": "directions",
 }
 _MODULES = (
     "datasets",

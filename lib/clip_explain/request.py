@@ -12,13 +12,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from clip_explain.checks import out_of_memory
+from clip_explain.directions import Targets, directions, targets
 from clip_explain.errors import ModelError
 from clip_explain.images import Images, preprocess
 from clip_explain.models.embed import compared, embed_images
 from clip_explain.models.model import Clip
 from clip_explain.models.tokenizer import tokenize
 from clip_explain.models.vit import Trace, trace_image, trace_text
-from clip_explain.targets import Targets, directions, targets
 from clip_explain.texts import BARE, Templates
 
 

@@ -389,7 +389,7 @@ def test_voc_with_an_unknown_class_and_an_unknown_split(tmp_path):
     path.write_text(path.read_text().replace(">dog<", ">dogg<"))
     with pytest.raises(DatasetError, match="2007_000001.xml has a class 'dogg': did you mean 'dog'"):
         datasets.load("voc_detection", root=tmp_path)[0]
-    small.text(path.parents[2] / "ImageSets/Segmentation/vall.txt", "")
+    small.text(path.parents[1] / "ImageSets/Segmentation/vall.txt", "")
     with pytest.raises(DatasetError, match="unknown split 'vall': did you mean 'val'"):
         datasets.load("voc", root=tmp_path, split="vall")
 

@@ -18,6 +18,7 @@ from clip_explain.files import data_folder
 
 pytest.importorskip("transformers")
 
+from clip_explain.embedded.cards import blip as blip_card  # noqa: E402
 from clip_explain.embedded.training import blip  # noqa: E402  (needs transformers)
 
 SHARES = {"single": 0.3, "double": 0.3, "full": 0.1, "pair": 0.1, "relation": 0.1, "place": 0.1}
@@ -71,7 +72,7 @@ def test_training_resumes_and_its_export_is_read_as_it_was(tmp_path, monkeypatch
     for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0, msg=name)
     monkeypatch.setenv("CLIP_EXPLAIN_DATA", str(tmp_path))
-    card = blip.export(tmp_path / "whole", SMALL, "small-blip")
+    card = blip_card.export("small-blip", tmp_path / "whole", SMALL)
     model = cx.load("blip:small-blip", device="cpu")
     assert (model.sha256, model.name, card["steps"]) == (card["sha256"], "blip:small-blip", 4)
     whole.eval()

@@ -8,6 +8,7 @@ import torch
 
 import oracles
 import small_clip
+from clip_explain.directions import targets
 from clip_explain.errors import MethodError
 from clip_explain.explainers import explain, explain_words
 from clip_explain.explainers.attention import self_attention
@@ -16,7 +17,6 @@ from clip_explain.models.embed import unit
 from clip_explain.models.model import Clip
 from clip_explain.models.tokenizer import tokenize
 from clip_explain.request import Query, WordQuery, make_word_query
-from clip_explain.targets import targets
 from small_clip import GOLDEN, TEXTS, exact_model, golden_model, golden_query, relative_error
 
 

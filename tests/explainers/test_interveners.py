@@ -13,6 +13,7 @@ import oracles_interveners as oracles
 import small_clip
 from clip_explain.checks import out_of_memory
 from clip_explain.cli.explain import parse_options
+from clip_explain.directions import empty_text, targets, without_word
 from clip_explain.errors import MethodError, TensorError, TextError
 from clip_explain.explainers import explain, explain_words
 from clip_explain.explainers.m2ib import m2ib, m2ib_words
@@ -25,7 +26,6 @@ from clip_explain.models.model import Clip
 from clip_explain.models.tokenizer import tokenize
 from clip_explain.models.weights import build
 from clip_explain.request import Query, WordQuery, scores
-from clip_explain.targets import empty_text, targets, without_word
 from clip_explain.texts import IMAGENET_TEMPLATES, SURGERY_TEMPLATES, drop_tokens
 from small_clip import relative_error
 
@@ -276,7 +276,7 @@ def test_out_of_memory_suggests_a_smaller_batch(error, monkeypatch):
     def fail(*_):
         raise error
 
-    monkeypatch.setattr("clip_explain.explainers.shapley.embed_images", fail)
+    monkeypatch.setattr("clip_explain.request.embed_images", fail)
     with pytest.raises(MethodError, match="batch_size=32: try batch_size=16"):
         rise(query32(), masks=4, batch_size=32)
 

@@ -14,6 +14,7 @@ from test_readers import resnet
 import clip_explain as cx
 import small_clip
 from clip_explain import explorer
+from clip_explain.explorer import app
 from clip_explain.explorer import code as explorer_code
 from clip_explain.explorer import options as explorer_options
 from clip_explain.explorer import view as explorer_view
@@ -331,14 +332,14 @@ def test_only_the_last_of_many_changes_is_computed(page, monkeypatch):
 def test_another_model_brings_its_own_methods_and_ranges(page, monkeypatch):
     monkeypatch.setitem(page._models, "tiny-resnet", resnet())
     page._first.method.value = "legrad"
-    page._choice.value = explorer.OTHER
+    page._choice.value = app.OTHER
     page._other.value = "tiny-resnet"
     page.wait()
     assert "legrad" not in page._first.method.options and page._first.method.value == "grad_cam"
     page._choice.value = page._choice.options[0]
     page.wait()
     assert page._first.method.value == "legrad"  # as it was chosen
-    page._choice.value = explorer.OTHER
+    page._choice.value = app.OTHER
     page._other.value = "tiny-vitt"
     page.wait()
     assert "unknown model &#x27;tiny-vitt&#x27;" in page._error.value
@@ -369,6 +370,6 @@ def test_the_figure_is_offered_as_a_file_until_something_changes(page, tmp_path)
 
 
 def test_examples_run_as_they_are_written():
-    first, *others = explorer.examples()
+    first, *others = app.examples()
     assert (np.asarray(eval(first.python, {"cx": cx})) == np.asarray(first.image)).all()
     assert all(source.texts for source in (first, *others))

@@ -12,6 +12,7 @@ from pytorch_grad_cam.metrics.cam_mult_image import DropInConfidence, IncreaseIn
 
 import small_clip
 from clip_explain import datasets
+from clip_explain.directions import empty_text, targets
 from clip_explain.errors import MethodError, TensorError
 from clip_explain.explainers import WORD_EXPLAINERS
 from clip_explain.images import preprocess
@@ -39,7 +40,6 @@ from clip_explain.models.embed import embed_images, encode_text, unit
 from clip_explain.models.model import MEAN, STD
 from clip_explain.models.tokenizer import tokenize
 from clip_explain.request import make_word_query
-from clip_explain.targets import empty_text, targets
 from oracles import image_forward
 
 PIXELS = torch.tensor([[1.0, 2.0], [4.0, 8.0]]).expand(1, 3, 2, 2) / 3  # three equal colours: sums are 1, 2, 4, 8

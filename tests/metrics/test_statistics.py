@@ -8,7 +8,7 @@ import scipy.stats
 import torch
 
 from clip_explain.errors import MethodError, TensorError
-from clip_explain.maps import resize
+from clip_explain.maps import normalize, resize
 from clip_explain.metrics import intervals as statistics
 from clip_explain.metrics.concentration import corner_bias, entropy, mean_map, value_entropy, variance
 from clip_explain.metrics.intervals import (
@@ -221,7 +221,7 @@ def test_value_entropy_by_hand():
 
 def test_value_entropy_against_scipy():
     maps = torch.randn(2, 9, 11, generator=torch.Generator().manual_seed(6))
-    scaled = statistics.normalize(maps)
+    scaled = normalize(maps)
     expected = [scipy.stats.entropy(np.histogram(row, bins=8, range=(0, 1))[0], base=2) for row in scaled.numpy()]
     assert value_entropy(maps, bins=8).tolist() == pytest.approx(expected)
 
@@ -233,11 +233,11 @@ def test_value_entropy_of_resized_maps_and_the_reports():
     Tab. IV), and one with many zeros in float32 between its 5.8 and 13.5 (Tab. III); its variances are 0.023 to 0.041.
     """
     random = torch.Generator().manual_seed(7)
-    even = statistics.normalize(resize(torch.rand(10, 7, 7, generator=random), (224, 224)))
+    even = normalize(resize(torch.rand(10, 7, 7, generator=random), (224, 224)))
     shares = np.repeat([1, 16, 256], [192 * 192, 4 * 192, 4]) / 224**2
     assert value_entropy(even).mean().item() == pytest.approx(scipy.stats.entropy(shares, base=2), abs=0.02)
     assert value_entropy(even.half()).float().mean().item() == pytest.approx(10.9, abs=0.5)
-    sparse = statistics.normalize(resize((torch.randn(10, 7, 7, generator=random) - 0.5).relu(), (224, 224)))
+    sparse = normalize(resize((torch.randn(10, 7, 7, generator=random) - 0.5).relu(), (224, 224)))
     assert 5.8 < value_entropy(sparse).mean() < 13.5 and 0.02 < variance(sparse).mean() < 0.045
 
 

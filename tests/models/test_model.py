@@ -14,9 +14,11 @@ import safetensors.torch
 import torch
 from PIL import Image
 
+import clip_explain as cx
 import small_clip
-from clip_explain import errors
-from clip_explain.models import model
+from clip_explain import errors, images
+from clip_explain.models import weights
+from clip_explain.models.model import DTYPES
 
 SIZES = {  # embed, resolution, vision layers, vision width, patch, text width, heads, text layers
     "ViT-B/32": (512, 224, 12, 768, 32, 512, 8, 12),
@@ -63,7 +65,7 @@ def small(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def loaded(small):
-    return model.load(small, device="cpu")
+    return cx.load(small, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -87,11 +89,11 @@ def test_full_size_state_dict(name, suffix, tmp_path, vit_b_32):
         torch.save(network.state_dict(), path)
     else:
         safetensors.torch.save_file(network.state_dict(), path)
-    found = model.load(path, device="cpu")
+    found = cx.load(path, device="cpu")
     path.unlink()
     assert (found.name, found.image_size, found.context_length) == ("random", 224, 77)
     assert (found.is_vit, found.patch_size) == (name != "RN50", {"ViT-B/32": 32, "ViT-B/16": 16, "RN50": 32}[name])
-    pixels, tokens = model.preprocess(found, photo()), model.tokenize(found, TEXTS)
+    pixels, tokens = cx.preprocess(found, photo()), cx.tokenize(found, TEXTS)
     with torch.no_grad():
         assert torch.equal(found.network.encode_image(pixels), network.encode_image(pixels))
         assert torch.equal(found.network.encode_text(tokens), network.encode_text(tokens))
@@ -100,11 +102,11 @@ def test_full_size_state_dict(name, suffix, tmp_path, vit_b_32):
 @pytest.mark.filterwarnings("ignore:.*torch.jit.load.*deprecated:FutureWarning")  # clip.load's own
 def test_openai_archive_equals_clip(openai_archive):
     reference, transform = clip.load(str(openai_archive), device="cpu", jit=False)
-    found = model.load(openai_archive, device="cpu")
+    found = cx.load(openai_archive, device="cpu")
     assert found.sha256 == hashlib.sha256(openai_archive.read_bytes()).hexdigest()
     assert found.name == "ViT-B-32"
     pixels = transform(photo())[None]
-    assert torch.equal(model.preprocess(found, photo()), pixels)
+    assert torch.equal(cx.preprocess(found, photo()), pixels)
     with torch.no_grad():
         assert torch.equal(found.network.encode_image(pixels), reference.encode_image(pixels))
         tokens = clip.tokenize(TEXTS)
@@ -120,7 +122,7 @@ def test_openai_name_from_its_cache(openai_archive, tmp_path, monkeypatch):
     (cache / "ViT-B-32.pt").symlink_to(openai_archive)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setitem(clip.clip._MODELS, "ViT-B/32", f"https://example.org/{sha256}/ViT-B-32.pt")
-    found = model.load("ViT-B/32", device="cpu")
+    found = cx.load("ViT-B/32", device="cpu")
     assert (found.name, found.sha256, found.dtype) == ("ViT-B/32", sha256, torch.float32)
 
 
@@ -131,22 +133,22 @@ def test_openai_name_without_network_says_where_to_put_the_file(tmp_path, monkey
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr("urllib.request.urlopen", no_network)
     with pytest.raises(errors.ModelError, match=r"no network.*Download https://.*RN50.pt.*place the file.*clip"):
-        model.load("RN50")
+        cx.load("RN50")
     assert not list(tmp_path.rglob("*.pt"))
 
 
 def test_open_clip_absent_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "open_clip", None)
     with pytest.raises(errors.ModelError, match="needs the package open_clip"):
-        model.load("open_clip:ViT-B-16/laion2b_s34b_b88k")
+        cx.load("open_clip:ViT-B-16/laion2b_s34b_b88k")
 
 
 def test_open_clip_local_checkpoint(tmp_path):
     open_clip = pytest.importorskip("open_clip")
     network = open_clip.create_model("ViT-S-32-alt").eval()
     torch.save(network.state_dict(), tmp_path / "x.pt")
-    found = model.load(f"open_clip:ViT-S-32-alt/{tmp_path / 'x.pt'}", device="cpu")
-    tokens = model.tokenize(found, TEXTS)
+    found = cx.load(f"open_clip:ViT-S-32-alt/{tmp_path / 'x.pt'}", device="cpu")
+    tokens = cx.tokenize(found, TEXTS)
     assert torch.equal(tokens.long(), open_clip.get_tokenizer("ViT-S-32-alt")(TEXTS).long())
     with torch.no_grad():
         # frozen parameters take torch's fused attention, which rounds differently
@@ -157,9 +159,9 @@ def test_open_clip_local_checkpoint(tmp_path):
 def test_embedded_model_is_packed_unpacked_and_checked(tmp_path, monkeypatch):
     state = small_clip.state_dict(**SMALL)
     rows = torch.tensor([7, 320, 49406, 49407])
-    packed = model.pack(state, rows)
+    packed = weights.pack(state, rows)
     assert all(value.dtype in (torch.float16, torch.int32) for value in packed.values())
-    restored = model.unpack(packed)
+    restored = weights.unpack(packed)
     assert restored.keys() == state.keys()
     embedding = restored["token_embedding.weight"]
     assert torch.equal(embedding[rows], state["token_embedding.weight"][rows].half())
@@ -171,33 +173,33 @@ def test_embedded_model_is_packed_unpacked_and_checked(tmp_path, monkeypatch):
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     path.with_suffix(".json").write_text(json.dumps({"sha256": sha256}))
     monkeypatch.setenv("CLIP_EXPLAIN_DATA", str(tmp_path))
-    found = model.load("tiny-vit", device="cpu")
-    assert (found.name, found.sha256, model.available_models()[0]) == ("tiny-vit", sha256, "tiny-vit")
+    found = cx.load("tiny-vit", device="cpu")
+    assert (found.name, found.sha256, cx.available_models()[0]) == ("tiny-vit", sha256, "tiny-vit")
     assert torch.equal(found.network.token_embedding.weight, embedding.float())
 
     path.with_suffix(".json").write_text(json.dumps({"sha256": "0" * 64}))
     with pytest.raises(errors.WeightsError, match="expected 0000"):
-        model.load("tiny-vit")
+        cx.load("tiny-vit")
     path.unlink()
     with pytest.raises(errors.ModelError, match="CLIP_EXPLAIN_DATA"):
-        model.load("tiny-vit")
+        cx.load("tiny-vit")
 
 
 def test_fp32_weights_keep_their_precision_and_training_wrappers_come_off(tmp_path, loaded):
     state = small_clip.state_dict(**SMALL)
     wrapped = {"epoch": 3, "state_dict": {f"module.{key}": value for key, value in state.items()}}
     torch.save(wrapped, tmp_path / "checkpoint.pt")
-    found = model.load(str(tmp_path / "checkpoint.pt"), device="cpu")
+    found = cx.load(str(tmp_path / "checkpoint.pt"), device="cpu")
     for key, value in found.network.state_dict().items():
         assert torch.equal(value, state[key]) and torch.equal(value, loaded.network.state_dict()[key]), key
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "bf16", torch.bfloat16])
 def test_half_precision_keeps_layer_norms_and_features(small, loaded, dtype):
-    half = model.load(small, device="cpu", dtype=dtype)
-    assert half.dtype == model.DTYPES.get(dtype, dtype)
+    half = cx.load(small, device="cpu", dtype=dtype)
+    assert half.dtype == DTYPES.get(dtype, dtype)
     assert half.network.ln_final.weight.dtype == torch.float32
-    for encode, source in [(model.encode_image, photo()), (model.encode_text, TEXTS)]:
+    for encode, source in [(cx.encode_image, photo()), (cx.encode_text, TEXTS)]:
         cosine = (encode(half, source) * encode(loaded, source)).sum(dim=-1)
         assert cosine.min() > 0.999
 
@@ -210,51 +212,51 @@ def test_a_clip_is_frozen(loaded):
 
 
 def test_features_have_unit_length(loaded):
-    images, texts = model.encode_image(loaded, [photo(), photo(seed=1)]), model.encode_text(loaded, TEXTS)
+    images, texts = cx.encode_image(loaded, [photo(), photo(seed=1)]), cx.encode_text(loaded, TEXTS)
     assert images.shape == texts.shape == (2, 64)
     assert torch.allclose(torch.cat([images, texts]).norm(dim=1), torch.ones(4))
 
 
 def test_tokens_equal_clip(loaded):
     texts = [*TEXTS, "cube " * 75]
-    assert torch.equal(model.tokenize(loaded, texts), clip.tokenize(texts))
+    assert torch.equal(cx.tokenize(loaded, texts), clip.tokenize(texts))
     longer = "cube " * 76 + "ball"
-    assert torch.equal(model.tokenize(loaded, longer, truncate=True), clip.tokenize(longer, truncate=True))
+    assert torch.equal(cx.tokenize(loaded, longer, truncate=True), clip.tokenize(longer, truncate=True))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.parametrize("size", [(300, 200), (64, 64), (65, 401), (17, 30), (1, 1)])
 def test_crop_equals_clip(loaded, size, mode):
     image = photo(*size).convert(mode)
-    assert torch.equal(model.preprocess(loaded, image)[0], clip.clip._transform(64)(image))
+    assert torch.equal(cx.preprocess(loaded, image)[0], clip.clip._transform(64)(image))
 
 
 @pytest.mark.parametrize(
     ("size", "grid"), [((300, 200), (4, 6)), ((200, 300), (6, 4)), ((64, 64), (4, 4)), ((99, 100), (4, 4))]
 )
 def test_full_keeps_the_whole_image_and_its_aspect(loaded, size, grid):
-    pixels = model.preprocess(loaded, photo(*size), fit="full")
+    pixels = cx.preprocess(loaded, photo(*size), fit="full")
     assert pixels.shape == (1, 3, grid[0] * 16, grid[1] * 16)
 
 
 def test_squash_and_full_show_the_edges_that_crop_cuts(loaded):
     image = Image.new("RGB", (300, 100), "black")
     image.paste("white", (0, 0, 50, 100))
-    whitest = {fit: float(model.preprocess(loaded, image, fit=fit).max()) for fit in model.FITS}
+    whitest = {fit: float(cx.preprocess(loaded, image, fit=fit).max()) for fit in images.FITS}
     assert whitest["crop"] < 0 < 1 < min(whitest["full"], whitest["squash"])
-    assert model.preprocess(loaded, image, fit="squash").shape == (1, 3, 64, 64)
+    assert cx.preprocess(loaded, image, fit="squash").shape == (1, 3, 64, 64)
 
 
 def test_lists_paths_and_tensors_are_the_same_images(loaded, tmp_path):
     photo().save(tmp_path / "a.png")
-    pixels = model.preprocess(loaded, [photo(), tmp_path / "a.png", str(tmp_path / "a.png")])
+    pixels = cx.preprocess(loaded, [photo(), tmp_path / "a.png", str(tmp_path / "a.png")])
     assert torch.equal(pixels, pixels[:1].expand(3, -1, -1, -1))
-    assert torch.equal(model.preprocess(loaded, pixels), pixels)
+    assert torch.equal(cx.preprocess(loaded, pixels), pixels)
 
 
 def test_visible_part_is_what_the_map_covers():
     image = Image.new("RGB", (300, 100), "black")
     image.paste("white", (100, 0, 200, 100))
-    assert np.asarray(model.visible_part(image, "crop")).min() == 255
-    assert model.visible_part(image, "full").size == model.visible_part(image, "squash").size == (300, 100)
-    assert model.visible_part(image, "full", longest=150).size == (150, 50)
+    assert np.asarray(images.visible_part(image, "crop")).min() == 255
+    assert images.visible_part(image, "full").size == images.visible_part(image, "squash").size == (300, 100)
+    assert images.visible_part(image, "full", longest=150).size == (150, 50)

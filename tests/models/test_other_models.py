@@ -7,6 +7,7 @@ import copy
 import hashlib
 import math
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,10 +23,14 @@ import oracles
 import oracles_readers
 import small_clip
 from clip_explain import errors
-from clip_explain.models import adapters as other_models
+from clip_explain.models.blip import blip as blip_clip
 from clip_explain.models.embed import image_features
 from clip_explain.models.head import Head, class_index
-from clip_explain.request import make_query, scores
+from clip_explain.models.model import place
+from clip_explain.models.probe import probe
+from clip_explain.models.torchvision import vit_classifier
+from clip_explain.request import class_logits, make_query, scores
+from clip_explain.sweep.features import linear_probe
 from small_clip import relative_error
 
 CLASSES = ["cat", "dog", "crane", "crane", "Bee"]
@@ -53,7 +58,7 @@ def tiny_vit(dtype=torch.float64):
 
 
 def classifier(dtype=torch.float64):
-    return other_models.vit_classifier(tiny_vit(dtype), CLASSES)
+    return vit_classifier(tiny_vit(dtype), CLASSES)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +86,7 @@ def blip_network(transformers):
 
 @pytest.fixture(scope="module")
 def blip(blip_network, tokenizer):
-    return other_models.blip(blip_network, tokenizer)
+    return blip_clip(blip_network, tokenizer)
 
 
 def pixels(count=2, height=32, width=32, dtype=torch.float64):
@@ -183,8 +188,8 @@ def assert_maps(model, images, targets, forward, targets_scores, method):
 
 def test_the_trace_of_a_vit_gives_its_own_logits():
     network, images = tiny_vit(torch.float32), pixels(3, dtype=torch.float32)
-    model = other_models.vit_classifier(network, CLASSES)
-    assert relative_error(other_models.class_logits(model, images), network(images)) < 1e-5
+    model = vit_classifier(network, CLASSES)
+    assert relative_error(class_logits(model, images), network(images)) < 1e-5
     query = make_query(model, images, [0, "Bee"])
     assert relative_error(scores(query) + model.head.bias[[0, 4]], network(images)[:, [0, 4]]) < 1e-5
 
@@ -202,7 +207,7 @@ def test_maps_of_a_vit_are_those_of_autograd_on_its_logits(method):
 def test_a_logit_is_no_cosine():
     model, images = classifier(), pixels()
     for method in ("game", "grad_eclip"):
-        cosine = cx.explain(other_models.replace(model, head=None), images, model.head.weight[:2], method)
+        cosine = cx.explain(replace(model, head=None), images, model.head.weight[:2], method)
         assert relative_error(cx.explain(model, images, [0, 1], method), cosine) > 0.1
 
 
@@ -235,7 +240,7 @@ def test_a_method_that_does_not_explain_logits_says_which_do(method):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_maps_agree(dtype):
     images = pixels(2, dtype=torch.float32)
-    half = other_models.vit_classifier(other_models.place(tiny_vit(torch.float32), torch.device("cpu"), dtype), CLASSES)
+    half = vit_classifier(place(tiny_vit(torch.float32), torch.device("cpu"), dtype), CLASSES)
     assert half.dtype == dtype
     for method in METHODS:
         got, expected = (cx.explain(model, images, "dog", method) for model in (half, classifier(torch.float32)))
@@ -250,7 +255,7 @@ def test_a_vit_is_left_as_it_was():
         copy.deepcopy(network.state_dict()),
         {name: dict(m.__dict__) for name, m in network.named_modules()},
     )
-    cx.explain(other_models.vit_classifier(network, CLASSES), pixels(), [0, 1])
+    cx.explain(vit_classifier(network, CLASSES), pixels(), [0, 1])
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert network.training and all(p.requires_grad and p.grad is None for p in network.parameters())
     assert {name: m.__dict__.keys() for name, m in network.named_modules()} == {n: d.keys() for n, d in listed.items()}
@@ -282,7 +287,7 @@ def test_load_torchvision_by_name_and_by_path(published):
         assert (model.image_size, model.patch_size, model.sha256) == (32, 8, sha256)
         assert model.head.classes == tuple(CLASSES)
         with torch.no_grad():
-            assert relative_error(other_models.class_logits(model, images), tiny_vit(torch.float32)(images)) < 1e-5
+            assert relative_error(class_logits(model, images), tiny_vit(torch.float32)(images)) < 1e-5
     image = Image.fromarray(np.random.RandomState(0).randint(0, 255, (90, 120, 3), dtype=np.uint8))
     assert cx.explain(model, image, "dog").shape == (1, 1, 4, 4)
     assert cx.explain(model, image, ["dog", 0], fit="full").shape == (1, 2, 4, 5)
@@ -322,13 +327,13 @@ def test_unknown_torchvision_models_are_said():
     with pytest.raises(errors.ModelError, match="no weights 'IMAGENET' for 'vit_b_16'.*IMAGENET1K_V1"):
         cx.load("torchvision:vit_b_16/IMAGENET")
     with pytest.raises(errors.ModelError, match="got a Linear"):
-        other_models.vit_classifier(torch.nn.Linear(1, 1))
+        vit_classifier(torch.nn.Linear(1, 1))
     with pytest.raises(errors.ModelError, match="head of several layers"):
-        other_models.vit_classifier(
+        vit_classifier(
             torchvision.models.VisionTransformer(32, 8, 1, 2, 16, 32, representation_size=8, num_classes=2)
         )
     with pytest.raises(errors.ModelError, match="got 2 names of classes, expected 5"):
-        other_models.vit_classifier(tiny_vit(), ["a", "b"])
+        vit_classifier(tiny_vit(), ["a", "b"])
 
 
 def test_classes_by_name_and_index():
@@ -350,7 +355,7 @@ def test_what_a_classifier_cannot_do_is_said():
     with pytest.raises(errors.MethodError, match="words cannot"):
         cx.explain_words(classifier(), pixels(), "a dog")
     with pytest.raises(errors.ModelError, match="is no classifier"):
-        other_models.class_logits(small_clip.exact_model(), pixels())
+        class_logits(small_clip.exact_model(), pixels())
     with pytest.raises(errors.MethodError, match="features='other'"):
         Head(torch.ones(1, 2), torch.ones(1), ("a",), "other")
 
@@ -361,7 +366,7 @@ def test_what_a_classifier_cannot_do_is_said():
 def small_probe(features, count=4, model=None):
     model = model or small_clip.exact_model()
     weight = torch.randn(count, 64, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    return model, other_models.probe(model, weight, weight[:, 0], [f"class {i}" for i in range(count)], features)
+    return model, probe(model, weight, weight[:, 0], [f"class {i}" for i in range(count)], features)
 
 
 @pytest.mark.parametrize("features", ["raw", "unit"])
@@ -372,7 +377,7 @@ def test_a_probes_logits_are_linear_in_the_models_own_features(features):
     own = model.network.encode_image(images)
     own = F.normalize(own, dim=-1) if features == "unit" else own
     expected = own @ probed.head.weight.T + probed.head.bias
-    assert relative_error(other_models.class_logits(probed, images), expected) < 1e-5
+    assert relative_error(class_logits(probed, images), expected) < 1e-5
     assert model.head is None and model.tokenizer is not None
 
 
@@ -399,11 +404,11 @@ def test_a_trained_probe_is_scikit_learns(names):
     model = small_clip.exact_model()
     images = pixels(12, 64, 64)
     labels = [names[i % len(names)] for i in range(12)]
-    probed = other_models.linear_probe(model, images, labels, batch_size=5, C=10.0)
+    probed = linear_probe(model, images, labels, batch_size=5, C=10.0)
     assert probed.head.classes == tuple(sorted(names))
     x = image_features(model, images).double().numpy()
     reference = LogisticRegression(max_iter=10_000, C=10.0, tol=1e-11).fit(x, labels).decision_function(x)
-    got = other_models.class_logits(probed, images)
+    got = class_logits(probed, images)
     assert relative_error(got[:, 1] if len(names) == 2 else got, reference) < 1e-4
     if len(names) == 2:
         assert torch.equal(got[:, 0], -got[:, 1])
@@ -413,13 +418,13 @@ def test_a_trained_probe_is_scikit_learns(names):
 def test_bad_probes_are_said():
     model = small_clip.exact_model()
     with pytest.raises(errors.TensorError, match=r"expected \(classes, 64\)"):
-        other_models.probe(model, torch.ones(3, 5), torch.ones(3), ["a", "b", "c"])
+        probe(model, torch.ones(3, 5), torch.ones(3), ["a", "b", "c"])
     with pytest.raises(errors.TensorError, match="for 2 classes"):
-        other_models.probe(model, torch.ones(3, 64), torch.ones(3), ["a", "b"])
+        probe(model, torch.ones(3, 64), torch.ones(3), ["a", "b"])
     with pytest.raises(errors.TensorError, match="NaN"):
-        other_models.probe(model, torch.full((2, 64), torch.nan), torch.ones(2), ["a", "b"])
+        probe(model, torch.full((2, 64), torch.nan), torch.ones(2), ["a", "b"])
     with pytest.raises(errors.TensorError, match="got 2 images and 1 labels"):
-        other_models.linear_probe(model, pixels(2, 64, 64), ["a"])
+        linear_probe(model, pixels(2, 64, 64), ["a"])
 
 
 # BLIP
@@ -427,7 +432,7 @@ def test_bad_probes_are_said():
 
 def test_the_trace_of_blip_gives_its_own_itc_similarity(blip_network, tokenizer):
     network, images = copy.deepcopy(blip_network).float(), pixels(3, dtype=torch.float32)
-    model = other_models.blip(network, tokenizer)
+    model = blip_clip(network, tokenizer)
     with torch.no_grad():
         expected = itc(network, tokenizer, images, TEXTS)
     assert relative_error(scores(make_query(model, images, TEXTS)), expected) < 1e-5
@@ -506,13 +511,13 @@ def test_blip_explains_no_words_and_takes_texts_up_to_its_limit(blip):
 
 def test_blip_is_left_as_it_was(blip_network, tokenizer):
     before = copy.deepcopy(blip_network.state_dict())
-    cx.explain(other_models.blip(blip_network, tokenizer), pixels(), TEXTS)
+    cx.explain(blip_clip(blip_network, tokenizer), pixels(), TEXTS)
     assert all(torch.equal(value, before[name]) for name, value in blip_network.state_dict().items())
     assert all(p.requires_grad and p.grad is None for p in blip_network.parameters())
     blip_network.train()
     try:
         with pytest.raises(errors.ModelError, match="training mode"):
-            other_models.blip(blip_network, tokenizer)
+            blip_clip(blip_network, tokenizer)
     finally:
         blip_network.eval()
 
@@ -534,7 +539,7 @@ def test_blip_that_is_not_there(tmp_path, monkeypatch, transformers):
     with pytest.raises(errors.ModelError, match="Expected a local folder"):
         cx.load(f"blip:{tmp_path}")
     with pytest.raises(errors.ModelError, match="got a Linear without vision_model"):
-        other_models.blip(torch.nn.Linear(1, 1), None)
+        blip_clip(torch.nn.Linear(1, 1), None)
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(errors.ModelError, match=r"pip install 'clip-explain\[others\]'"):
         cx.load("blip:")

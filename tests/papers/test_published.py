@@ -11,7 +11,8 @@ import pytest
 from clip_explain import papers
 from clip_explain.errors import DatasetError, MethodError, TensorError
 from clip_explain.explainers import EXPLAINERS
-from clip_explain.models import model
+from clip_explain.files import data_folder
+from clip_explain.metrics.intervals import bootstrap
 from clip_explain.papers.published import LIBRARY_NAMES, PAPERS, RELATIONS, PaperClaim
 from clip_explain.sweep import shard as shards
 
@@ -91,7 +92,7 @@ def grid(paper: str, table: str) -> pd.DataFrame:
 
 
 def test_these_are_all_the_tables():
-    files = {path.stem for path in (model.data_folder() / "paper").glob("*.csv")}
+    files = {path.stem for path in (data_folder() / "paper").glob("*.csv")}
     assert files == {f"{paper}_{table}" for paper, table in CELLS}
 
 
@@ -110,7 +111,7 @@ def test_every_table_is_tidy(paper, table):
 
 @pytest.mark.parametrize(("paper", "table", "row", "column", "value"), BY_EYE)
 def test_cells_read_by_eye(paper, table, row, column, value):
-    printed = pd.read_csv(model.data_folder() / "paper" / f"{paper}_{table}.csv", dtype=str, keep_default_na=False)
+    printed = pd.read_csv(data_folder() / "paper" / f"{paper}_{table}.csv", dtype=str, keep_default_na=False)
     assert printed.set_index(["row", "column"]).loc[(row, column), "value"] == value
     assert grid(paper, table).loc[row, column] == float(value)
 
@@ -385,7 +386,7 @@ def test_several_intervals_are_wider_than_one():
     table = numbers(a=noise, b=np.zeros(40), c=np.zeros(40))
     pair, three = (papers.evaluate(stated("lowest", *methods), table).ours for methods in ("ab", "abc"))
     assert three.mean == pair.mean and three.low < pair.low < pair.high < three.high
-    assert pair == papers.bootstrap(noise, 0) and three == papers.bootstrap(noise, 0, 0.975)
+    assert pair == bootstrap(noise, 0) and three == bootstrap(noise, 0, 0.975)
 
 
 def test_numbers_that_do_not_fit():

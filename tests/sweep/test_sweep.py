@@ -21,6 +21,7 @@ from PIL import Image
 from clip_explain import datasets
 from clip_explain.cli import main
 from clip_explain.datasets import Dataset, Record, Source
+from clip_explain.directions import targets
 from clip_explain.errors import DatasetError, MethodError, OutputError, WeightsError, WorkerError
 from clip_explain.explainers import explain
 from clip_explain.images import preprocess
@@ -31,7 +32,6 @@ from clip_explain.models import load
 from clip_explain.sweep import run as sweeps
 from clip_explain.sweep import shard as shards
 from clip_explain.sweep.run import sweep
-from clip_explain.targets import targets
 
 SMALL_SCENES = {"scenes": {"size": 64}, "rise": {"masks": 8}}
 METHODS, METRICS = ["self_attention", "random", "rise"], ["energy_point_game", "point_game"]

@@ -9,42 +9,42 @@ from collections.abc import Callable, Sequence
 from clip_explain.errors import ClipExplainError
 
 
-def explain(argv: Sequence[str]) -> None:
+def run_explain(argv: Sequence[str]) -> None:
     from clip_explain.cli import explain
 
     explain.main(argv)
 
 
-def sweep(argv: Sequence[str]) -> None:
+def run_sweep(argv: Sequence[str]) -> None:
     from clip_explain.cli import sweep
 
     sweep.main(argv)
 
 
-def data(argv: Sequence[str]) -> None:
+def run_data(argv: Sequence[str]) -> None:
     from clip_explain.cli import data
 
     data.main(argv)
 
 
-def train(argv: Sequence[str]) -> None:
+def run_train(argv: Sequence[str]) -> None:
     from clip_explain.cli import train
 
     train.main(argv)
 
 
-def card(argv: Sequence[str]) -> None:
+def run_card(argv: Sequence[str]) -> None:
     from clip_explain.cli import card
 
     card.main(argv)
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
-    "explain": explain,
-    "sweep": sweep,
-    "data": data,
-    "train": train,
-    "card": card,
+    "explain": run_explain,
+    "sweep": run_sweep,
+    "data": run_data,
+    "train": run_train,
+    "card": run_card,
 }
 
 

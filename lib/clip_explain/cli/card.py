@@ -11,7 +11,8 @@ from clip_explain.embedded.training.plans import DINO_PLANS, ICLIP_PLANS, PLANS
 from clip_explain.files import data_folder
 
 # Of each model its export (name, folder) and what measures it (name, folder, scenes).
-OWN = dict.fromkeys([*DINO_PLANS, *ICLIP_PLANS], (iclip.export, iclip.measure)) | {blip.NAME: (blip.export, blip.measure)}
+OWN = dict.fromkeys([*DINO_PLANS, *ICLIP_PLANS], (iclip.export, iclip.measure))
+OWN[blip.NAME] = (blip.export, blip.measure)
 
 
 def main(argv: Sequence[str]) -> None:

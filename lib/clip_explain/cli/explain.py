@@ -120,7 +120,7 @@ def described(model, arguments: argparse.Namespace) -> tuple[list[str], Any]:
     """What is explained: a name for each direction, and the directions: of texts, of other images, of files."""
     import torch
 
-    from clip_explain.targets import targets, without_word
+    from clip_explain.directions import targets, without_word
     from clip_explain.texts import BARE
 
     names, parts, texts = [], [], arguments.texts
@@ -146,10 +146,10 @@ def described(model, arguments: argparse.Namespace) -> tuple[list[str], Any]:
 
 def print_words(arguments: argparse.Namespace) -> None:
     """Print the weight of every word of every text, for the image or, with --negative, against it."""
+    from clip_explain.directions import targets
     from clip_explain.explainers import explain_words
     from clip_explain.images import preprocess
     from clip_explain.models import load
-    from clip_explain.targets import targets
 
     options = parse_options(arguments.method, arguments.option, words=True)
     model = load(arguments.model, arguments.device, arguments.dtype)

@@ -43,7 +43,7 @@ def default_folder(name: str) -> Path:
 
 
 def parser() -> argparse.ArgumentParser:
-    found = argparse.ArgumentParser("clip-explain train", description="Train an embedded model, or go on with its training.")
+    found = argparse.ArgumentParser("clip-explain train", description="Train an embedded model, or go on with it.")
     found.add_argument("model", choices=[*PLANS, *DINO_PLANS, *ICLIP_PLANS, blip.NAME])
     found.add_argument("--folder", type=Path, default=None, help="checkpoints and pools; default runs/MODEL")
     found.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clip_explain.checks import out_of_memory
+from clip_explain.directions import Targets
 from clip_explain.errors import MethodError, nearest
 from clip_explain.explainers.attention import rollout, rollout_words, self_attention, self_attention_words
 from clip_explain.explainers.grad_cam import grad_cam
@@ -24,7 +25,6 @@ from clip_explain.explainers.surgery import clip_surgery, gem
 from clip_explain.images import Images
 from clip_explain.models.model import Clip
 from clip_explain.request import make_query, make_word_query, tokens_of, words_of
-from clip_explain.targets import Targets
 from clip_explain.texts import BARE, Templates
 
 EXPLAINERS: dict[str, Callable[..., Tensor]] = {

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from clip_explain.directions import directions, empty_text, targets
 from clip_explain.errors import MethodError, TensorError, TextError
 from clip_explain.models.embed import unit
 from clip_explain.models.vit import Block, Trace, join_heads, layer_norm, linear, project
 from clip_explain.request import Query
-from clip_explain.targets import directions, empty_text, targets
 
 NORMALIZE = ("channels", "tokens")
 TEMPERATURE = 2.0  # of the class weights in CLIP Surgery's feature surgery

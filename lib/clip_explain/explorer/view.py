@@ -18,6 +18,7 @@ from matplotlib.colors import to_hex
 from PIL import Image
 from torch import Tensor
 
+from clip_explain.directions import targets, without_word
 from clip_explain.errors import TextError
 from clip_explain.explainers import EXPLAINERS, explain_words
 from clip_explain.images import preprocess, visible_part
@@ -27,7 +28,6 @@ from clip_explain.models.model import Clip
 from clip_explain.plots.overlay import blend, blend_signed
 from clip_explain.plots.words import shades
 from clip_explain.request import Query
-from clip_explain.targets import targets, without_word
 
 EVIDENCE = {"for the text": "for", "against it": "against", "both": "both"}
 LEGEND = {

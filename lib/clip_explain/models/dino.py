@@ -1,6 +1,6 @@
 """Self-supervised vision transformers (DINO), embedded or of transformers, presented so that a trace runs them.
 
-Above other_models.py; below iclip.py, whose frozen image encoder they are. They know no texts: a `Clip` in form alone.
+Above adapters.py; below iclip.py, whose frozen image encoder they are. They know no texts: a `Clip` in form alone.
 
 | | features (`encode_image`) | attention that eq. 9 of ICLIP reads |
 |---|---|---|

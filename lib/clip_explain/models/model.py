@@ -23,7 +23,7 @@ class Clip:
     """One loaded CLIP: the network in eval mode with frozen parameters, and where it came from.
 
     `sha256` is that of the weights file; `mean` and `std` normalise pixels in [0, 1]. What is no CLIP but explained as
-    one (see other_models.py) has its parts under OpenAI's names in `network`, and no `tokenizer`; `head` if it is a
+    one (see adapters.py) has its parts under OpenAI's names in `network`, and no `tokenizer`; `head` if it is a
     classifier; `embed_texts` (texts, truncate) where its texts go another way than through CLIP's text tower.
     """
 

@@ -11,24 +11,8 @@ import pandas as pd
 
 from clip_explain.errors import MethodError, TensorError, nearest
 from clip_explain.metrics.intervals import Interval, bootstrap
-from clip_explain.papers.claims import CLAIMS, claims
-from clip_explain.papers.published import RELATIONS, PaperClaim, differences, in_paper, published, true_in_paper
+from clip_explain.papers.published import RELATIONS, PaperClaim, differences, in_paper
 
-__all__ = [  # with those of published.py and claims.py
-    "CLAIMS",
-    "Claim",
-    "PaperClaim",
-    "claims",
-    "evaluate",
-    "in_paper",
-    "provenance",
-    "published",
-    "save_figure",
-    "save_results",
-    "table",
-    "true_in_paper",
-    "write",
-]
 ENOUGH = 10  # images; an interval of fewer decides nothing
 
 

@@ -1,6 +1,6 @@
 """Linear probes on a dataset's image features, and their rows as directions in a file: EPFL's emotions (IV-D).
 
-Above other_models.py, which makes a classifier of a probe. Features and directions are kept as safetensors: a pickle,
+Above models/probe.py, which makes a classifier of a probe. Features and directions are kept as safetensors: a pickle,
 which the report's code used for batches of features, can run code when it is opened, and is refused.
 """
 
@@ -19,13 +19,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from clip_explain.datasets.record import Dataset, Record
+from clip_explain.directions import directions
 from clip_explain.errors import ModelError, TensorError, TextError, WeightsError, nearest
 from clip_explain.images import Images, pixel_batches, preprocess
 from clip_explain.models.embed import image_features, unit
 from clip_explain.models.model import Clip
 from clip_explain.models.probe import Features, fitted_probe
 from clip_explain.sweep.store import write
-from clip_explain.targets import directions
 
 AT_ONCE = 32  # images encoded together
 

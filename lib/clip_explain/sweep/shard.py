@@ -23,6 +23,7 @@ from torch import Tensor
 
 from clip_explain import datasets
 from clip_explain.datasets import Dataset, Record
+from clip_explain.directions import targets
 from clip_explain.errors import DatasetError, ImageError, ModelError, TensorError, TextError, WeightsError
 from clip_explain.explainers import EXPLAINERS, options_of
 from clip_explain.images import preprocess
@@ -33,7 +34,6 @@ from clip_explain.models import load
 from clip_explain.models.model import Clip
 from clip_explain.request import Query
 from clip_explain.sweep import store as storage
-from clip_explain.targets import targets
 from clip_explain.texts import BARE, Templates
 
 FOLDER = "shards"

@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clip_explain.datasets import FEWEST_PIXELS
+from clip_explain.directions import targets
 from clip_explain.embedded.scenes.faces import MOODS
 from clip_explain.embedded.scenes.pool import Pool, make_art, make_pool
 from clip_explain.embedded.scenes.world import ATTRIBUTES
@@ -30,7 +31,6 @@ from clip_explain.models.model import Clip
 from clip_explain.models.weights import pack
 from clip_explain.papers.saving import write
 from clip_explain.request import Query
-from clip_explain.targets import targets
 
 HELD_OUT = 1_000_001  # the seed of the held-out pools; trainings use small ones
 AT_ONCE = 50

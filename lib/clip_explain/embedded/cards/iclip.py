@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clip_explain import datasets
+from clip_explain.directions import targets
 from clip_explain.embedded.cards.clip import AT_ONCE, HELD_OUT, pixels_of
 from clip_explain.embedded.scenes.pool import Pool, make_pool
 from clip_explain.embedded.training.dino import build as build_pair
@@ -32,7 +33,6 @@ from clip_explain.models.iclip import as_clip, load_encoder, poolings_of, recogn
 from clip_explain.models.model import Clip
 from clip_explain.papers.saving import write
 from clip_explain.request import Query
-from clip_explain.targets import targets
 
 MAPS = {"": ("iclip", {}), ", norm of each token": ("iclip", {"norm": "token"}), ", without mask": ("itsm", {})}
 
