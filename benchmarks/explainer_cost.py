@@ -17,7 +17,7 @@ import torch
 warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
 
 from clip_explain.explainers import explain  # noqa: E402
-from clip_explain.models.model import Clip  # noqa: E402
+from clip_explain.models.model import Model  # noqa: E402
 from clip_explain.models.tokenizer import tokenize  # noqa: E402
 from clip_explain.papers.saving import write  # noqa: E402
 from clip_explain.papers.timing import LIMITS, Call, image_calls, peak_memory, random_vit_b16, ratios, word_calls  # noqa: E402
@@ -26,7 +26,7 @@ BATCH = 16  # masked images at once, and images where memory is measured
 TEXT = "two people riding brown horses on the beach at sunset"
 
 
-def groups(model: Clip, images: int, masks: int = 2 * BATCH, steps: int = 10) -> list[dict[str, Call]]:
+def groups(model: Model, images: int, masks: int = 2 * BATCH, steps: int = 10) -> list[dict[str, Call]]:
     """Every line by name in groups, each with its unit first. `masks` is for RISE and occlusion, `steps` for M2IB."""
     random = torch.Generator().manual_seed(0)
     pixels, crowd = (torch.randn(n, 3, 224, 224, generator=random).to(model.device) for n in (images, BATCH))
@@ -51,7 +51,7 @@ def groups(model: Clip, images: int, masks: int = 2 * BATCH, steps: int = 10) ->
     return [found, slow, masked, words]
 
 
-def time_table(model: Clip, rounds: int) -> pd.DataFrame:
+def time_table(model: Model, rounds: int) -> pd.DataFrame:
     image, slow, masked, words = groups(model, images=1)
     few = max(1, rounds // 3)
     tables = [ratios(image, rounds), ratios(slow, few)[1:], ratios(masked, few), ratios(words, rounds)]

@@ -25,7 +25,7 @@ from clip_explain.explainers import EXPLAINERS  # noqa: E402
 from clip_explain.images import preprocess  # noqa: E402
 from clip_explain.metrics.localization import LOCALIZATION  # noqa: E402
 from clip_explain.models import load  # noqa: E402
-from clip_explain.request import Query  # noqa: E402
+from clip_explain.request import Request  # noqa: E402
 from clip_explain.sweep.run import sweep  # noqa: E402
 
 METHODS = ["self_attention", "maskclip", "attention_grad_cam", "last_gradient", "grad_eclip"]
@@ -39,16 +39,16 @@ def arguments_of(out: str | Path, images: int, **changed) -> dict:
 
 
 def bare_loop(images: int) -> None:
-    """The same calls by hand: one query an image for all methods, each text embedded once."""
+    """The same calls by hand: one request an image for all methods, each text embedded once."""
     model, texts = load("tiny-vit", "cpu"), {}
     for record in datasets.read("scenes", images):
         for text in record.texts:
             if text not in texts:
                 texts[text] = targets(model, text)[0]
         features = torch.stack([texts[text] for text in record.texts])
-        query = Query(model, preprocess(model, record.image), features)
+        request = Request(model, preprocess(model, record.image), features)
         for method in METHODS:
-            maps = EXPLAINERS[method](query)[0]
+            maps = EXPLAINERS[method](request)[0]
             for metric in METRICS:
                 LOCALIZATION[metric](maps, record.masks).tolist()
 

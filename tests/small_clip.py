@@ -14,8 +14,8 @@ import torch
 from clip.model import build_model, convert_weights
 from torch.nn import functional as F
 
-from clip_explain.models.model import Clip, clip
-from clip_explain.request import Query, make_query
+from clip_explain.models.model import Model, clip
+from clip_explain.request import Request, make_request
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "authors_code_seed0.npz")
 TEXTS = [str(text) for text in GOLDEN["texts"]]
@@ -77,8 +77,8 @@ def pixels(seed, height, width):
 
 
 def wrap(network):
-    """A `Clip` around a network, as `load` returns it."""
-    return Clip(network, "small", "", clip.clip._tokenizer)
+    """A `Model` around a network, as `load` returns it."""
+    return Model(network, "small", "", clip.clip._tokenizer)
 
 
 def half(network, dtype):
@@ -99,17 +99,17 @@ def relative_error(got, expected):
 
 
 @functools.cache
-def golden_model() -> Clip:
+def golden_model() -> Model:
     """The model of the golden numbers, its weights rounded to fp16 as `build_model` does."""
     return wrap(build(seed=0))
 
 
 @functools.cache
-def golden_query() -> Query:
-    return make_query(golden_model(), pixels(10, 224, 224), TEXTS)
+def golden_query() -> Request:
+    return make_request(golden_model(), pixels(10, 224, 224), TEXTS)
 
 
 @functools.cache
-def exact_model() -> Clip:
+def exact_model() -> Model:
     """Two vision layers in float64 with a vocabulary of 100, for the oracles."""
     return wrap(build(torch.float64, vlayers=2, tlayers=3, vocab=100))

@@ -95,7 +95,7 @@ def test_tests_import_only_what_is_declared():
 
 
 def test_undeclared_imports_are_found():
-    sources = ["import os, torch.nn", "def f():\n    from yaml import load", "from . import query"]
+    sources = ["import os, torch.nn", "def f():\n    from yaml import load", "from . import request"]
     assert undeclared(sources, {"torch"}, own=set()) == {"yaml"}
 
 

@@ -16,7 +16,7 @@ from clip_explain.errors import MethodError, TensorError, TextError
 from clip_explain.explainers import EXPLAINERS, WORD_EXPLAINERS, explain, explain_words, options_of
 from clip_explain.images import encode_image, preprocess
 from clip_explain.models.embed import IMAGES_AT_ONCE, embed_images, encode_text, image_features, unit
-from clip_explain.request import make_query, make_word_query, scores
+from clip_explain.request import make_request, make_word_request, scores
 from clip_explain.texts import TEMPLATE_SETS
 from small_clip import relative_error
 
@@ -177,9 +177,9 @@ def test_difference_by_hand():
 
 def test_the_negated_target_has_the_negated_score():
     dog = targets(model(), "a dog")
-    query = make_query(model(), PIXELS, torch.cat([dog, -dog]))
-    assert torch.allclose(scores(query)[:, 0], -scores(query)[:, 1])
-    assert relative_error(scores(query)[:, 0], encode_image(model(), PIXELS) @ dog[0]) < 1e-5
+    request = make_request(model(), PIXELS, torch.cat([dog, -dog]))
+    assert torch.allclose(scores(request)[:, 0], -scores(request)[:, 1])
+    assert relative_error(scores(request)[:, 0], encode_image(model(), PIXELS) @ dog[0]) < 1e-5
 
 
 def test_unit_of_zero_is_zero_and_not_nan():
@@ -218,21 +218,21 @@ def test_bad_directions_are_refused(vectors, message):
 @pytest.mark.parametrize("bad", [PIXELS[0], PIXELS * float("nan"), PIXELS[..., :200]])
 def test_bad_pixels_are_refused(bad):
     with pytest.raises(TensorError):
-        make_query(model(), bad, "a dog")
+        make_request(model(), bad, "a dog")
 
 
 def test_a_query_computes_a_trace_once(monkeypatch):
     calls = []
     monkeypatch.setattr(trace_module, "embed_pixels", lambda *a, f=trace_module.embed_pixels: calls.append(1) or f(*a))
-    query = make_query(model(), PIXELS, "a dog")
-    assert query.trace(heads="single", layers=1) is query.trace(layers=1, heads="single")
-    assert query.trace(layers=2) is not query.trace(layers=1, heads="single")
+    request = make_request(model(), PIXELS, "a dog")
+    assert request.trace(heads="single", layers=1) is request.trace(layers=1, heads="single")
+    assert request.trace(layers=2) is not request.trace(layers=1, heads="single")
     assert len(calls) == 2
 
 
 def test_a_word_query_takes_images_or_their_embeddings():
-    by_pixels = make_word_query(model(), PIXELS, ["a dog"])
-    by_embedding = make_word_query(model(), encode_image(model(), PIXELS), "a dog")
+    by_pixels = make_word_request(model(), PIXELS, ["a dog"])
+    by_embedding = make_word_request(model(), encode_image(model(), PIXELS), "a dog")
     assert relative_error(by_pixels.targets, by_embedding.targets) < 1e-5
     assert torch.equal(by_pixels.tokens, by_embedding.tokens)
 

@@ -23,7 +23,7 @@ from clip_explain.errors import (
 )
 
 _HOME = {
-    "Clip": "models",
+    "Model": "models",
     "available_models": "models",
     "difference": "directions",
     "encode_image": "images",

@@ -12,7 +12,7 @@ from clip_explain.errors import TensorError, TextError
 from clip_explain.images import preprocess
 from clip_explain.models.embed import compared, embed_images, embed_texts, embed_tokens, unit
 from clip_explain.models.head import class_rows
-from clip_explain.models.model import Clip
+from clip_explain.models.model import Model
 from clip_explain.models.tokenizer import tokenize
 from clip_explain.texts import BARE, Templates, _occurrences, drop_tokens, template_list
 
@@ -20,7 +20,7 @@ Targets = str | int | Path | Image.Image | Sequence[str | int | Path | Image.Ima
 
 
 def targets(
-    model: Clip, spec: Targets, templates: Templates = BARE, fit: str = "crop", truncate: bool = False
+    model: Model, spec: Targets, templates: Templates = BARE, fit: str = "crop", truncate: bool = False
 ) -> Float[Tensor, "targets embedding"]:
     """Unit vectors to explain: of texts, of other images, or a float tensor (targets, embedding) scaled to length 1.
 
@@ -50,14 +50,14 @@ def targets(
 
 
 def difference(
-    model: Clip, positive: Targets, negative: Targets, templates: Templates = BARE
+    model: Model, positive: Targets, negative: Targets, templates: Templates = BARE
 ) -> Float[Tensor, "targets embedding"]:
     """Unit directions from the `negative` targets to the `positive` ones, as from "a sad face" to "a happy face"."""
     return directions(model, targets(model, positive, templates) - targets(model, negative, templates))
 
 
 def without_word(
-    model: Clip, text: str, words: str | Sequence[str], truncate: bool = False
+    model: Model, text: str, words: str | Sequence[str], truncate: bool = False
 ) -> Float[Tensor, "targets embedding"]:
     """Unit directions enc(t) - enc(t without w), both of unit length first: what each word w adds to the text t.
 
@@ -70,7 +70,7 @@ def without_word(
     return directions(model, embedded[:1] - embedded[1:])
 
 
-def empty_text(model: Clip) -> Float[Tensor, "1 embedding"]:
+def empty_text(model: Model) -> Float[Tensor, "1 embedding"]:
     """The unit embedding of the empty text: a start and an end token, which `tokenize` refuses as a text."""
     if model.embed_texts is not None:
         return unit(model.embed_texts([""], False))
@@ -78,7 +78,7 @@ def empty_text(model: Clip) -> Float[Tensor, "1 embedding"]:
     return embed_tokens(model, drop_tokens(tokens, (tokens != tokens[0, 0]) & (tokens != tokens.max())))
 
 
-def directions(model: Clip, vectors: Tensor) -> Float[Tensor, "targets embedding"]:
+def directions(model: Model, vectors: Tensor) -> Float[Tensor, "targets embedding"]:
     """Checked vectors at unit length, float32 (or float64) on the model's device. TensorError for a bad one.
 
     For a classifier they keep their length: the score is no cosine.

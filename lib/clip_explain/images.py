@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from clip_explain.errors import ImageError, MethodError, TensorError, nearest
-from clip_explain.models.model import Clip
+from clip_explain.models.model import Model
 
 FITS = ("crop", "full", "squash")
 MAX_ASPECT = 20  # sides that differ more than this make a strip of thousands of patches
@@ -23,13 +23,13 @@ ImageSource = str | Path | Image.Image
 Images = ImageSource | Sequence[ImageSource] | Tensor
 
 
-def encode_image(model: Clip, images: Images) -> Float[Tensor, "images embedding"]:
+def encode_image(model: Model, images: Images) -> Float[Tensor, "images embedding"]:
     """The model's own image features at unit length, in float32, of centre crops or of pixels at its native size."""
     with torch.no_grad():
         return nn.functional.normalize(model.network.encode_image(preprocess(model, images)).float(), dim=-1)
 
 
-def preprocess(model: Clip, images: Images, fit: str = "crop") -> Float[Tensor, "images 3 height width"]:
+def preprocess(model: Model, images: Images, fit: str = "crop") -> Float[Tensor, "images 3 height width"]:
     """Normalised pixels on the model's device and in its dtype, ready for the image tower.
 
     `fit` is "crop" (CLIP's own: short side to the model's size, centre square), "full" (the whole image at its own
@@ -54,7 +54,7 @@ def preprocess(model: Clip, images: Images, fit: str = "crop") -> Float[Tensor, 
     return TF.normalize(torch.stack(pixels), model.mean, model.std).to(model.device, model.dtype)
 
 
-def _check_pixels(model: Clip, pixels: Tensor) -> Tensor:
+def _check_pixels(model: Model, pixels: Tensor) -> Tensor:
     got = f"got shape {tuple(pixels.shape)}, {str(pixels.dtype).removeprefix('torch.')}"
     if pixels.ndim != 4 or pixels.shape[1] != 3 or not pixels.is_floating_point() or not len(pixels):
         raise TensorError(f"expected preprocessed images as a float tensor (images, 3, height, width), {got}")
@@ -66,7 +66,7 @@ def _check_pixels(model: Clip, pixels: Tensor) -> Tensor:
     return pixels
 
 
-def fit_image(model: Clip, image: Image.Image, fit: str = "crop") -> Image.Image:
+def fit_image(model: Model, image: Image.Image, fit: str = "crop") -> Image.Image:
     """What the model sees of an RGB image: cropped, resized or squashed (see `preprocess`), before normalising."""
     size, patch = model.image_size, model.patch_size
     if fit == "squash":
@@ -125,7 +125,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def pixel_batches(model: Clip, images: Images, batch_size: int):
+def pixel_batches(model: Model, images: Images, batch_size: int):
     if not isinstance(images, Tensor | Sequence) or isinstance(images, str):
         images = [images]
     for first in range(0, len(images), batch_size):

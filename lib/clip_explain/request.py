@@ -1,6 +1,6 @@
-"""What is to be explained: pixels and directions in the embedding space (`Query`), or words and images (`WordQuery`).
+"""What is to be explained: pixels and directions (`Request`), or words and images (`WordRequest`).
 
-Above trace.py, whose traces a query caches, so that several explainers share one forward; below the explainers.
+Above models/vit.py, whose traces a request caches, so that several explainers share one forward; below the explainers.
 Targets are plain tensors of unit vectors, so negation is `-targets(model, "a dog")`: the map of what speaks against.
 """
 
@@ -16,20 +16,20 @@ from clip_explain.directions import Targets, directions, targets
 from clip_explain.errors import ModelError
 from clip_explain.images import Images, preprocess
 from clip_explain.models.embed import compared, embed_images
-from clip_explain.models.model import Clip
+from clip_explain.models.model import Model
 from clip_explain.models.tokenizer import tokenize
 from clip_explain.models.vit import Trace, trace_image, trace_text
 from clip_explain.texts import BARE, Templates
 
 
 @dataclass(frozen=True, eq=False)
-class Query:
+class Request:
     """Why are these images close to these directions? Every image is explained for every target.
 
-    `pixels` are preprocessed; `targets` have unit length. Build one by `make_query`, which checks both.
+    `pixels` are preprocessed; `targets` have unit length. Build one by `make_request`, which checks both.
     """
 
-    model: Clip
+    model: Model
     pixels: Float[Tensor, "images 3 height width"]
     targets: Float[Tensor, "targets embedding"]
     _traces: dict = field(default_factory=dict, init=False, repr=False)
@@ -43,13 +43,13 @@ class Query:
 
 
 @dataclass(frozen=True, eq=False)
-class WordQuery:
+class WordRequest:
     """Which words bring these texts close to these images? Every text is explained for every image.
 
-    `tokens` come from `tokenize`; `targets` are the images' unit embeddings. Build one by `make_word_query`.
+    `tokens` come from `tokenize`; `targets` are the images' unit embeddings. Build one by `make_word_request`.
     """
 
-    model: Clip
+    model: Model
     tokens: Int[Tensor, "texts context"]
     targets: Float[Tensor, "images embedding"]
     _traces: dict = field(default_factory=dict, init=False, repr=False)
@@ -59,51 +59,51 @@ class WordQuery:
         return _cached(self._traces, lambda: trace_text(self.model.network, self.tokens, **options), options)
 
 
-def make_query(
-    model: Clip, images: Images, spec: Targets, fit: str = "crop", templates: Templates = BARE, truncate: bool = False
-) -> Query:
-    """A query from images (a PIL image, a path, a list of either, preprocessed pixels) and `targets(model, spec)`."""
-    return Query(model, preprocess(model, images, fit), targets(model, spec, templates, fit, truncate))
+def make_request(
+    model: Model, images: Images, spec: Targets, fit: str = "crop", templates: Templates = BARE, truncate: bool = False
+) -> Request:
+    """A request from images (a PIL image, a path, a list of either, preprocessed pixels) and `targets(model, spec)`."""
+    return Request(model, preprocess(model, images, fit), targets(model, spec, templates, fit, truncate))
 
 
-def make_word_query(
-    model: Clip, images: Images | Tensor, texts: str | Sequence[str], fit: str = "crop", truncate: bool = False
-) -> WordQuery:
-    """A word query from texts and images, or the images' embeddings as a float tensor (images, embedding)."""
+def make_word_request(
+    model: Model, images: Images | Tensor, texts: str | Sequence[str], fit: str = "crop", truncate: bool = False
+) -> WordRequest:
+    """A word request from texts and images, or the images' embeddings as a float tensor (images, embedding)."""
     given = isinstance(images, Tensor) and images.ndim == 2
     embeddings = images if given else embed_images(model, preprocess(model, images, fit))
-    return WordQuery(model, tokenize(model, texts, truncate), directions(model, embeddings))
+    return WordRequest(model, tokenize(model, texts, truncate), directions(model, embeddings))
 
 
-def tokens_of(query: WordQuery) -> tuple[Int[Tensor, " tokens"], Bool[Tensor, "tokens context"]]:
+def tokens_of(request: WordRequest) -> tuple[Int[Tensor, " tokens"], Bool[Tensor, "tokens context"]]:
     """Every token of every text between start and end: the text's index, and its place."""
-    place = torch.arange(query.tokens.shape[1], device=query.tokens.device)
-    inside = (place > 0) & (place < query.tokens.argmax(dim=-1)[:, None])
+    place = torch.arange(request.tokens.shape[1], device=request.tokens.device)
+    inside = (place > 0) & (place < request.tokens.argmax(dim=-1)[:, None])
     owners, places = inside.nonzero(as_tuple=True)
     return owners, places[:, None] == place
 
 
-def words_of(query: WordQuery) -> tuple[Int[Tensor, " words"], Bool[Tensor, "words context"]]:
+def words_of(request: WordRequest) -> tuple[Int[Tensor, " words"], Bool[Tensor, "words context"]]:
     """Every word of every text: the text's index, and which of its tokens the word is."""
     owners, rows = [], []
-    for index, tokens in enumerate(query.tokens.tolist()):
+    for index, tokens in enumerate(request.tokens.tolist()):
         end, first = max(range(len(tokens)), key=tokens.__getitem__), 1
         for place in range(1, end):
-            if query.model.tokenizer.decoder[tokens[place]].endswith("</w>") or place == end - 1:
+            if request.model.tokenizer.decoder[tokens[place]].endswith("</w>") or place == end - 1:
                 owners.append(index)
                 rows.append([first <= position <= place for position in range(len(tokens))])
                 first = place + 1
-    device = query.tokens.device
+    device = request.tokens.device
     return torch.tensor(owners, device=device), torch.tensor(rows, device=device)
 
 
-def scores(query: Query | WordQuery, **options) -> Tensor:
-    """Score of every image (of a `WordQuery`, every text) and target, from the cached trace of these options.
+def scores(request: Request | WordRequest, **options) -> Tensor:
+    """Score of every image (of a `WordRequest`, every text) and target, from the cached trace of these options.
 
     The cosine; of a classifier the logit less the class's bias, which explains nothing.
     """
-    embedding = compared(query.trace(**options).embedding.detach(), query.model.score)
-    return embedding @ query.targets.T.to(embedding)
+    embedding = compared(request.trace(**options).embedding.detach(), request.model.score)
+    return embedding @ request.targets.T.to(embedding)
 
 
 def _cached(traces: dict, compute, options: dict) -> Trace:
@@ -113,7 +113,7 @@ def _cached(traces: dict, compute, options: dict) -> Trace:
     return traces[key]
 
 
-def class_logits(model: Clip, images: Images, fit: str = "crop") -> Float[Tensor, "images classes"]:
+def class_logits(model: Model, images: Images, fit: str = "crop") -> Float[Tensor, "images classes"]:
     """A classifier's logits of all classes, from the trace. ModelError for a model without a head."""
     if model.head is None:
         raise ModelError(f"{model.name} is no classifier: it has no class logits")
@@ -121,11 +121,11 @@ def class_logits(model: Clip, images: Images, fit: str = "crop") -> Float[Tensor
     return features @ model.head.weight.T.to(features) + model.head.bias.to(features)
 
 
-def masked_scores(query: Query, batches: Iterable[Tensor], batch_size: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+def masked_scores(request: Request, batches: Iterable[Tensor], batch_size: int) -> Iterator[tuple[int, Tensor, Tensor]]:
     """For each batch of masks and each image: its index, the masks on its device, and the cosines (masks, targets)."""
     with torch.no_grad(), out_of_memory(batch_size):
         for masks in batches:
-            masks = masks.to(query.pixels.device)
-            for index, pixels in enumerate(query.pixels):
-                embedded = embed_images(query.model, pixels * masks[:, None].to(pixels))
-                yield index, masks, embedded @ query.targets.T.to(embedded)
+            masks = masks.to(request.pixels.device)
+            for index, pixels in enumerate(request.pixels):
+                embedded = embed_images(request.model, pixels * masks[:, None].to(pixels))
+                yield index, masks, embedded @ request.targets.T.to(embedded)

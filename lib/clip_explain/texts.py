@@ -7,7 +7,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from clip_explain.errors import TextError, nearest
-from clip_explain.models.model import Clip
+from clip_explain.models.model import Model
 from clip_explain.models.tokenizer import tokenize
 
 # The 80 templates for ImageNet of OpenAI's CLIP, in its order: notebooks/Prompt_Engineering_for_ImageNet.ipynb of
@@ -129,7 +129,7 @@ def drop_tokens(tokens: Int[Tensor, "texts context"], dropped: Bool[Tensor, "tex
     return tokens.masked_fill(dropped, 0).gather(-1, order)
 
 
-def _occurrences(model: Clip, row: Int[Tensor, " context"], word: str) -> Bool[Tensor, " context"]:
+def _occurrences(model: Model, row: Int[Tensor, " context"], word: str) -> Bool[Tensor, " context"]:
     """True for the tokens of every occurrence of whole word(s) in a text's tokens."""
     numbers = row[: int(row.argmax()) + 1].tolist()
     wanted = tokenize(model, word)[0]

@@ -13,19 +13,19 @@ from clip_explain.explainers.gradients import by_layer
 from clip_explain.metrics.concentration import overlap
 from clip_explain.metrics.intervals import Interval
 from clip_explain.models.embed import unit
-from clip_explain.request import Query
+from clip_explain.request import Request
 from small_clip import exact_model, relative_error
 
 
-def query(targets=2):
+def request(targets=2):
     generator = torch.Generator().manual_seed(3)
     pixels = torch.cat([small_clip.pixels(seed, 64, 96) for seed in (1, 2)]).double()
-    return Query(exact_model(), pixels, unit(torch.randn(targets, 64, generator=generator, dtype=torch.float64)))
+    return Request(exact_model(), pixels, unit(torch.randn(targets, 64, generator=generator, dtype=torch.float64)))
 
 
 @pytest.mark.parametrize("tokens", ["class", "all"])
 def test_both_are_those_of_autograd(tokens):
-    asked = query()
+    asked = request()
     attention, gradient = by_layer(asked, tokens=tokens)
     grid = attention.shape[-2:]
     assert attention.shape == (2, 2, *grid) and gradient.shape == (2, 2, 2, *grid) and gradient.any()
@@ -48,21 +48,21 @@ def test_both_are_those_of_autograd(tokens):
 
 
 def test_the_last_layers_gradient_is_in_the_class_row_alone():
-    asked = query()
+    asked = request()
     of_class, of_all = (by_layer(asked, tokens=tokens)[1][:, :, -1] for tokens in ("class", "all"))
     count = of_class[0, 0].numel() + 1
     assert relative_error(of_all * count, of_class) < 1e-5
 
 
 def test_a_negated_target_negates_the_gradient():
-    asked = query()
-    against = Query(asked.model, asked.pixels, -asked.targets)
+    asked = request()
+    against = Request(asked.model, asked.pixels, -asked.targets)
     assert relative_error(by_layer(against)[1], -by_layer(asked)[1]) < 1e-6
 
 
 def test_unknown_tokens_are_told_the_known_ones():
     with pytest.raises(MethodError, match="'class', 'all'"):
-        by_layer(query(), tokens="patches")
+        by_layer(request(), tokens="patches")
 
 
 def test_overlap_by_hand():

@@ -14,9 +14,9 @@ from clip_explain.explainers import explain, explain_words
 from clip_explain.explainers.attention import self_attention
 from clip_explain.explainers.grad_eclip import grad_eclip, grad_eclip_words
 from clip_explain.models.embed import unit
-from clip_explain.models.model import Clip
+from clip_explain.models.model import Model
 from clip_explain.models.tokenizer import tokenize
-from clip_explain.request import Query, WordQuery, make_word_query
+from clip_explain.request import Request, WordRequest, make_word_request
 from small_clip import GOLDEN, TEXTS, exact_model, golden_model, golden_query, relative_error
 
 
@@ -68,7 +68,7 @@ def test_golden_word_weights(spatial, key):
 @pytest.mark.parametrize("spatial", ["loose", "softmax", "none"])
 def test_oracle_image(heads, layers, spatial):
     model, pixels, directions = exact_model(), images(), random_targets(3)
-    got = grad_eclip(Query(model, pixels, directions), heads=heads, layers=layers, spatial=spatial)
+    got = grad_eclip(Request(model, pixels, directions), heads=heads, layers=layers, spatial=spatial)
     assert got.shape == (2, 3, 3, 5)
     for index, image in enumerate(pixels):
         for number, target in enumerate(directions):
@@ -81,7 +81,7 @@ def test_oracle_image(heads, layers, spatial):
 def test_oracle_one_head(head):
     model, pixels, (target,) = exact_model(), images(count=1), random_targets(1)
     expected = oracles.grad_eclip(model.network.state_dict(), pixels[0], target, 2, heads="native", head=head)
-    got = grad_eclip(Query(model, pixels, target[None]), head=head)
+    got = grad_eclip(Request(model, pixels, target[None]), head=head)
     assert relative_error(got[0, 0], expected) < 1e-6
 
 
@@ -90,7 +90,7 @@ def test_oracle_one_head(head):
 def test_oracle_words(heads, spatial):
     tokens = torch.tensor([[98, 5, 7, 99, 0, 0, 0, 0, 0], [98, 1, 2, 3, 4, 6, 99, 0, 0]])
     model, directions = exact_model(), random_targets(2)
-    got = grad_eclip_words(WordQuery(model, tokens, directions), heads=heads, layers=3, spatial=spatial)
+    got = grad_eclip_words(WordRequest(model, tokens, directions), heads=heads, layers=3, spatial=spatial)
     for index, text in enumerate(tokens):
         end = int(text.argmax())
         for number, target in enumerate(directions):
@@ -105,11 +105,11 @@ def test_softmax_weights_take_the_attention_output_apart():
     from clip_explain.explainers.grad_eclip import signed_map
     from clip_explain.models.vit import gradients
 
-    query = Query(exact_model(), images(), random_targets(3))
-    trace = query.trace(start="attended")
+    request = Request(exact_model(), images(), random_targets(3))
+    trace = request.trace(start="attended")
     everything = torch.ones(2, 16, dtype=torch.bool)
-    total = signed_map(trace, query.targets, "softmax", None, everything).sum(dim=-1)
-    (slope,) = gradients(trace.embedding, [trace.blocks[0].attended], query.targets)
+    total = signed_map(trace, request.targets, "softmax", None, everything).sum(dim=-1)
+    (slope,) = gradients(trace.embedding, [trace.blocks[0].attended], request.targets)
     assert relative_error(total, torch.einsum("itqc,iqc->it", slope, trace.blocks[0].attended.detach())) < 1e-10
 
 
@@ -127,7 +127,7 @@ def test_a_batch_is_the_loop_over_its_images_and_targets(options):
 
 
 @functools.cache
-def small32() -> Clip:
+def small32() -> Model:
     return small_clip.wrap(small_clip.build(vlayers=3, tlayers=2))
 
 
@@ -197,11 +197,11 @@ def test_options_out_of_range_are_told_the_range(options, message):
 
 
 def test_word_weights_do_not_depend_on_the_other_texts_of_a_batch():
-    query = make_word_query(golden_model(), random_targets(2, torch.float32), TEXTS)
-    batch = grad_eclip_words(query)
+    request = make_word_request(golden_model(), random_targets(2, torch.float32), TEXTS)
+    batch = grad_eclip_words(request)
     for index in range(3):
         tokens = tokenize(golden_model(), TEXTS[index])
-        alone = grad_eclip_words(WordQuery(golden_model(), tokens, query.targets))
+        alone = grad_eclip_words(WordRequest(golden_model(), tokens, request.targets))
         width = alone.shape[-1]
         assert (
             torch.allclose(batch[index, :, :width], alone[0], rtol=1e-3, atol=1e-6)

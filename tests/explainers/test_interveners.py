@@ -22,10 +22,10 @@ from clip_explain.explainers.shapley import draw_sets, occlusion
 from clip_explain.explainers.surgery import clip_surgery, gem
 from clip_explain.images import encode_image
 from clip_explain.models.embed import embed_images, encode_text, unit
-from clip_explain.models.model import Clip
+from clip_explain.models.model import Model
 from clip_explain.models.tokenizer import tokenize
 from clip_explain.models.weights import build
-from clip_explain.request import Query, WordQuery, scores
+from clip_explain.request import Request, WordRequest, scores
 from clip_explain.texts import IMAGENET_TEMPLATES, SURGERY_TEMPLATES, drop_tokens
 from small_clip import relative_error
 
@@ -33,20 +33,20 @@ GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "authors_code_seed0.npz"
 
 
 @functools.cache
-def golden_query() -> Query:
+def golden_query() -> Request:
     """CLIP Surgery's own loader does not round the weights to fp16, `clip`'s, which made the text features, does."""
     model = small_clip.wrap(build(small_clip.state_dict(seed=0)))
-    return Query(model, small_clip.pixels(10, 224, 224), torch.from_numpy(GOLDEN["text_features"]))
+    return Request(model, small_clip.pixels(10, 224, 224), torch.from_numpy(GOLDEN["text_features"]))
 
 
 @functools.cache
-def exact_model() -> Clip:
+def exact_model() -> Model:
     """Two layers in float64 with a vocabulary of 100, for the oracles."""
     return small_clip.wrap(small_clip.build(torch.float64, vlayers=2, tlayers=2, vocab=100))
 
 
 @functools.cache
-def model32() -> Clip:
+def model32() -> Model:
     return small_clip.wrap(small_clip.build(vlayers=3, tlayers=3))
 
 
@@ -59,13 +59,13 @@ def images(size=(96, 160), count=2, dtype=torch.float64):
 
 
 @functools.cache
-def exact_query() -> Query:
-    return Query(exact_model(), images(), random_targets(3))
+def exact_query() -> Request:
+    return Request(exact_model(), images(), random_targets(3))
 
 
 @functools.cache
-def query32(size=(96, 160)) -> Query:
-    return Query(model32(), images(size, dtype=torch.float32), random_targets(3, torch.float32))
+def query32(size=(96, 160)) -> Request:
+    return Request(model32(), images(size, dtype=torch.float32), random_targets(3, torch.float32))
 
 
 def state():
@@ -85,26 +85,26 @@ def test_golden_clip_surgery():
 @pytest.mark.parametrize("feature_surgery", [True, False])
 @pytest.mark.parametrize("normalize", ["channels", "tokens"])
 def test_oracle_clip_surgery(layers, feature_surgery, normalize):
-    query, options = exact_query(), dict(layers=layers, feature_surgery=feature_surgery, normalize=normalize)
-    got = clip_surgery(query, **options)
-    for index, pixels in enumerate(query.pixels):
-        assert relative_error(got[index], oracles.clip_surgery(state(), pixels, query.targets, 2, **options)) < 1e-6
+    request, options = exact_query(), dict(layers=layers, feature_surgery=feature_surgery, normalize=normalize)
+    got = clip_surgery(request, **options)
+    for index, pixels in enumerate(request.pixels):
+        assert relative_error(got[index], oracles.clip_surgery(state(), pixels, request.targets, 2, **options)) < 1e-6
 
 
 def test_oracle_clip_surgery_with_given_redundant_directions():
-    query, given = exact_query(), random_targets(5)[3:]
-    got = clip_surgery(query, layers=2, redundant=3 * given)
-    expected = oracles.clip_surgery(state(), query.pixels[0], query.targets, 2, 2, redundant=given.mean(dim=0))
+    request, given = exact_query(), random_targets(5)[3:]
+    got = clip_surgery(request, layers=2, redundant=3 * given)
+    expected = oracles.clip_surgery(state(), request.pixels[0], request.targets, 2, 2, redundant=given.mean(dim=0))
     assert relative_error(got[0], expected) < 1e-6
 
 
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("options", [{}, dict(iterations=0), dict(iterations=2, temperature=0.3)])
 def test_oracle_gem(layers, options):
-    query = exact_query()
-    got = gem(query, layers=layers, **options)
-    for index, pixels in enumerate(query.pixels):
-        assert relative_error(got[index], oracles.gem(state(), pixels, query.targets, 2, layers, **options)) < 1e-6
+    request = exact_query()
+    got = gem(request, layers=layers, **options)
+    for index, pixels in enumerate(request.pixels):
+        assert relative_error(got[index], oracles.gem(state(), pixels, request.targets, 2, layers, **options)) < 1e-6
 
 
 def test_surgery_maps_of_the_targets_have_the_mean_zero():
@@ -112,13 +112,15 @@ def test_surgery_maps_of_the_targets_have_the_mean_zero():
 
 
 def test_one_target_alone_is_freed_of_the_empty_text():
-    query = query32()
-    alone = clip_surgery(Query(query.model, query.pixels, query.targets[:1]), layers=2)
-    plain = clip_surgery(query, layers=2, feature_surgery=False)
-    empty = clip_surgery(Query(query.model, query.pixels, empty_text(query.model)), layers=2, feature_surgery=False)
+    request = query32()
+    alone = clip_surgery(Request(request.model, request.pixels, request.targets[:1]), layers=2)
+    plain = clip_surgery(request, layers=2, feature_surgery=False)
+    empty = clip_surgery(
+        Request(request.model, request.pixels, empty_text(request.model)), layers=2, feature_surgery=False
+    )
     assert relative_error(alone[:, 0], plain[:, 0] - empty[:, 0]) < 1e-4
     for redundant in ("", ["", ""]):
-        assert relative_error(clip_surgery(query, layers=2, redundant=redundant)[:, :1], alone) < 1e-5
+        assert relative_error(clip_surgery(request, layers=2, redundant=redundant)[:, :1], alone) < 1e-5
 
 
 @pytest.mark.parametrize("redundant, error", [([], TextError), (torch.ones(0, 64), TensorError)])
@@ -144,12 +146,12 @@ def test_gem_refuses_options_out_of_range(options):
 
 @pytest.mark.parametrize("center", (False, True))
 def test_oracle_rise_with_given_masks(center):
-    query = exact_query()
+    request = exact_query()
     masks = torch.rand(5, 96, 160, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    got = rise(query, masks=masks, keep=0.3, center=center, batch_size=2)
+    got = rise(request, masks=masks, keep=0.3, center=center, batch_size=2)
     assert got.shape == (2, 3, 96, 160)
-    for index, pixels in enumerate(query.pixels):
-        for number, target in enumerate(query.targets):
+    for index, pixels in enumerate(request.pixels):
+        for number, target in enumerate(request.targets):
             expected = oracles.rise(state(), pixels, target, 2, masks, 0.3, center)
             assert relative_error(got[index, number], expected) < 1e-6
 
@@ -176,8 +178,8 @@ def test_rise_and_occlusion_do_not_depend_on_the_batch_size():
 
 
 @functools.cache
-def nine_patches() -> Query:
-    return Query(exact_model(), images((96, 96)), random_targets(2))
+def nine_patches() -> Request:
+    return Request(exact_model(), images((96, 96)), random_targets(2))
 
 
 @functools.cache
@@ -210,10 +212,10 @@ def test_sampled_patch_values_are_the_fit_to_the_sets_drawn_and_come_near_the_ex
 
 
 def test_shapley_values_add_up_to_the_score_less_that_of_the_empty_image():
-    query = query32()
-    maps = occlusion(query, samples=40)
-    empty = embed_images(query.model, torch.zeros_like(query.pixels)) @ query.targets.T
-    assert torch.allclose(maps.sum(dim=(-2, -1)), scores(query) - empty, atol=1e-5)
+    request = query32()
+    maps = occlusion(request, samples=40)
+    empty = embed_images(request.model, torch.zeros_like(request.pixels)) @ request.targets.T
+    assert torch.allclose(maps.sum(dim=(-2, -1)), scores(request) - empty, atol=1e-5)
 
 
 def test_set_sizes_of_shapley_follow_its_kernel():
@@ -225,7 +227,7 @@ def test_set_sizes_of_shapley_follow_its_kernel():
 
 
 @functools.cache
-def resnet() -> Clip:
+def resnet() -> Model:
     return small_clip.wrap(CLIP(64, 64, (1, 1, 1, 1), 8, None, 77, 100, 64, 1, 1).eval())
 
 
@@ -294,7 +296,7 @@ def noise(steps, samples, tokens, seed=4):
 
 
 @functools.cache
-def four_layers() -> Clip:
+def four_layers() -> Model:
     """In float64, for the oracle: with bottlenecks two blocks and more before the end."""
     return small_clip.wrap(small_clip.build(torch.float64, vlayers=4, tlayers=4, vocab=100))
 
@@ -302,12 +304,12 @@ def four_layers() -> Clip:
 @pytest.mark.parametrize("layer", [0, 2])
 @pytest.mark.parametrize("last_update", [True, False])
 def test_oracle_m2ib(layer, last_update):
-    query, some = Query(four_layers(), images(), random_targets(2)), noise(4, 3, 16)
-    got = m2ib(query, layer=layer, steps=4, samples=3, noise=some, last_update=last_update, beta=0.2, lr=0.7)
+    request, some = Request(four_layers(), images(), random_targets(2)), noise(4, 3, 16)
+    got = m2ib(request, layer=layer, steps=4, samples=3, noise=some, last_update=last_update, beta=0.2, lr=0.7)
     assert got.shape == (2, 2, 3, 5) and got.dtype == torch.float32
     weights = four_layers().network.state_dict()
-    for index, pixels in enumerate(query.pixels):
-        for number, target in enumerate(query.targets):
+    for index, pixels in enumerate(request.pixels):
+        for number, target in enumerate(request.targets):
             expected = oracles.m2ib_image(weights, pixels, target, 2, layer, 0.2, 0.7, some, last_update)
             assert relative_error(got[index, number], expected) < 1e-6
 
@@ -315,12 +317,12 @@ def test_oracle_m2ib(layer, last_update):
 @pytest.mark.parametrize("layer", [0, 2])
 def test_oracle_m2ib_words(layer):
     tokens = torch.tensor([[98, 5, 7, 99, 0, 0, 0, 0, 0], [98, 1, 2, 3, 4, 6, 99, 0, 0]])
-    query, some = WordQuery(four_layers(), tokens, random_targets(2)), noise(4, 3, 9)
-    got = m2ib_words(query, layer=layer, steps=4, samples=3, noise=some)
+    request, some = WordRequest(four_layers(), tokens, random_targets(2)), noise(4, 3, 9)
+    got = m2ib_words(request, layer=layer, steps=4, samples=3, noise=some)
     assert got.shape == (2, 2, 7)
     for index, text in enumerate(tokens):
         end = int(text.argmax())
-        for number, target in enumerate(query.targets):
+        for number, target in enumerate(request.targets):
             weights = four_layers().network.state_dict()
             expected = oracles.m2ib_words(weights, text, target, 2, layer, 0.1, 1.0, some)
             assert relative_error(got[index, number, 1:end], expected) < 1e-6
@@ -328,8 +330,8 @@ def test_oracle_m2ib_words(layer):
 
 
 def test_m2ib_does_not_depend_on_the_batch_size():
-    query = Query(four_layers(), images(), random_targets(3))
-    few, many = (m2ib(query, layer=1, steps=3, samples=4, batch_size=size) for size in (3, 64))
+    request = Request(four_layers(), images(), random_targets(3))
+    few, many = (m2ib(request, layer=1, steps=3, samples=4, batch_size=size) for size in (3, 64))
     assert relative_error(few, many) < 1e-6
 
 
@@ -342,14 +344,14 @@ def test_m2ib_draws_by_its_generator_or_seed():
 def test_m2ib_of_a_text_does_not_depend_on_the_other_texts():
     others = random_targets(2)
     tokens = torch.tensor([[98, 5, 7, 99, 0, 0, 0, 0, 0], [98, 1, 2, 3, 4, 6, 99, 0, 0]])
-    both = m2ib_words(WordQuery(four_layers(), tokens, others), layer=1, steps=3)
-    alone = m2ib_words(WordQuery(four_layers(), tokens[:1], others), layer=1, steps=3)
+    both = m2ib_words(WordRequest(four_layers(), tokens, others), layer=1, steps=3)
+    alone = m2ib_words(WordRequest(four_layers(), tokens[:1], others), layer=1, steps=3)
     assert relative_error(both[0, :, :4], alone[0]) < 1e-5
 
 
 def test_without_a_cost_of_information_hardly_any_is_held_back():
-    query = query32()
-    free, dear = (m2ib(query, layer=0, steps=6, beta=beta) for beta in (0.0, 1e6))
+    request = query32()
+    free, dear = (m2ib(request, layer=0, steps=6, beta=beta) for beta in (0.0, 1e6))
     assert (dear < free).all() and dear.max() < 0.2 * free.min()
 
 
@@ -506,9 +508,9 @@ def test_a_constant_image_has_a_finite_map(method, value):
 
 @pytest.mark.parametrize("method", CHEAP)
 def test_bf16_maps_follow_those_of_float32(method):
-    query = query32((224, 224))
+    request = query32((224, 224))
     models = model32(), small_clip.wrap(small_clip.half(model32().network, torch.bfloat16))
-    expected, got = (explain(model, query.pixels, query.targets, method, **CHEAP[method]) for model in models)
+    expected, got = (explain(model, request.pixels, request.targets, method, **CHEAP[method]) for model in models)
     assert got.dtype == torch.float32
     for one, other in zip(got.flatten(0, 1), expected.flatten(0, 1), strict=True):
         assert torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1] > 0.98

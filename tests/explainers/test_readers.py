@@ -14,9 +14,9 @@ from clip_explain.errors import MethodError
 from clip_explain.explainers import EXPLAINERS, WORD_EXPLAINERS, explain
 from clip_explain.explainers.grad_cam import VARIANTS, grad_cam
 from clip_explain.models.embed import unit
-from clip_explain.models.model import Clip
+from clip_explain.models.model import Model
 from clip_explain.models.resnet import resnet_embedding, resnet_stage
-from clip_explain.request import Query, WordQuery, make_word_query
+from clip_explain.request import Request, WordRequest, make_word_request
 from small_clip import GOLDEN, TEXTS, exact_model, golden_model, golden_query, relative_error
 
 TOKENS = torch.tensor([[98, 5, 7, 99, 0, 0, 0, 0, 0], [98, 1, 2, 3, 4, 6, 99, 0, 0]])
@@ -64,12 +64,12 @@ def images(size=(96, 160), count=2, dtype=torch.float64):
 
 
 @functools.cache
-def small32() -> Clip:
+def small32() -> Model:
     return small_clip.wrap(small_clip.build(vlayers=3, tlayers=3, vocab=100))
 
 
 @functools.cache
-def resnet(dtype=torch.float32) -> Clip:
+def resnet(dtype=torch.float32) -> Model:
     """A random CLIP with a ModifiedResNet of one block a stage, its batch norms far from the identity."""
     random = torch.Generator().manual_seed(5)
     with torch.random.fork_rng():
@@ -95,7 +95,7 @@ def close(got, expected):
 def check_oracle(method, options, oracle, model=None, **oracle_options):
     """Each image and target of a batch against `oracle(state, image, target, native heads, ...)`."""
     model, pixels, directions = model or exact_model(), images(), random_targets(3)
-    got = EXPLAINERS[method](Query(model, pixels, directions), **options)
+    got = EXPLAINERS[method](Request(model, pixels, directions), **options)
     assert got.shape == (2, 3, 3, 5) and got.dtype == torch.float32 and got.any()
     for index, image in enumerate(pixels):
         for number, target in enumerate(directions):
@@ -105,7 +105,7 @@ def check_oracle(method, options, oracle, model=None, **oracle_options):
 
 def check_word_oracle(method, options, oracle, **oracle_options):
     model, directions = exact_model(), random_targets(2)
-    got = WORD_EXPLAINERS[method](WordQuery(model, TOKENS, directions), **options)
+    got = WORD_EXPLAINERS[method](WordRequest(model, TOKENS, directions), **options)
     assert got.shape == (2, 2, 7) and got.dtype == torch.float32 and got.any()
     for index, text in enumerate(TOKENS):
         end = int(text.argmax())
@@ -144,7 +144,7 @@ def test_golden(key, method, options):
 
 @pytest.mark.parametrize("method", ["last_gradient", "all_gradients", "attention_grad_cam"])
 def test_golden_negative_saliency_is_that_of_the_negated_target(method):
-    negated = Query(golden_model(), golden_query().pixels, -golden_query().targets)
+    negated = Request(golden_model(), golden_query().pixels, -golden_query().targets)
     assert relative_error(EXPLAINERS[method](negated)[0], GOLDEN[f"{method}_negative"]) < 1e-4
 
 
@@ -156,9 +156,9 @@ def test_golden_negative_saliency_is_that_of_the_negated_target(method):
     ],
 )
 def test_golden_words(key, method, options):
-    query = make_word_query(golden_model(), torch.from_numpy(GOLDEN["image_features"]), TEXTS)
-    found = WORD_EXPLAINERS[method](query, **options)
-    for index, end in enumerate(query.tokens.argmax(dim=-1).tolist()):
+    request = make_word_request(golden_model(), torch.from_numpy(GOLDEN["image_features"]), TEXTS)
+    found = WORD_EXPLAINERS[method](request, **options)
+    for index, end in enumerate(request.tokens.argmax(dim=-1).tolist()):
         assert relative_error(found[index, 0, 1:end], GOLDEN[f"{key}/{index}"]) < 1e-4
 
 
@@ -213,9 +213,9 @@ def test_oracle_itsm():
 
 
 def test_reversed_itsm_once_scaled_is_the_papers():
-    query = Query(small32(), images(dtype=torch.float32), random_targets(3, torch.float32))
-    expected = (1 - scaling.normalize(EXPLAINERS["itsm"](query))).abs()
-    assert torch.allclose(scaling.normalize(EXPLAINERS["reversed_itsm"](query)), expected, atol=1e-5)
+    request = Request(small32(), images(dtype=torch.float32), random_targets(3, torch.float32))
+    expected = (1 - scaling.normalize(EXPLAINERS["itsm"](request))).abs()
+    assert torch.allclose(scaling.normalize(EXPLAINERS["reversed_itsm"](request)), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("layers, read", [(1, 1), (None, 3)])
@@ -256,7 +256,7 @@ def test_the_resnet_written_out_is_the_models_own():
 @pytest.mark.parametrize("layer, stage, grid", [(None, 4, (2, 2)), (3, 3, (4, 4))])
 def test_oracle_resnet_grad_cam(layer, stage, grid):
     model, pixels, directions = resnet(torch.float64), images((64, 64)), random_targets(3)
-    got = grad_cam(Query(model, pixels, directions), layer=layer)
+    got = grad_cam(Request(model, pixels, directions), layer=layer)
     assert got.shape == (2, 3, *grid)
     for index in range(2):
         for number in range(3):
@@ -275,7 +275,7 @@ def test_oracle_resnet_grad_cam(layer, stage, grid):
 )
 def test_oracle_resnet_pooling(method, oracle):
     model, pixels, directions = resnet(torch.float64), images((64, 64)), random_targets(3)
-    got = EXPLAINERS[method](Query(model, pixels, directions))
+    got = EXPLAINERS[method](Request(model, pixels, directions))
     assert got.shape == (2, 3, 2, 2) and got.dtype == torch.float32
     for index in range(2):
         for number in range(3):
@@ -287,7 +287,9 @@ def test_resnet_maps_once_scaled_are_those_of_the_whole_package(variant, monkeyp
     import pytorch_grad_cam
 
     model, pixels, target = resnet(), images((64, 64), dtype=torch.float32), random_targets(1, torch.float32)
-    got = scaling.resize(scaling.normalize(grad_cam(Query(model, pixels, target), layer=3, variant=variant)), (64, 64))
+    got = scaling.resize(
+        scaling.normalize(grad_cam(Request(model, pixels, target), layer=3, variant=variant)), (64, 64)
+    )
     with getattr(pytorch_grad_cam, VARIANTS[variant])(model.network.visual, [model.network.visual.layer3]) as package:
         monkeypatch.setattr("tqdm.tqdm", lambda steps: steps)
         expected = package(pixels, [lambda embedding: torch.cosine_similarity(embedding, target[0], dim=0)] * 2)
@@ -298,27 +300,27 @@ def test_plain_grad_cam_of_a_vit_is_the_packages():
     from clip_explain.explainers.grad_cam import _as_map, _package_map
     from clip_explain.models.vit import gradients
 
-    query = Query(exact_model(), images(), random_targets(3))
-    trace = query.trace(start="input")
-    (slope,) = gradients(trace.embedding, [trace.blocks[0].input], query.targets)
+    request = Request(exact_model(), images(), random_targets(3))
+    trace = request.trace(start="input")
+    (slope,) = gradients(trace.embedding, [trace.blocks[0].input], request.targets)
     features = _as_map(trace.blocks[0].input.detach(), trace.grid)
-    expected = _package_map("grad_cam", query.pixels, features, _as_map(slope, trace.grid))
-    assert relative_error(grad_cam(query), expected) < 1e-6
+    expected = _package_map("grad_cam", request.pixels, features, _as_map(slope, trace.grid))
+    assert relative_error(grad_cam(request), expected) < 1e-6
 
 
 @pytest.mark.parametrize("make", [exact_model, lambda: resnet(torch.float64)])
 def test_oracle_score_cam(make):
     model, pixels, directions = make(), images((64, 96)), random_targets(2)
-    visual, query = model.network.visual, Query(make(), pixels, directions)
-    got = grad_cam(query, layer=1, **SCORE_CAM)
+    visual, request = model.network.visual, Request(make(), pixels, directions)
+    got = grad_cam(request, layer=1, **SCORE_CAM)
 
     def encode(masked):
         if model.is_vit:
-            return Query(model, masked, directions).trace().embedding
+            return Request(model, masked, directions).trace().embedding
         return resnet_embedding(visual, resnet_stage(visual, masked, 4), 4)
 
     if model.is_vit:
-        trace = query.trace(layers=2)
+        trace = request.trace(layers=2)
         features = trace.blocks[0].input[:, 1:].transpose(1, 2).unflatten(-1, trace.grid)
     else:
         features = resnet_stage(visual, pixels, 1)
@@ -372,10 +374,10 @@ def test_a_batch_is_the_loop_over_its_images_and_targets(method, options):
 
 @pytest.mark.parametrize("method", ["game", "legrad"])
 def test_targets_taken_in_parts_are_those_taken_together(method, monkeypatch):
-    query = Query(small32(), images(dtype=torch.float32), random_targets(5, torch.float32))
-    together = EXPLAINERS[method](query)
+    request = Request(small32(), images(dtype=torch.float32), random_targets(5, torch.float32))
+    together = EXPLAINERS[method](request)
     monkeypatch.setattr("clip_explain.explainers.gradients.VALUES_AT_ONCE", 1)
-    assert relative_error(EXPLAINERS[method](query), together) < 1e-5
+    assert relative_error(EXPLAINERS[method](request), together) < 1e-5
 
 
 @pytest.mark.parametrize("method, options", READERS)
@@ -408,10 +410,10 @@ def test_maps_of_attention_are_the_same_for_every_target_and_at_most_one_in_sum(
 @pytest.mark.parametrize("method, options", WORD_READERS)
 def test_word_weights_do_not_depend_on_the_rest_of_the_batch(method, options):
     directions = random_targets(2, torch.float32)
-    batch = WORD_EXPLAINERS[method](WordQuery(small32(), TOKENS, directions), **options)
+    batch = WORD_EXPLAINERS[method](WordRequest(small32(), TOKENS, directions), **options)
     assert batch.shape == (2, 2, 7) and torch.isfinite(batch).all()
     for index, end in enumerate(TOKENS.argmax(dim=-1).tolist()):
-        alone = WORD_EXPLAINERS[method](WordQuery(small32(), TOKENS[index : index + 1], directions[1:]), **options)
+        alone = WORD_EXPLAINERS[method](WordRequest(small32(), TOKENS[index : index + 1], directions[1:]), **options)
         assert relative_error(alone[0, 0, 1:end], batch[index, 1, 1:end]) < 1e-4
 
 
@@ -474,7 +476,7 @@ def test_resnet_options_out_of_range_are_told_the_range(method, options, message
 @pytest.mark.parametrize("method, options", [("rollout", dict(layers=4)), ("game", dict(layers=0))])
 def test_word_options_out_of_range_are_told_the_range(method, options):
     with pytest.raises(MethodError, match="expected 1 to 3"):
-        WORD_EXPLAINERS[method](WordQuery(small32(), TOKENS, random_targets(1, torch.float32)), **options)
+        WORD_EXPLAINERS[method](WordRequest(small32(), TOKENS, random_targets(1, torch.float32)), **options)
 
 
 def test_without_the_package_grad_cam_of_a_resnet_says_how_to_get_it(monkeypatch):

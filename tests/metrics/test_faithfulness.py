@@ -39,7 +39,7 @@ from clip_explain.models import load
 from clip_explain.models.embed import embed_images, encode_text, unit
 from clip_explain.models.model import MEAN, STD
 from clip_explain.models.tokenizer import tokenize
-from clip_explain.request import make_word_query
+from clip_explain.request import make_word_request
 from oracles import image_forward
 
 PIXELS = torch.tensor([[1.0, 2.0], [4.0, 8.0]]).expand(1, 3, 2, 2) / 3  # three equal colours: sums are 1, 2, 4, 8
@@ -174,12 +174,12 @@ def test_finds_by_hand():
 
 
 def test_is_found_by_hand():
-    """The query has cosines 1, 0.8 and 0 with the rivals, and 0.9, 0.5 and -1 with the embedding at three points."""
-    query, rivals = torch.tensor([[[1.0, 0.0]]]), torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
+    """The request has cosines 1, 0.8 and 0 with the rivals, and 0.9, 0.5 and -1 with the embedding at three points."""
+    request, rivals = torch.tensor([[[1.0, 0.0]]]), torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
     points = torch.tensor([[c, math.sqrt(1 - c * c)] for c in (0.9, 0.5, -1.0)])[None, None]
     none, first = torch.zeros(1, 1, 3, dtype=torch.bool), torch.tensor([[[True, False, False]]])
     hits = [
-        [is_found(points, query, rivals, left_out, k)[0, 0].tolist() for k in (1, 2, 3)] for left_out in (none, first)
+        [is_found(points, request, rivals, left_out, k)[0, 0].tolist() for k in (1, 2, 3)] for left_out in (none, first)
     ]
     assert hits[0] == [[0, 0, 0], [1, 0, 0], [1, 1, 0]]
     assert hits[1] == [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
@@ -381,13 +381,13 @@ WEIGHTS = {"a": 0.1, "red": 0.9, "cube": 0.5, "behind": -0.2, "ball": 0.3, "two"
 
 @functools.cache
 def word_query():
-    return make_word_query(model32(), images64()[:1].float(), TEXTS)
+    return make_word_request(model32(), images64()[:1].float(), TEXTS)
 
 
-def word_weights(query=None, texts=TEXTS):
+def word_weights(request=None, texts=TEXTS):
     """Raw weights of `texts`, one token a word; the start and end weigh most and must not count."""
-    query = query or word_query()
-    weights = torch.zeros(len(texts), len(query.targets), int(query.tokens.argmax(dim=-1).max()) + 1)
+    request = request or word_query()
+    weights = torch.zeros(len(texts), len(request.targets), int(request.tokens.argmax(dim=-1).max()) + 1)
     for row, text in zip(weights, texts, strict=True):
         values = [9.0, *(WEIGHTS[word] for word in text.split()), 9.0]
         row[:, : len(values)] = torch.tensor(values)
@@ -420,15 +420,15 @@ def test_words_deleted_and_inserted_by_hand():
 
 
 def test_a_word_of_several_tokens_goes_as_one():
-    query = make_word_query(model32(), images64()[:1].float(), "a grad-eclip zebracorn, here")
-    tokens = query.tokens[0].tolist()
-    names = [query.model.tokenizer.decoder[number] for number in tokens[1 : query.tokens.argmax()]]
+    request = make_word_request(model32(), images64()[:1].float(), "a grad-eclip zebracorn, here")
+    tokens = request.tokens[0].tolist()
+    names = [request.model.tokenizer.decoder[number] for number in tokens[1 : request.tokens.argmax()]]
     ends = [index for index, name in enumerate(names) if name.endswith("</w>")]
     assert len(ends) < len(names)
     last_word_of_several = next(e for b, e in zip([-1, *ends], ends, strict=False) if e - b > 1)
     weights = torch.full((1, 1, len(names) + 2), 0.5)
     weights[0, 0, 1:-1] = torch.tensor([0.5 if name.endswith("</w>") else 0.4 for name in names])
-    gone = perturbed_tokens(query, weights, steps=1)[0, 0, 1]
+    gone = perturbed_tokens(request, weights, steps=1)[0, 0, 1]
     sums = [sum(weights[0, 0, 1:-1][b + 1 : e + 1].tolist()) for b, e in zip([-1, *ends], ends, strict=False)]
     heaviest = sums.index(max(sums))
     begin = ([-1, *ends])[heaviest]
@@ -437,13 +437,13 @@ def test_a_word_of_several_tokens_goes_as_one():
 
 
 def test_word_curves_are_those_of_the_texts():
-    query, texts = word_query(), unit(random(4, 64, seed=2).float() - 0.5)
+    request, texts = word_query(), unit(random(4, 64, seed=2).float() - 0.5)
     readouts = {"score": partial(cosines, directions=texts[:2, None])}
     for mode in ("deletion", "insertion"):
-        got = word_curves(query, word_weights(), readouts, mode, steps=3, batch_size=3)["score"]
+        got = word_curves(request, word_weights(), readouts, mode, steps=3, batch_size=3)["score"]
         assert got.shape == (2, 1, 4)
         for t in range(2):
-            for point, text in enumerate(texts_of(perturbed_tokens(query, word_weights(), mode, 3)[t, 0])):
+            for point, text in enumerate(texts_of(perturbed_tokens(request, word_weights(), mode, 3)[t, 0])):
                 embedded = encode_text(model32(), text)[0] if text else empty_text(model32())[0]
                 assert got[t, 0, point].item() == pytest.approx((embedded @ texts[t]).item(), abs=1e-5)
 
@@ -461,21 +461,21 @@ def test_word_retrieval_by_hand():
 
 
 def test_every_word_explainer_goes_in():
-    query = word_query()
+    request = word_query()
     readouts = word_retrieval(
         unit(random(3, 64).float()), unit(random(2, 64).float()), torch.tensor([0, 1]), torch.tensor([0, 1])
     )
     for name in ("self_attention", "rollout", "occlusion"):
-        got = word_curves(query, WORD_EXPLAINERS[name](query), readouts)
+        got = word_curves(request, WORD_EXPLAINERS[name](request), readouts)
         assert {tuple(curve.shape) for curve in got.values()} == {(2, 1, 6)} and len(got) == 6
 
 
 def test_word_confidence_keeps_the_upper_half():
     """0.1 0.9 0.5 -0.2 0.1 0.3: the median is 0.2, so red, cube and ball stay. Of two equal words none does."""
-    query, model = word_query(), model32()
-    got = word_confidence(query, word_weights())
-    kept = torch.cat([encode_text(model, "red cube ball"), empty_text(model)]) @ query.targets.T
-    whole = encode_text(model, TEXTS) @ query.targets.T
+    request, model = word_query(), model32()
+    got = word_confidence(request, word_weights())
+    kept = torch.cat([encode_text(model, "red cube ball"), empty_text(model)]) @ request.targets.T
+    whole = encode_text(model, TEXTS) @ request.targets.T
     torch.testing.assert_close(got["drop"], (whole - kept).clamp_min(0), atol=1e-5, rtol=0)
     assert torch.equal(got["increase"], (kept > whole).float())
 

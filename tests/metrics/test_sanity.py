@@ -13,22 +13,22 @@ from clip_explain.errors import MethodError, TensorError
 from clip_explain.explainers import EXPLAINERS
 from clip_explain.maps import normalize
 from clip_explain.metrics.sanity import SIMILARITIES, parameter_randomisation, pearson, randomised, spearman, ssim
-from clip_explain.models.model import Clip
-from clip_explain.request import make_query
+from clip_explain.models.model import Model
+from clip_explain.request import make_request
 
 STAGES = ["projection", "block 1", "block 0", "patches"]
 
 
 @pytest.fixture(scope="module")
-def query():
+def asked():
     model = small_clip.wrap(small_clip.build(vocab=100, **small_clip.SMALL).requires_grad_(False))
     pixels = torch.cat([small_clip.pixels(seed, 80, 64) for seed in (0, 1)])
-    return make_query(model, pixels, torch.randn(3, 64, generator=torch.Generator().manual_seed(2)))
+    return make_request(model, pixels, torch.randn(3, 64, generator=torch.Generator().manual_seed(2)))
 
 
-def brightness(query):
+def brightness(asked):
     """Maps of the pixels alone, as an edge detector's are."""
-    return F.avg_pool2d(query.pixels.mean(dim=1, keepdim=True), 16).expand(-1, len(query.targets), -1, -1)
+    return F.avg_pool2d(asked.pixels.mean(dim=1, keepdim=True), 16).expand(-1, len(asked.targets), -1, -1)
 
 
 def random_maps(seed, *shape):
@@ -81,68 +81,68 @@ def test_degenerate_maps(by):
 # -- the check
 
 
-def test_a_method_that_looks_at_pixels_only_is_found_out(query):
-    found = parameter_randomisation(query, brightness, seed=0)
+def test_a_method_that_looks_at_pixels_only_is_found_out(asked):
+    found = parameter_randomisation(asked, brightness, seed=0)
     assert list(found) == ["none", *STAGES]
     assert all(similar.tolist() == [pytest.approx([1] * 3)] * 2 for similar in found.values())
 
 
 @pytest.mark.parametrize("by", SIMILARITIES)
-def test_a_method_that_looks_at_the_model_changes(query, by):
-    found = parameter_randomisation(query, EXPLAINERS["itsm"], seed=0, by=by)
+def test_a_method_that_looks_at_the_model_changes(asked, by):
+    found = parameter_randomisation(asked, EXPLAINERS["itsm"], seed=0, by=by)
     assert found["none"].min() > 0.999 and found["patches"].shape == (2, 3)
     assert found["patches"].mean() < 0.5
 
 
-def test_the_seed_gives_the_weights(query):
-    first, again, other = (parameter_randomisation(query, EXPLAINERS["grad_eclip"], seed) for seed in (0, 0, 1))
+def test_the_seed_gives_the_weights(asked):
+    first, again, other = (parameter_randomisation(asked, EXPLAINERS["grad_eclip"], seed) for seed in (0, 0, 1))
     assert all(torch.equal(first[stage], again[stage]) for stage in first)
     assert not torch.equal(first["patches"], other["patches"])
 
 
-def changed(model: Clip, other: Clip) -> set[str]:
+def changed(model: Model, other: Model) -> set[str]:
     state = other.network.state_dict()
     return {name for name, value in model.network.state_dict().items() if not torch.equal(value, state[name])}
 
 
-def test_stages_cascade_from_the_output(query):
-    seen, visual = [], {name for name, _ in query.model.network.named_parameters() if name.startswith("visual.")}
-    for _, copy in randomised(query.model, seed=0):
-        seen.append(changed(query.model, copy))
+def test_stages_cascade_from_the_output(asked):
+    seen, visual = [], {name for name, _ in asked.model.network.named_parameters() if name.startswith("visual.")}
+    for _, copy in randomised(asked.model, seed=0):
+        seen.append(changed(asked.model, copy))
     assert seen[0] == {"visual.ln_post.weight", "visual.ln_post.bias", "visual.proj"}
     assert all(".resblocks.1." in name for name in seen[1] - seen[0]) and len(seen[1] - seen[0]) == 12
     assert all(".resblocks.0." in name for name in seen[2] - seen[1]) and len(seen[2] - seen[1]) == 12
     assert seen[3] == visual  # all of the image tower, nothing of the text tower
 
 
-def test_independent_stages_share_nothing(query):
-    seen = [changed(query.model, copy) for _, copy in randomised(query.model, seed=0, order="independent")]
+def test_independent_stages_share_nothing(asked):
+    seen = [changed(asked.model, copy) for _, copy in randomised(asked.model, seed=0, order="independent")]
     assert sum(len(each) for each in seen) == len(set().union(*seen)) and len(seen) == 4
 
 
-def test_random_weights_keep_their_scale(query):
-    for _, copy in randomised(query.model, seed=0):
+def test_random_weights_keep_their_scale(asked):
+    for _, copy in randomised(asked.model, seed=0):
         last = copy.network.visual
-    weight, true = last.conv1.weight, query.model.network.visual.conv1.weight
+    weight, true = last.conv1.weight, asked.model.network.visual.conv1.weight
     assert weight.std().item() == pytest.approx(true.std().item(), rel=0.03)
     assert last.ln_pre.weight.mean().item() == pytest.approx(1, abs=0.05)
 
 
-def test_the_model_is_left_as_it_was_also_after_an_exception(query):
-    before = {name: value.clone() for name, value in query.model.network.state_dict().items()}
+def test_the_model_is_left_as_it_was_also_after_an_exception(asked):
+    before = {name: value.clone() for name, value in asked.model.network.state_dict().items()}
     calls = []
 
-    def breaks(query):
-        calls.append(query)
+    def breaks(asked):
+        calls.append(asked)
         if len(calls) == 4:
             raise RuntimeError("broken explainer")
-        return brightness(query)
+        return brightness(asked)
 
     with pytest.raises(RuntimeError, match="broken explainer"):
-        parameter_randomisation(query, breaks, seed=0)
-    after = query.model.network.state_dict()
+        parameter_randomisation(asked, breaks, seed=0)
+    after = asked.model.network.state_dict()
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
-    assert not any(parameter.requires_grad for parameter in query.model.network.parameters())
+    assert not any(parameter.requires_grad for parameter in asked.model.network.parameters())
 
 
 def test_stages_of_a_resnet():
@@ -157,10 +157,10 @@ def test_stages_of_a_resnet():
     assert any("visual.attnpool." in name for name in seen["pool"]) and "visual.conv1.weight" in seen["stem"]
 
 
-def test_unknown_options_are_refused(query):
+def test_unknown_options_are_refused(asked):
     with pytest.raises(MethodError, match="by='mse', expected one of spearman, ssim, pearson"):
-        parameter_randomisation(query, brightness, seed=0, by="mse")
+        parameter_randomisation(asked, brightness, seed=0, by="mse")
     with pytest.raises(MethodError, match="'cascading' or 'independent'"):
-        next(randomised(query.model, seed=0, order="random"))
+        next(randomised(asked.model, seed=0, order="random"))
     with pytest.raises(MethodError, match="window=1"):
         ssim(torch.eye(2), torch.eye(2), window=1)

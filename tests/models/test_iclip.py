@@ -22,7 +22,7 @@ from clip_explain.embedded.training.views import make_views
 from clip_explain.models.dino import new_visual, tiny
 from clip_explain.models.iclip import as_clip, features, new_text, poolings_of, project, recognition, untrained
 from clip_explain.models.pooling import attention_mask, masked_max_pool, pool
-from clip_explain.request import make_query
+from clip_explain.request import make_request
 
 # Two patches of three channels; the class token is 9 everywhere.
 TOKENS = torch.tensor([[[9.0, 9, 9], [1, 4, -2], [3, 2, -6]]], dtype=torch.float64)
@@ -116,7 +116,7 @@ def test_features_are_the_networks_own_and_the_mask_its_attention(encoder):
     visual = encoder.network.visual
     torch.testing.assert_close(tokens[:, 0], visual(PIXELS), rtol=1e-4, atol=1e-5)  # its projection is the identity
     assert tokens.shape == (1, 17, 128) and mask.min() == 0 and mask.max() == 1
-    maps = cx.EXPLAINERS["self_attention"](make_query(encoder, PIXELS, torch.eye(128)[:1]))
+    maps = cx.EXPLAINERS["self_attention"](make_request(encoder, PIXELS, torch.eye(128)[:1]))
     torch.testing.assert_close(mask, cx.maps.normalize(maps[:, 0]).flatten(1), rtol=1e-4, atol=1e-5)
 
 
@@ -142,18 +142,18 @@ def literal_map(tokens, mask, projection, target):
 
 
 def test_map_is_that_of_the_equations(model, encoder):
-    query = make_query(model, PIXELS, ["a red cube", "a ball"])
+    request = make_request(model, PIXELS, ["a red cube", "a ball"])
     tokens, mask = (part.double()[0] for part in features(encoder, PIXELS))
-    got = cx.EXPLAINERS["iclip"](query)
+    got = cx.EXPLAINERS["iclip"](request)
     projection = model.network.text.image_projection[1].double()
-    for found, target in zip(got[0], query.targets.double(), strict=True):
+    for found, target in zip(got[0], request.targets.double(), strict=True):
         expected = literal_map(tokens[1:], mask, projection, target).view(4, 4)
         assert small_clip.relative_error(found, expected) < 1e-4
 
 
 def test_norm_of_each_token_cancels_the_mask(model, encoder):
-    query = make_query(model, PIXELS, ["a red cube"])
-    got, plain = (cx.EXPLAINERS["iclip"](query, norm="token"), cx.EXPLAINERS["itsm"](query))
+    request = make_request(model, PIXELS, ["a red cube"])
+    got, plain = (cx.EXPLAINERS["iclip"](request, norm="token"), cx.EXPLAINERS["itsm"](request))
     mask = features(encoder, PIXELS)[1].view(1, 1, 4, 4)
     torch.testing.assert_close(got, torch.where(mask > 0, plain, 0.0), rtol=1e-3, atol=1e-5)
     with pytest.raises(errors.MethodError, match="expected one of 'image', 'token'"):

@@ -10,7 +10,7 @@ import clip_explain as cx
 from clip_explain import errors
 from clip_explain.models import open_clip as open_clip_models
 from clip_explain.models.embed import embed_tokens, image_features, unit
-from clip_explain.request import make_query
+from clip_explain.request import make_request
 from small_clip import pixels, relative_error
 
 open_clip = pytest.importorskip("open_clip")
@@ -54,7 +54,7 @@ def test_the_trace_is_the_models_own_forward_and_gives_maps(checkpoint):
 def test_a_tower_that_computes_something_else_is_refused():
     network = open_clip.create_model("ViT-S-32-alt").eval().requires_grad_(False)
     tokenizer = open_clip.get_tokenizer("ViT-S-32-alt")
-    model = cx.Clip(network, "ours", "", tokenizer)
+    model = cx.Model(network, "ours", "", tokenizer)
     open_clip_models.check_agreement(model)
     network.visual.pool_type = "avg"
     with pytest.raises(errors.ModelError, match="the image tower of ours computes something else than OpenAI's CLIP"):
@@ -90,6 +90,6 @@ def test_unknown_architectures_and_weights_are_said():
 def test_a_query_is_built_of_an_open_clip_in_half_precision(tmp_path):
     torch.save(open_clip.create_model("ViT-S-32-alt").state_dict(), tmp_path / "x.pt")
     full, half = (cx.load(f"open_clip:ViT-S-32-alt/{tmp_path / 'x.pt'}", "cpu", dtype) for dtype in ("fp32", "bf16"))
-    one, other = (cx.EXPLAINERS["self_attention"](make_query(m, pixels(0, 224, 224), "a dog")) for m in (full, half))
+    one, other = (cx.EXPLAINERS["self_attention"](make_request(m, pixels(0, 224, 224), "a dog")) for m in (full, half))
     assert half.dtype == torch.bfloat16
     assert torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1] > 0.98

@@ -14,8 +14,8 @@ import oracles_readers
 import small_clip
 from clip_explain.explainers import EXPLAINERS, WORD_EXPLAINERS
 from clip_explain.models.embed import embed_images, embed_tokens, unit
-from clip_explain.models.model import Clip
-from clip_explain.request import Query, WordQuery
+from clip_explain.models.model import Model
+from clip_explain.request import Request, WordRequest
 from small_clip import relative_error
 
 HEADS, TEXT_HEADS, LAYERS = 4, 5, 3
@@ -26,7 +26,7 @@ TEXT_NOISE = torch.randn(3, 2, 9, 80, generator=torch.Generator().manual_seed(4)
 
 
 @functools.cache
-def odd(dtype: torch.dtype = torch.float64) -> Clip:
+def odd(dtype: torch.dtype = torch.float64) -> Model:
     size = dict(embed=48, res=64, patch=16, vlayers=LAYERS, vwidth=96, tlayers=LAYERS, twidth=80, vocab=80)
     network = small_clip.build(dtype, seed=9, **size)
     for tower, heads in ((network.visual.transformer, HEADS), (network.transformer, TEXT_HEADS)):
@@ -141,20 +141,20 @@ def test_every_explainer_is_here():
 @pytest.mark.parametrize("method", IMAGES)
 def test_maps(method):
     options, oracle = IMAGES[method]
-    query = Query(odd(), pixels(32, 48), directions())
-    got = EXPLAINERS[method](query, **options)
+    request = Request(odd(), pixels(32, 48), directions())
+    got = EXPLAINERS[method](request, **options)
     assert got.shape == ((2, 2, 32, 48) if method == "rise" else (2, 2, 2, 3)) and got.any()
-    for found, image in zip(got, query.pixels, strict=True):
-        expected = oracle(odd().network.state_dict(), image, query.targets)
+    for found, image in zip(got, request.pixels, strict=True):
+        expected = oracle(odd().network.state_dict(), image, request.targets)
         assert (found - expected).norm() <= 1e-6 * expected.norm()
 
 
 @pytest.mark.parametrize("method", WORDS)
 def test_word_weights(method):
     options, oracle = WORDS[method]
-    query = WordQuery(odd(), TOKENS, directions())
-    got = WORD_EXPLAINERS[method](query, **options)
+    request = WordRequest(odd(), TOKENS, directions())
+    got = WORD_EXPLAINERS[method](request, **options)
     for found, text in zip(got, TOKENS, strict=True):
         end = int(text.argmax())
-        expected = oracle(odd().network.state_dict(), text, query.targets)
+        expected = oracle(odd().network.state_dict(), text, request.targets)
         assert (found[:, 1:end] - expected).norm() <= 1e-6 * expected.norm()

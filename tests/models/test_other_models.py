@@ -29,7 +29,7 @@ from clip_explain.models.head import Head, class_index
 from clip_explain.models.model import place
 from clip_explain.models.probe import probe
 from clip_explain.models.torchvision import vit_classifier
-from clip_explain.request import class_logits, make_query, scores
+from clip_explain.request import class_logits, make_request, scores
 from clip_explain.sweep.features import linear_probe
 from small_clip import relative_error
 
@@ -190,8 +190,8 @@ def test_the_trace_of_a_vit_gives_its_own_logits():
     network, images = tiny_vit(torch.float32), pixels(3, dtype=torch.float32)
     model = vit_classifier(network, CLASSES)
     assert relative_error(class_logits(model, images), network(images)) < 1e-5
-    query = make_query(model, images, [0, "Bee"])
-    assert relative_error(scores(query) + model.head.bias[[0, 4]], network(images)[:, [0, 4]]) < 1e-5
+    request = make_request(model, images, [0, "Bee"])
+    assert relative_error(scores(request) + model.head.bias[[0, 4]], network(images)[:, [0, 4]]) < 1e-5
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -329,9 +329,7 @@ def test_unknown_torchvision_models_are_said():
     with pytest.raises(errors.ModelError, match="got a Linear"):
         vit_classifier(torch.nn.Linear(1, 1))
     with pytest.raises(errors.ModelError, match="head of several layers"):
-        vit_classifier(
-            torchvision.models.VisionTransformer(32, 8, 1, 2, 16, 32, representation_size=8, num_classes=2)
-        )
+        vit_classifier(torchvision.models.VisionTransformer(32, 8, 1, 2, 16, 32, representation_size=8, num_classes=2))
     with pytest.raises(errors.ModelError, match="got 2 names of classes, expected 5"):
         vit_classifier(tiny_vit(), ["a", "b"])
 
@@ -348,7 +346,7 @@ def test_classes_by_name_and_index():
             class_index(head, wanted)
     for wanted in ([], [0, "no"]):
         with pytest.raises(errors.TextError):
-            make_query(classifier(), pixels(), wanted)
+            make_request(classifier(), pixels(), wanted)
 
 
 def test_what_a_classifier_cannot_do_is_said():
@@ -435,7 +433,7 @@ def test_the_trace_of_blip_gives_its_own_itc_similarity(blip_network, tokenizer)
     model = blip_clip(network, tokenizer)
     with torch.no_grad():
         expected = itc(network, tokenizer, images, TEXTS)
-    assert relative_error(scores(make_query(model, images, TEXTS)), expected) < 1e-5
+    assert relative_error(scores(make_request(model, images, TEXTS)), expected) < 1e-5
     assert relative_error(cx.encode_image(model, images) @ cx.encode_text(model, TEXTS).T, expected) < 1e-5
 
 
@@ -531,7 +529,7 @@ def test_load_blip_from_a_folder(blip_network, tokenizer, tmp_path, dtype):
     assert model.name == f"blip:{tmp_path}" and len(model.sha256) == 64
     with torch.no_grad():
         expected = itc(network, tokenizer, pixels(dtype=torch.float32), TEXTS)
-    got = scores(make_query(model, pixels(dtype=torch.float32), TEXTS))
+    got = scores(make_request(model, pixels(dtype=torch.float32), TEXTS))
     assert relative_error(got, expected) < (1e-5 if dtype == "fp32" else 0.05)
 
 

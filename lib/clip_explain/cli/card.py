@@ -7,12 +7,13 @@ from pathlib import Path
 
 from clip_explain.cli.train import default_folder
 from clip_explain.embedded.cards import blip, clip, iclip
+from clip_explain.embedded.training.blip import NAME as BLIP
 from clip_explain.embedded.training.plans import DINO_PLANS, ICLIP_PLANS, PLANS
 from clip_explain.files import data_folder
 
 # Of each model its export (name, folder) and what measures it (name, folder, scenes).
 OWN = dict.fromkeys([*DINO_PLANS, *ICLIP_PLANS], (iclip.export, iclip.measure))
-OWN[blip.NAME] = (blip.export, blip.measure)
+OWN[BLIP] = (blip.export, blip.measure)
 
 
 def main(argv: Sequence[str]) -> None:

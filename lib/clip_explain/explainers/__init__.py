@@ -1,6 +1,6 @@
 """The registries of explainers, and the two calls that look one up and run it.
 
-An explainer is a plain function: a `Query`, or a `WordQuery`, and its own keyword options in; raw maps out.
+An explainer is a plain function: a `Request`, or a `WordRequest`, and its own keyword options in; raw maps out.
 """
 
 import inspect
@@ -23,8 +23,8 @@ from clip_explain.explainers.shapley import occlusion, occlusion_words
 from clip_explain.explainers.similarity import itsm, maskclip, reversed_itsm
 from clip_explain.explainers.surgery import clip_surgery, gem
 from clip_explain.images import Images
-from clip_explain.models.model import Clip
-from clip_explain.request import make_query, make_word_query, tokens_of, words_of
+from clip_explain.models.model import Model
+from clip_explain.request import make_request, make_word_request, tokens_of, words_of
 from clip_explain.texts import BARE, Templates
 
 EXPLAINERS: dict[str, Callable[..., Tensor]] = {
@@ -72,7 +72,7 @@ FOR_CLASSIFIERS: frozenset[str] = frozenset(
 
 
 def explain(
-    model: Clip,
+    model: Model,
     images: Images,
     targets: Targets,
     method: str = "grad_eclip",
@@ -85,7 +85,7 @@ def explain(
 
     `images`: a PIL image, a path, a list of either, or preprocessed pixels (images, 3, height, width). `targets`: a
     text, a list of texts, another image or several (PIL, or `pathlib.Path`: a str is a text), or directions (targets,
-    embedding), as those of `query.difference` and `without_word`; a minus before a direction gives what speaks against
+    embedding), as those of `difference` and `without_word`; a minus before a direction gives what speaks against
     it; for a classifier, classes by name or index. `fit`: "crop", "full" or "squash", as in `preprocess`. `templates`:
     texts are put into the {} of each, and the mean of all is explained: "imagenet", "clip_surgery", or one's own.
     `truncate` allows texts that are too long. `options` are the method's own. Raises MethodError, ImageError,
@@ -93,13 +93,13 @@ def explain(
     """
     explainer = _find(method, EXPLAINERS, options)
     _check_fits(model, method)
-    query = make_query(model, images, targets, fit, templates, truncate)
-    with out_of_memory(len(query.pixels), "{} images at once"):
-        return explainer(query, **options)
+    request = make_request(model, images, targets, fit, templates, truncate)
+    with out_of_memory(len(request.pixels), "{} images at once"):
+        return explainer(request, **options)
 
 
 def explain_words(
-    model: Clip,
+    model: Model,
     images: Images,
     texts: str | Sequence[str],
     method: str = "grad_eclip",
@@ -116,12 +116,12 @@ def explain_words(
     if per not in PER:
         raise MethodError(f"got per={per!r}, expected one of {', '.join(map(repr, PER))}")
     explainer = _find(method, WORD_EXPLAINERS, options)
-    query = make_word_query(model, images, texts, fit, truncate)
-    with out_of_memory(len(query.tokens), "{} texts at once"):
-        weights = explainer(query, **options)
-    owners, members = words_of(query) if per == "word" else tokens_of(query)
+    request = make_word_request(model, images, texts, fit, truncate)
+    with out_of_memory(len(request.tokens), "{} texts at once"):
+        weights = explainer(request, **options)
+    owners, members = words_of(request) if per == "word" else tokens_of(request)
     found = []
-    for index, tokens in enumerate(query.tokens):
+    for index, tokens in enumerate(request.tokens):
         groups = members[owners == index]
         shown = [model.tokenizer.decode(tokens[group].tolist()).strip() for group in groups]
         found.append((shown, weights[index] @ groups[:, : weights.shape[-1]].T.to(weights)))
@@ -134,7 +134,7 @@ def options_of(explainer: Callable[..., Tensor]) -> dict[str, object]:
     return {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
 
 
-def _check_fits(model: Clip, method: str) -> None:
+def _check_fits(model: Model, method: str) -> None:
     fitting = set(EXPLAINERS) & (set(EXPLAINERS) if model.is_vit else FOR_RESNETS)
     fitting &= set(EXPLAINERS) if model.head is None else FOR_CLASSIFIERS
     if method in fitting:

@@ -11,10 +11,10 @@ from torch import Tensor
 from clip_explain.errors import MethodError
 from clip_explain.models.resnet import attention_pool, resnet_stage
 from clip_explain.models.vit import Trace, image_tower, pooled_row, text_tower
-from clip_explain.request import Query, WordQuery
+from clip_explain.request import Request, WordRequest
 
 
-def self_attention(query: Query, *, heads: str = "native") -> Float[Tensor, "images targets grid_h grid_w"]:
+def self_attention(request: Request, *, heads: str = "native") -> Float[Tensor, "images targets grid_h grid_w"]:
     """Attention of the class token to the patches in the last block, mean over heads; the same map for every target.
 
     Range 0 to 1; a map sums to less than 1, since the class token also attends to itself. `heads="native"` is the
@@ -22,39 +22,39 @@ def self_attention(query: Query, *, heads: str = "native") -> Float[Tensor, "ima
     token. Differs from the Grad-ECLIP authors' code, whose "raw attention" is that of one head over all channels:
     `heads="single"`, for a ViT.
     """
-    if not query.model.is_vit:
-        return _pooling_attention(query, heads)
-    trace = query.trace(heads=heads)
-    return on_grid(_last_attention(trace)[:, None], trace).repeat(1, len(query.targets), 1, 1)
+    if not request.model.is_vit:
+        return _pooling_attention(request, heads)
+    trace = request.trace(heads=heads)
+    return on_grid(_last_attention(trace)[:, None], trace).repeat(1, len(request.targets), 1, 1)
 
 
 def self_attention_words(
-    query: WordQuery, *, heads: str = "native", single: int = 1
+    request: WordRequest, *, heads: str = "native", single: int = 1
 ) -> Float[Tensor, "texts images tokens"]:
     """As `self_attention`, of the end token to the words; zero outside the words, the same for every image.
 
     With `heads="single"` the last `single` text blocks have one head. Differs from the Grad-ECLIP authors' code, which
     reads the attention behind the eight single-head blocks of its own method: `heads="single", single=8`.
     """
-    trace = query.trace(heads=heads, single=single)
-    return on_words(_last_attention(trace)[:, None], trace).repeat(1, len(query.targets), 1)
+    trace = request.trace(heads=heads, single=single)
+    return on_words(_last_attention(trace)[:, None], trace).repeat(1, len(request.targets), 1)
 
 
-def rollout(query: Query, *, layers: int | None = None) -> Float[Tensor, "images targets grid_h grid_w"]:
+def rollout(request: Request, *, layers: int | None = None) -> Float[Tensor, "images targets grid_h grid_w"]:
     """Attention rollout (Abnar & Zuidema 2020, section 3): the class token's row of the product over layers.
 
     Factors are (A + I) / 2, A being the mean over heads: attention and the residual connection in equal parts, rows of
     sum 1. Range 0 to 1; the same map for every target. `layers=N` multiplies the last N layers only (None: all).
     MethodError if there are fewer. Differs from the Grad-ECLIP authors' code in `layers`, which is 1 there.
     """
-    trace = query.trace(layers=layer_count(query, layers))
-    return on_grid(_rollout(trace), trace).repeat(1, len(query.targets), 1, 1)
+    trace = request.trace(layers=layer_count(request, layers))
+    return on_grid(_rollout(trace), trace).repeat(1, len(request.targets), 1, 1)
 
 
-def rollout_words(query: WordQuery, *, layers: int | None = None) -> Float[Tensor, "texts images tokens"]:
+def rollout_words(request: WordRequest, *, layers: int | None = None) -> Float[Tensor, "texts images tokens"]:
     """As `rollout`, over the text blocks: the end token's row; zero outside the words, the same for every image."""
-    trace = query.trace(layers=layer_count(query, layers))
-    return on_words(_rollout(trace), trace).repeat(1, len(query.targets), 1)
+    trace = request.trace(layers=layer_count(request, layers))
+    return on_words(_rollout(trace), trace).repeat(1, len(request.targets), 1)
 
 
 def propagate(
@@ -84,26 +84,26 @@ def on_words(row: Float[Tensor, "texts images tokens"], trace: Trace) -> Float[T
     return torch.where(words[:, None], row, 0.0).float()
 
 
-def layer_count(query: Query | WordQuery, layers: int | None) -> int:
+def layer_count(request: Request | WordRequest, layers: int | None) -> int:
     """How many layers are read: all for None. The trace checks the range."""
     if layers is not None:
         return layers
-    tower = image_tower if isinstance(query, Query) else text_tower
-    return len(tower(query.model.network).blocks)
+    tower = image_tower if isinstance(request, Request) else text_tower
+    return len(tower(request.model.network).blocks)
 
 
 def _last_attention(trace: Trace) -> Float[Tensor, "images tokens"]:
     return precise(pooled_row(trace.blocks[-1].attention, trace.pooled)).mean(dim=1)
 
 
-def _pooling_attention(query: Query, heads: str) -> Float[Tensor, "images targets grid_h grid_w"]:
+def _pooling_attention(request: Request, heads: str) -> Float[Tensor, "images targets grid_h grid_w"]:
     if heads != "native":
         raise MethodError(f"got heads={heads!r}, expected 'native': the model is a ResNet")
-    visual = query.model.network.visual
+    visual = request.model.network.visual
     with torch.no_grad():
-        features = resnet_stage(visual, query.pixels)
+        features = resnet_stage(visual, request.pixels)
         attention = precise(attention_pool(visual.attnpool, features).attention)[:, :, 0, 1:].mean(dim=1)
-    return attention[:, None].unflatten(-1, features.shape[-2:]).float().repeat(1, len(query.targets), 1, 1)
+    return attention[:, None].unflatten(-1, features.shape[-2:]).float().repeat(1, len(request.targets), 1, 1)
 
 
 def _rollout(trace: Trace) -> Float[Tensor, "images one tokens"]:

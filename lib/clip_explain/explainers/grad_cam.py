@@ -14,7 +14,7 @@ from clip_explain.explainers.attention import layer_count, precise
 from clip_explain.models.embed import compared
 from clip_explain.models.resnet import STAGES, resnet_embedding, resnet_stage
 from clip_explain.models.vit import HEADS, gradients, trace_image
-from clip_explain.request import Query
+from clip_explain.request import Request
 
 # Name -> the grad-cam package's class; Score-CAM is computed here.
 VARIANTS = {
@@ -30,7 +30,7 @@ MASKED_AT_ONCE = 32
 
 
 def grad_cam(
-    query: Query,
+    request: Request,
     *,
     layer: int | None = None,
     variant: str = "grad_cam",
@@ -50,58 +50,58 @@ def grad_cam(
     Differs from the Grad-ECLIP authors' code for a ViT: there the last block has one head over all channels
     (`heads="single"`) and the mean takes in the class token (`pool="tokens"`, for "grad_cam" alone).
     """
-    _check(query, variant, heads, pool)
-    read = _entering_tokens if query.model.is_vit else _stage_output
-    leaf, embedding, grid = read(query, layer, heads)
+    _check(request, variant, heads, pool)
+    read = _entering_tokens if request.model.is_vit else _stage_output
+    leaf, embedding, grid = read(request, layer, heads)
     features = _as_map(leaf.detach(), grid)
-    scale = query.model.logit_scale if scale_logits else 1.0
+    scale = request.model.logit_scale if scale_logits else 1.0
     if variant == "score_cam":
-        return _combine(score_weights(query, features, scale), features)
-    slope = gradients(embedding, [leaf], query.targets, query.model.score)[0] * scale
+        return _combine(score_weights(request, features, scale), features)
+    slope = gradients(embedding, [leaf], request.targets, request.model.score)[0] * scale
     if pool == "tokens":
         return _combine(slope.mean(dim=-2), features)
-    if query.model.is_vit and variant == "grad_cam":
+    if request.model.is_vit and variant == "grad_cam":
         return _combine(_as_map(slope, grid).mean(dim=(-2, -1)), features)
-    return _package_map(variant, query.pixels, features, _as_map(slope, grid))
+    return _package_map(variant, request.pixels, features, _as_map(slope, grid))
 
 
 def score_weights(
-    query: Query, features: Float[Tensor, "images channels grid_h grid_w"], scale: float | Tensor = 1.0
+    request: Request, features: Float[Tensor, "images channels grid_h grid_w"], scale: float | Tensor = 1.0
 ) -> Float[Tensor, "images targets channels"]:
     """Score-CAM's weights (Wang et al. 2020, eq. 6-8): softmax over channels of the score of the masked image.
 
     A mask is a channel, resized to the image and min-max scaled. The numbers are those of the grad-cam package, but a
     masked image is encoded once for all targets.
     """
-    pixels = query.pixels.detach()
+    pixels = request.pixels.detach()
     with torch.no_grad():
         scores = [
-            _masked_cosines(query, image, some) * scale
+            _masked_cosines(request, image, some) * scale
             for image, channels in zip(pixels, features, strict=True)
             for some in channels.split(MASKED_AT_ONCE)
         ]
         return torch.cat(scores).unflatten(0, tuple(features.shape[:2])).softmax(dim=1).transpose(1, 2)
 
 
-def _entering_tokens(query: Query, layer: int | None, heads: str) -> tuple[Tensor, Tensor, tuple[int, int]]:
+def _entering_tokens(request: Request, layer: int | None, heads: str) -> tuple[Tensor, Tensor, tuple[int, int]]:
     """All tokens entering a ViT's block, as a leaf; the embedding computed from them; the grid."""
-    depth = layer_count(query, None)
+    depth = layer_count(request, None)
     if layer is not None and not 1 <= layer <= depth:
         raise MethodError(f"got layer={layer}, expected 1 to {depth}: the model has {depth} layers")
     kept = 1 if layer is None else depth - layer + 1
-    trace = query.trace(heads=heads, layers=kept, single=1, start="input")
+    trace = request.trace(heads=heads, layers=kept, single=1, start="input")
     return trace.blocks[0].input, trace.embedding, trace.grid
 
 
-def _stage_output(query: Query, layer: int | None, heads: str) -> tuple[Tensor, Tensor, None]:
+def _stage_output(request: Request, layer: int | None, heads: str) -> tuple[Tensor, Tensor, None]:
     """A ResNet stage's output, as a leaf; the embedding computed from it."""
     stage = STAGES if layer is None else layer
     if not 1 <= stage <= STAGES:
         raise MethodError(f"got layer={layer}, expected 1 to {STAGES}: a ResNet has {STAGES} stages")
-    visual = query.model.network.visual
+    visual = request.model.network.visual
     with torch.inference_mode(False):
         with torch.no_grad():
-            features = resnet_stage(visual, query.pixels.detach(), stage)
+            features = resnet_stage(visual, request.pixels.detach(), stage)
         with torch.enable_grad():
             return features.requires_grad_(), resnet_embedding(visual, features, stage), None
 
@@ -137,25 +137,25 @@ def _package_map(
 
 
 def _masked_cosines(
-    query: Query, image: Float[Tensor, "3 height width"], channels: Float[Tensor, "masks grid_h grid_w"]
+    request: Request, image: Float[Tensor, "3 height width"], channels: Float[Tensor, "masks grid_h grid_w"]
 ) -> Float[Tensor, "masks targets"]:
     masks = F.interpolate(channels[None], size=image.shape[-2:], mode="bilinear", align_corners=True)[0]
     low, high = masks.amin(dim=(-2, -1), keepdim=True), masks.amax(dim=(-2, -1), keepdim=True)
     masks = (masks - low) / (high - low + 1e-8)  # the package's constant
-    network, masked = query.model.network, image * masks[:, None].to(image)
-    if query.model.is_vit:
+    network, masked = request.model.network, image * masks[:, None].to(image)
+    if request.model.is_vit:
         embedding = trace_image(network, masked).embedding
     else:
         embedding = resnet_embedding(network.visual, resnet_stage(network.visual, masked, STAGES), STAGES)
-    embedding = compared(embedding, query.model.score)
-    return embedding @ query.targets.T.to(embedding)
+    embedding = compared(embedding, request.model.score)
+    return embedding @ request.targets.T.to(embedding)
 
 
-def _check(query: Query, variant: str, heads: str, pool: str) -> None:
+def _check(request: Request, variant: str, heads: str, pool: str) -> None:
     for name, value, options in (("variant", variant, VARIANTS), ("heads", heads, HEADS), ("pool", pool, POOLS)):
         if value not in options:
             raise MethodError(f"got {name}={value!r}, expected one of {', '.join(map(repr, options))}")
-    if not query.model.is_vit and (heads, pool) != ("native", "patches"):
+    if not request.model.is_vit and (heads, pool) != ("native", "patches"):
         raise MethodError("heads='single' and pool='tokens' are for a ViT, and this model is a ResNet; leave them out")
     if pool == "tokens" and variant != "grad_cam":
         raise MethodError(f"pool='tokens' is for variant='grad_cam', got variant={variant!r}")

@@ -13,13 +13,13 @@ from torch import Tensor
 from clip_explain.errors import MethodError
 from clip_explain.models.embed import compared
 from clip_explain.models.vit import Block, Trace, gradients, join_heads, linear, pooled_row, split_heads
-from clip_explain.request import Query, WordQuery
+from clip_explain.request import Request, WordRequest
 
 SPATIAL = ("loose", "softmax", "none", "released")
 
 
 def grad_eclip(
-    query: Query, *, heads: str = "single", layers: int = 1, spatial: str = "loose", head: int | None = None
+    request: Request, *, heads: str = "single", layers: int = 1, spatial: str = "loose", head: int | None = None
 ) -> Float[Tensor, "images targets grid_h grid_w"]:
     """Grad-ECLIP of the image: H_i = ReLU(sum_c w_c w_i v_ic), GE eq. 7, raw, >= 0, float32, on the patch grid.
 
@@ -36,14 +36,14 @@ def grad_eclip(
     output projection with its bias, scaled to [0, 1]; `spatial="released"` does so.
     """
     _check(spatial, head)
-    trace = query.trace(heads="native" if head is not None else heads, layers=layers, start="attended")
+    trace = request.trace(heads="native" if head is not None else heads, layers=layers, start="attended")
     patches = torch.arange(trace.blocks[0].k.shape[-2], device=trace.pooled.device) > 0
-    total = signed_map(trace, query.targets, spatial, head, patches.expand(len(trace.pooled), -1))
+    total = signed_map(trace, request.targets, spatial, head, patches.expand(len(trace.pooled), -1))
     return total[..., 1:].relu().unflatten(-1, trace.grid).float()
 
 
 def grad_eclip_words(
-    query: WordQuery, *, heads: str = "single", layers: int = 8, spatial: str = "loose", head: int | None = None
+    request: WordRequest, *, heads: str = "single", layers: int = 8, spatial: str = "loose", head: int | None = None
 ) -> Float[Tensor, "texts images tokens"]:
     """Grad-ECLIP of the words: as `grad_eclip`, with the end token in place of the class token; raw, >= 0, float32.
 
@@ -54,12 +54,12 @@ def grad_eclip_words(
     """
     _check(spatial, head)
     released = spatial == "released"
-    trace = query.trace(
+    trace = request.trace(
         heads="native" if head is not None else heads, layers=layers, start="attended", padding=released
     )
     position = torch.arange(trace.blocks[0].k.shape[-2], device=trace.pooled.device)
     seen = (position <= trace.pooled[:, None]) | released
-    total = signed_map(trace, query.targets, spatial, head, seen)
+    total = signed_map(trace, request.targets, spatial, head, seen)
     words = (position > 0) & (position < trace.pooled[:, None])
     return torch.where(words[:, None], total, 0.0).relu().float()
 
@@ -147,11 +147,11 @@ class Parts:
     score: Float[Tensor, "images targets"]
 
 
-def grad_eclip_parts(query: Query, *, heads: str = "single") -> Parts:
-    """The parts of `grad_eclip(query, heads=heads)`."""
-    trace = query.trace(heads=heads, layers=1, start="attended")
+def grad_eclip_parts(request: Request, *, heads: str = "single") -> Parts:
+    """The parts of `grad_eclip(request, heads=heads)`."""
+    trace = request.trace(heads=heads, layers=1, start="attended")
     block = trace.blocks[0]
-    (slope,) = gradients(trace.embedding, [block.attended], query.targets, query.model.score)
+    (slope,) = gradients(trace.embedding, [block.attended], request.targets, request.model.score)
     with torch.no_grad():
         patches = (torch.arange(block.k.shape[-2], device=slope.device) > 0).expand(len(slope), -1)
         w_c = channel_weight(slope, block, trace).float()
@@ -160,5 +160,5 @@ def grad_eclip_parts(query: Query, *, heads: str = "single") -> Parts:
         by_head = torch.einsum("ithw,ihnw->ithn", w_c, v)
         rows = (v.transpose(-2, -1), w_i, attention, by_head.sum(dim=2), (by_head * w_i[:, None]).sum(dim=2))
         v, w_i, attention, unplaced, signed = (row.unflatten(-1, trace.grid) for row in rows)
-        score = (compared(trace.embedding, query.model.score) @ query.targets.T).float()
+        score = (compared(trace.embedding, request.model.score) @ request.targets.T).float()
     return Parts(v, w_c, w_i, attention, unplaced, signed, score)

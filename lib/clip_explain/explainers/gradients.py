@@ -13,7 +13,7 @@ from torch import Tensor
 from clip_explain.errors import MethodError
 from clip_explain.explainers.attention import layer_count, on_grid, on_words, precise, propagate
 from clip_explain.models.vit import Block, Trace, finish_block, gradients, join_heads, pooled_row, project
-from clip_explain.request import Query, WordQuery
+from clip_explain.request import Request, WordRequest
 
 # At most so many gradients of attention (512 MB in float32) are held at once; more targets are taken in parts.
 VALUES_AT_ONCE = 2**27
@@ -21,7 +21,7 @@ POOLS = ("mean", "class")
 
 
 def game(
-    query: Query, *, layers: int | None = None, scale_logits: bool = True
+    request: Request, *, layers: int | None = None, scale_logits: bool = True
 ) -> Float[Tensor, "images targets grid_h grid_w"]:
     """GAME, generic attention explainability (Chefer et al. 2021a, eq. 5-6): the class token's row of R, raw, >= 0.
 
@@ -30,32 +30,32 @@ def game(
     gives other maps. `layers=N` reads the last N layers only (None: all). MethodError if there are fewer. Differs from
     the Grad-ECLIP authors' code in `layers`, which is 1 there.
     """
-    trace = query.trace(layers=layer_count(query, layers), start="attention")
-    return on_grid(_relevance(trace, query.targets, _scale(query, scale_logits)), trace)
+    trace = request.trace(layers=layer_count(request, layers), start="attention")
+    return on_grid(_relevance(trace, request.targets, _scale(request, scale_logits)), trace)
 
 
 def game_words(
-    query: WordQuery, *, layers: int | None = None, scale_logits: bool = True
+    request: WordRequest, *, layers: int | None = None, scale_logits: bool = True
 ) -> Float[Tensor, "texts images tokens"]:
     """As `game`, over the text blocks: the end token's row of R; zero outside the words."""
-    trace = query.trace(layers=layer_count(query, layers), start="attention")
-    return on_words(_relevance(trace, query.targets, _scale(query, scale_logits)), trace)
+    trace = request.trace(layers=layer_count(request, layers), start="attention")
+    return on_words(_relevance(trace, request.targets, _scale(request, scale_logits)), trace)
 
 
-def all_gradients(query: Query) -> Float[Tensor, "images targets grid_h grid_w"]:
+def all_gradients(request: Request) -> Float[Tensor, "images targets grid_h grid_w"]:
     """EP eq. 4-5: `game` over all layers with the cosine as the score."""
-    return game(query, scale_logits=False)
+    return game(request, scale_logits=False)
 
 
-def last_gradient(query: Query) -> Float[Tensor, "images targets grid_h grid_w"]:
+def last_gradient(request: Request) -> Float[Tensor, "images targets grid_h grid_w"]:
     """EP eq. 5-6: as `all_gradients`, with the last layer's gradient in place of every layer's own; raw, >= 0.
 
     The cosine depends on the last attention through the class token's row alone, so the gradient, and with it every
     A', is zero outside that row: R needs those rows and no matrices.
     """
-    trace = query.trace(layers=layer_count(query, None))
+    trace = request.trace(layers=layer_count(request, None))
     attention, embedding = _last_block_again(trace)
-    slope = gradients(embedding, [attention], query.targets, query.model.score)[0][..., 0, :]
+    slope = gradients(embedding, [attention], request.targets, request.model.score)[0][..., 0, :]
     row = torch.zeros_like(slope[:, :, 0])
     row[..., 0] = 1
     for block in reversed(trace.blocks):
@@ -64,15 +64,15 @@ def last_gradient(query: Query) -> Float[Tensor, "images targets grid_h grid_w"]
     return on_grid(row, trace)
 
 
-def attention_grad_cam(query: Query, *, pooled: bool = False) -> Float[Tensor, "images targets grid_h grid_w"]:
+def attention_grad_cam(request: Request, *, pooled: bool = False) -> Float[Tensor, "images targets grid_h grid_w"]:
     """EP III-B, Grad-CAM on the last attention A of the class token: mean over heads of ReLU(A * dcos/dA), raw, >= 0.
 
     This is the authors' code. `pooled=True` is Grad-CAM to the letter (EP eq. 1-2, heads as channels): each head's
     gradient averaged over the patches, and ReLU after the heads are summed.
     """
-    trace = query.trace(start="attention")
+    trace = request.trace(start="attention")
     attention = trace.blocks[-1].attention
-    slope = gradients(trace.embedding, [attention], query.targets, query.model.score)[0][..., 0, :]
+    slope = gradients(trace.embedding, [attention], request.targets, request.model.score)[0][..., 0, :]
     attention = precise(attention)[:, None, :, 0]
     if pooled:
         return on_grid((slope[..., 1:].mean(dim=-1, keepdim=True) * attention).sum(dim=2).relu(), trace)
@@ -80,7 +80,7 @@ def attention_grad_cam(query: Query, *, pooled: bool = False) -> Float[Tensor, "
 
 
 def legrad(
-    query: Query, *, layers: int | None = None, pool: str = "mean"
+    request: Request, *, layers: int | None = None, pool: str = "mean"
 ) -> Float[Tensor, "images targets grid_h grid_w"]:
     """LeGrad (Bousselham et al. 2025): mean over layers, heads and rows of ReLU(ds_l / dA_l), raw, >= 0.
 
@@ -93,13 +93,13 @@ def legrad(
     if pool not in POOLS:
         raise MethodError(f"got pool={pool!r}, expected one of {', '.join(map(repr, POOLS))}")
     tokens = "all" if pool == "mean" else "class"
-    trace = query.trace(layers=layer_count(query, layers), start="attention", tokens=tokens)
-    rows = [_sensitivity(trace, block, query.targets, pool) for block in trace.blocks]
+    trace = request.trace(layers=layer_count(request, layers), start="attention", tokens=tokens)
+    rows = [_sensitivity(trace, block, request.targets, pool) for block in trace.blocks]
     return on_grid(torch.stack(rows).mean(dim=0), trace)
 
 
 def by_layer(
-    query: Query, *, tokens: str = "class"
+    request: Request, *, tokens: str = "class"
 ) -> tuple[Float[Tensor, "images layers grid_h grid_w"], Float[Tensor, "images targets layers grid_h grid_w"]]:
     """The attention A of every layer and its gradient dcos/dA, each the mean over heads (EP Fig 2, 3, 14-17): raw.
 
@@ -107,10 +107,10 @@ def by_layer(
     of all tokens, since GAME's product reads every row. Attention is 0 to 1, the gradient has a sign; float32. The last
     layer's gradient is zero in all rows but the class token's. MethodError for other tokens.
     """
-    trace = query.trace(layers=layer_count(query, None), start="attention", tokens=tokens)
+    trace = request.trace(layers=layer_count(request, None), start="attention", tokens=tokens)
     attentions = [block.attention for block in trace.blocks]
     found = []
-    for some in _parts(query.targets, attentions):
+    for some in _parts(request.targets, attentions):
         slopes = gradients(trace.embedding, attentions, some, trace.tower.score)
         found.append(torch.stack([_rows(slope, tokens) for slope in slopes], dim=2))
     seen = torch.stack([_rows(precise(attention), tokens) for attention in attentions], dim=1)
@@ -163,5 +163,5 @@ def _parts(targets: Tensor, attentions: list[Tensor]) -> Iterator[Tensor]:
     return iter(targets.split(max(1, VALUES_AT_ONCE // sum(attention.numel() for attention in attentions))))
 
 
-def _scale(query: Query | WordQuery, scale_logits: bool) -> float | Tensor:
-    return query.model.logit_scale if scale_logits else 1.0
+def _scale(request: Request | WordRequest, scale_logits: bool) -> float | Tensor:
+    return request.model.logit_scale if scale_logits else 1.0

@@ -12,12 +12,12 @@ from clip_explain.explainers.attention import precise
 from clip_explain.models.embed import unit
 from clip_explain.models.pooling import attention_mask
 from clip_explain.models.vit import project
-from clip_explain.request import Query
+from clip_explain.request import Request
 
 NORMS = ("image", "token")
 
 
-def iclip(query: Query, *, norm: str = "image") -> Float[Tensor, "images targets grid_h grid_w"]:
+def iclip(request: Request, *, norm: str = "image") -> Float[Tensor, "images targets grid_h grid_w"]:
     """ICLIP's image-text similarity map, IC eq. 9, 12 and 3: (f(x) * A) projection . text; raw, -1 to 1.
 
     f(x) are the patch tokens after the last layer norm, A is the mean attention of the last block's class token to the
@@ -28,11 +28,11 @@ def iclip(query: Query, *, norm: str = "image") -> Float[Tensor, "images targets
     """
     if norm not in NORMS:
         raise MethodError(f"got norm={norm!r}, expected one of {', '.join(map(repr, NORMS))}")
-    trace = query.trace(tokens="all")
+    trace = request.trace(tokens="all")
     block = trace.blocks[-1]
     with torch.no_grad():
         mask = attention_mask(precise(block.attention[:, :, 0, 1:]), trace.grid)
         tokens = precise(project(trace.tower, block.output))[:, 1:] * mask[..., None]
         tokens = unit(tokens) if norm == "token" else unit(tokens.flatten(1)).unflatten(1, tokens.shape[1:])
-        similarity = torch.einsum("ine,te->itn", tokens, query.targets.to(tokens))
+        similarity = torch.einsum("ine,te->itn", tokens, request.targets.to(tokens))
     return similarity.unflatten(-1, trace.grid).float()

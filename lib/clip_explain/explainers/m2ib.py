@@ -25,13 +25,13 @@ from clip_explain.models.vit import (
     text_tower,
     trace_block,
 )
-from clip_explain.request import Query, WordQuery
+from clip_explain.request import Request, WordRequest
 
 START = 5.0  # of alpha, so lambda = sigmoid(5) = 0.993: nearly everything passes at first
 
 
 def m2ib(
-    query: Query,
+    request: Request,
     *,
     layer: int = 9,
     beta: float = 0.1,
@@ -56,12 +56,12 @@ def m2ib(
 
     Differs from the authors' code, which reads the KL before the last update of alpha: `last_update=False`.
     """
-    trace, noises = _begin(query, layer, steps, samples, batch_size, noise, generator)
-    return on_grid(information(trace, query.targets, noises, beta, lr, last_update, batch_size), trace)
+    trace, noises = _begin(request, layer, steps, samples, batch_size, noise, generator)
+    return on_grid(information(trace, request.targets, noises, beta, lr, last_update, batch_size), trace)
 
 
 def m2ib_words(
-    query: WordQuery,
+    request: WordRequest,
     *,
     layer: int = 9,
     beta: float = 0.1,
@@ -79,8 +79,8 @@ def m2ib_words(
     zero. Noise is (steps, samples, context, channels). Differs from the authors' code for OpenAI's models, which drops
     the causal mask and projects the text twice.
     """
-    trace, noises = _begin(query, layer, steps, samples, batch_size, noise, generator)
-    return on_words(information(trace, query.targets, noises, beta, lr, last_update, batch_size), trace)
+    trace, noises = _begin(request, layer, steps, samples, batch_size, noise, generator)
+    return on_words(information(trace, request.targets, noises, beta, lr, last_update, batch_size), trace)
 
 
 def information(
@@ -162,7 +162,7 @@ def draw_noise(
 
 
 def _begin(
-    query: Query | WordQuery,
+    request: Request | WordRequest,
     layer: int,
     steps: int,
     samples: int,
@@ -172,11 +172,11 @@ def _begin(
 ) -> tuple[Trace, Iterable[Tensor]]:
     """The trace of the blocks after the bottleneck, and each step's noise: of a text, padding included."""
     check_counts(steps=steps, samples=samples, batch_size=batch_size)
-    words = isinstance(query, WordQuery)
+    words = isinstance(request, WordRequest)
     tower = text_tower if words else image_tower
-    trace = query.trace(layers=_blocks_after(tower(query.model.network), layer))
+    trace = request.trace(layers=_blocks_after(tower(request.model.network), layer))
     _, tokens, channels = trace.blocks[0].input.shape
-    context = query.tokens.shape[1] if words else tokens
+    context = request.tokens.shape[1] if words else tokens
     return trace, draw_noise(noise, (steps, samples, context, channels), generator)
 
 

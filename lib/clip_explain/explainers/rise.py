@@ -9,11 +9,11 @@ from torch import Tensor
 
 from clip_explain.checks import check_counts, seeded
 from clip_explain.errors import MethodError, TensorError
-from clip_explain.request import Query, masked_scores
+from clip_explain.request import Request, masked_scores
 
 
 def rise(
-    query: Query,
+    request: Request,
     *,
     masks: int | Float[Tensor, "masks height width"] = 2000,
     cells: int = 8,
@@ -38,21 +38,21 @@ def rise(
     check_counts(cells=cells, batch_size=batch_size)
     if not 0 < keep <= 1:
         raise MethodError(f"got keep={keep}, expected a probability above 0 and up to 1")
-    size = (query.pixels.shape[-2], query.pixels.shape[-1])
+    size = (request.pixels.shape[-2], request.pixels.shape[-1])
     if isinstance(masks, Tensor):
         if tuple(masks.shape[1:]) != size:
             raise TensorError(f"got masks of {tuple(masks.shape)}, expected (masks, {size[0]}, {size[1]})")
         batches, count = masks.split(batch_size), len(masks)
     else:
-        drawn = draw_masks(masks, size, cells, keep, batch_size, seeded(generator), query.pixels.device)
+        drawn = draw_masks(masks, size, cells, keep, batch_size, seeded(generator), request.pixels.device)
         batches, count = drawn, masks
     check_counts(masks=count)
-    maps = query.targets.new_zeros(len(query.pixels), len(query.targets), size[0] * size[1])
+    maps = request.targets.new_zeros(len(request.pixels), len(request.targets), size[0] * size[1])
     total, shown = maps.new_zeros(maps.shape[:2]), maps.new_zeros(maps.shape[-1])
-    for index, some, scores in masked_scores(query, batches, batch_size):
+    for index, some, scores in masked_scores(request, batches, batch_size):
         maps[index].addmm_(scores.T.to(maps), some.flatten(1).to(maps))
         total[index] += scores.sum(0).to(maps)
-        shown += some.flatten(1).sum(0).to(maps) / len(query.pixels)
+        shown += some.flatten(1).sum(0).to(maps) / len(request.pixels)
     if center:
         maps -= (total / count)[..., None] * shown
     return (maps / (count * keep)).unflatten(-1, size).float()

@@ -9,14 +9,14 @@ from torch import Tensor
 from clip_explain.checks import check_counts, out_of_memory, seeded
 from clip_explain.errors import MethodError
 from clip_explain.models.embed import embed_tokens, unit
-from clip_explain.request import Query, WordQuery, masked_scores, words_of
+from clip_explain.request import Request, WordRequest, masked_scores, words_of
 from clip_explain.texts import drop_tokens
 
 VALUES = ("shapley", "banzhaf")
 
 
 def occlusion(
-    query: Query,
+    request: Request,
     *,
     value: str = "shapley",
     samples: int = 2000,
@@ -38,18 +38,18 @@ def occlusion(
     check_counts(samples=samples, batch_size=batch_size)
     if value not in VALUES:
         raise MethodError(f"got value={value!r}, expected one of {', '.join(map(repr, VALUES))}")
-    patch = query.model.patch_size
-    grid = (query.pixels.shape[-2] // patch, query.pixels.shape[-1] // patch)
+    patch = request.model.patch_size
+    grid = (request.pixels.shape[-2] // patch, request.pixels.shape[-1] // patch)
     sets, weights = draw_sets(grid[0] * grid[1], value, samples, seeded(generator))
     ends = torch.tensor([[False], [True]]).expand(2, sets.shape[1])
-    masks = torch.cat([ends, sets]).unflatten(-1, grid).to(query.pixels.device).split(batch_size)
-    found = [[] for _ in query.pixels]
-    for index, _, scores in masked_scores(query, (enlarge(some, patch) for some in masks), batch_size):
+    masks = torch.cat([ends, sets]).unflatten(-1, grid).to(request.pixels.device).split(batch_size)
+    found = [[] for _ in request.pixels]
+    for index, _, scores in masked_scores(request, (enlarge(some, patch) for some in masks), batch_size):
         found[index].append(scores)
     scores = torch.stack([torch.cat(parts) for parts in found], dim=1).double().cpu()
     fit = fit_shapley if value == "shapley" else fit_banzhaf
     values = fit(sets.double().cpu(), weights, scores.flatten(1)).T.unflatten(0, scores.shape[1:])
-    return values.unflatten(-1, grid).to(query.targets.device, torch.float32)
+    return values.unflatten(-1, grid).to(request.targets.device, torch.float32)
 
 
 def draw_sets(
@@ -104,7 +104,7 @@ def enlarge(masks: Bool[Tensor, "masks grid_h grid_w"], patch: int) -> Float[Ten
     return masks.float().repeat_interleave(patch, dim=1).repeat_interleave(patch, dim=2)
 
 
-def occlusion_words(query: WordQuery, *, batch_size: int = 256) -> Float[Tensor, "texts images tokens"]:
+def occlusion_words(request: WordRequest, *, batch_size: int = 256) -> Float[Tensor, "texts images tokens"]:
     """What a word adds to the cosine: that of the text less that of the text without the word; raw, signed, float32.
 
     The rest closes up, so later words move. A word of several tokens is dropped whole and its weight shared evenly by
@@ -112,13 +112,13 @@ def occlusion_words(query: WordQuery, *, batch_size: int = 256) -> Float[Tensor,
     are embedded at once. MethodError out of memory.
     """
     check_counts(batch_size=batch_size)
-    owners, dropped = words_of(query)
+    owners, dropped = words_of(request)
     with torch.no_grad(), out_of_memory(batch_size):
-        shorter = drop_tokens(query.tokens[owners], dropped).split(batch_size)
-        embedded = torch.cat([embed_tokens(query.model, part) for part in shorter])
-        whole = unit(query.trace().embedding)[owners]
-        change = (whole - embedded) @ query.targets.T.to(whole)
+        shorter = drop_tokens(request.tokens[owners], dropped).split(batch_size)
+        embedded = torch.cat([embed_tokens(request.model, part) for part in shorter])
+        whole = unit(request.trace().embedding)[owners]
+        change = (whole - embedded) @ request.targets.T.to(whole)
         shares = dropped / dropped.sum(dim=1, keepdim=True)
-        weights = change.new_zeros(len(query.tokens), *change.shape[1:], query.tokens.shape[1])
+        weights = change.new_zeros(len(request.tokens), *change.shape[1:], request.tokens.shape[1])
         weights.index_add_(0, owners, change[..., None] * shares[:, None].to(change))
-    return weights[..., : int(query.tokens.argmax(dim=-1).max()) + 1].float()
+    return weights[..., : int(request.tokens.argmax(dim=-1).max()) + 1].float()

@@ -15,10 +15,10 @@ from clip_explain.explainers.attention import on_grid, precise
 from clip_explain.models.embed import unit
 from clip_explain.models.resnet import attention_pool, project_values, resnet_stage
 from clip_explain.models.vit import Block, finish_block, join_heads, linear, project
-from clip_explain.request import Query
+from clip_explain.request import Request
 
 
-def maskclip(query: Query, *, key_weight: bool = False) -> Float[Tensor, "images targets grid_h grid_w"]:
+def maskclip(request: Request, *, key_weight: bool = False) -> Float[Tensor, "images targets grid_h grid_w"]:
     """MaskCLIP (Zhou et al. 2022a, section 3.2): cosine of the target and each patch's value; raw, -1 to 1.
 
     In the last block attention is left out: every token keeps its own value, which passes the output projection, the
@@ -27,54 +27,54 @@ def maskclip(query: Query, *, key_weight: bool = False) -> Float[Tensor, "images
     On a ResNet it is the last pooling's attention that is left out, as in the paper: a cell's value passes the pool's
     output projection; `key_weight` is not for it (MethodError).
     """
-    if not query.model.is_vit:
-        return _pooling_values(query, key_weight)
-    trace = query.trace()
+    if not request.model.is_vit:
+        return _pooling_values(request, key_weight)
+    trace = request.trace()
     block = trace.blocks[-1]
     with torch.no_grad():
         tokens = project(trace.tower, finish_block(block.module, block.input, join_heads(block.v)))
-        similarity = _cosines(tokens, query.targets)
+        similarity = _cosines(tokens, request.targets)
         if key_weight:
             similarity = similarity * _key_similarity(block)[:, None]
     return on_grid(similarity, trace)
 
 
-def itsm(query: Query) -> Float[Tensor, "images targets grid_h grid_w"]:
+def itsm(request: Request) -> Float[Tensor, "images targets grid_h grid_w"]:
     """Image-text similarity map, IC eq. 1-3: cosine of the target and each projected patch token; raw, -1 to 1.
 
     Tokens leave the last block, then pass the last layer norm and the projection. Resizing and min-max scaling (eq. 4)
     are left to `maps`. A ResNet's tokens are its last pooling's outputs, each cell attending for itself.
     """
-    if not query.model.is_vit:
-        return _pooling_map(query, lambda pool, features: attention_pool(pool, features, tokens="all").output)
-    trace = query.trace(tokens="all")
+    if not request.model.is_vit:
+        return _pooling_map(request, lambda pool, features: attention_pool(pool, features, tokens="all").output)
+    trace = request.trace(tokens="all")
     with torch.no_grad():
-        return on_grid(_cosines(project(trace.tower, trace.blocks[-1].output), query.targets), trace)
+        return on_grid(_cosines(project(trace.tower, trace.blocks[-1].output), request.targets), trace)
 
 
-def reversed_itsm(query: Query) -> Float[Tensor, "images targets grid_h grid_w"]:
+def reversed_itsm(request: Request) -> Float[Tensor, "images targets grid_h grid_w"]:
     """Reversed similarity map, IC eq. 5: |1 - M|; raw, 0 to 2.
 
     The paper's M is scaled to [0, 1] first. Here it is the raw cosine; scaled afterwards by `maps.normalize`, the map
     is the paper's.
     """
-    return (1 - itsm(query)).abs()
+    return (1 - itsm(request)).abs()
 
 
-def _pooling_values(query: Query, key_weight: bool) -> Float[Tensor, "images targets grid_h grid_w"]:
+def _pooling_values(request: Request, key_weight: bool) -> Float[Tensor, "images targets grid_h grid_w"]:
     if key_weight:
         raise MethodError("key_weight=True reads the keys of a ViT, and this model is a ResNet; leave it out")
-    return _pooling_map(query, lambda pool, features: project_values(pool, attention_pool(pool, features).v))
+    return _pooling_map(request, lambda pool, features: project_values(pool, attention_pool(pool, features).v))
 
 
 def _pooling_map(
-    query: Query, embed: Callable[[nn.Module, Tensor], Tensor]
+    request: Request, embed: Callable[[nn.Module, Tensor], Tensor]
 ) -> Float[Tensor, "images targets grid_h grid_w"]:
     """Cosine of the target and each cell of a ResNet, its tokens embedded by `embed` (pool, last stage's output)."""
-    visual = query.model.network.visual
+    visual = request.model.network.visual
     with torch.no_grad():
-        features = resnet_stage(visual, query.pixels)
-        similarity = _cosines(embed(visual.attnpool, features), query.targets)
+        features = resnet_stage(visual, request.pixels)
+        similarity = _cosines(embed(visual.attnpool, features), request.targets)
     return similarity[..., 1:].unflatten(-1, features.shape[-2:]).float()
 
 

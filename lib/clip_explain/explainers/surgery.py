@@ -14,14 +14,14 @@ from clip_explain.directions import directions, empty_text, targets
 from clip_explain.errors import MethodError, TensorError, TextError
 from clip_explain.models.embed import unit
 from clip_explain.models.vit import Block, Trace, join_heads, layer_norm, linear, project
-from clip_explain.request import Query
+from clip_explain.request import Request
 
 NORMALIZE = ("channels", "tokens")
 TEMPERATURE = 2.0  # of the class weights in CLIP Surgery's feature surgery
 
 
 def clip_surgery(
-    query: Query,
+    request: Request,
     *,
     layers: int = 6,
     feature_surgery: bool = True,
@@ -43,14 +43,14 @@ def clip_surgery(
     """
     if normalize not in NORMALIZE:
         raise MethodError(f"got normalize={normalize!r}, expected one of {', '.join(map(repr, NORMALIZE))}")
-    taken = _redundant(query, redundant) if feature_surgery else None
-    trace = query.trace(layers=layers)
+    taken = _redundant(request, redundant) if feature_surgery else None
+    trace = request.trace(layers=layers)
     with torch.no_grad():
         patches = second_path(trace, lambda block: F.scaled_dot_product_attention(block.v, block.v, block.v))
         features = torch.cat([trace.embedding[:, None], patches], dim=1)
         features = features.to(torch.promote_types(features.dtype, torch.float32))
         features = F.normalize(features, dim=-1 if normalize == "channels" else 1)
-        directed = query.targets.to(features) - (0.0 if taken is None else taken.to(features))
+        directed = request.targets.to(features) - (0.0 if taken is None else taken.to(features))
         similarity = features @ directed.T
         maps = similarity[:, 1:]
         if feature_surgery and taken is None:
@@ -61,7 +61,7 @@ def clip_surgery(
 
 
 def gem(
-    query: Query, *, layers: int = 6, iterations: int = 1, temperature: float | None = None
+    request: Request, *, layers: int = 6, iterations: int = 1, temperature: float | None = None
 ) -> Float[Tensor, "images targets grid_h grid_w"]:
     """GEM (Bousselham et al., CVPR 2024): cosine of text and patch on a path of self-self attention, raw, -1 to 1.
 
@@ -77,10 +77,10 @@ def gem(
         raise MethodError(f"got iterations={iterations}, expected 0 or more")
     if temperature is not None and not temperature > 0:
         raise MethodError(f"got temperature={temperature}, expected a number above 0, or None for the adaptive one")
-    trace = query.trace(layers=layers, tokens="all")
+    trace = request.trace(layers=layers, tokens="all")
     with torch.no_grad():
         patches = second_path(trace, lambda block: self_self_attention(block, iterations, temperature))
-        maps = torch.einsum("inc,tc->itn", unit(patches), query.targets.to(unit(patches)))
+        maps = torch.einsum("inc,tc->itn", unit(patches), request.targets.to(unit(patches)))
         return maps.unflatten(-1, trace.grid).float()
 
 
@@ -114,16 +114,16 @@ def self_self_attention(
     return total / 3
 
 
-def _redundant(query: Query, given: Tensor | str | Sequence[str] | None) -> Float[Tensor, " embedding"] | None:
+def _redundant(request: Request, given: Tensor | str | Sequence[str] | None) -> Float[Tensor, " embedding"] | None:
     """The direction taken away from every target; None where the targets themselves say what is redundant."""
-    if given is None and len(query.targets) > 1:
+    if given is None and len(request.targets) > 1:
         return None
     if isinstance(given, Tensor):
         if not len(given):
             raise TensorError("got redundant with no directions, expected at least one, or None for the targets' own")
-        return directions(query.model, given).mean(dim=0)
+        return directions(request.model, given).mean(dim=0)
     texts = [given or ""] if given is None or isinstance(given, str) else list(given)
     if not texts:
         raise TextError("got redundant with no texts, expected at least one, or None for the targets' own")
-    parts = [targets(query.model, text) if text.strip() else empty_text(query.model) for text in texts]
+    parts = [targets(request.model, text) if text.strip() else empty_text(request.model) for text in texts]
     return torch.cat(parts).mean(dim=0)

@@ -26,7 +26,7 @@ from clip_explain.explorer.view import EVIDENCE, WAYS, Found, Source, State
 from clip_explain.explorer.widgets import FULL, STYLE, Card, Chooser, Newest
 from clip_explain.images import read_image
 from clip_explain.models import available_models, load
-from clip_explain.models.model import Clip
+from clip_explain.models.model import Model
 
 # Rendered images to begin with: dataset, its options, index.
 EXAMPLES = (
@@ -53,9 +53,9 @@ class Explorer:
         method: str = "grad_eclip",
     ):
         self._name, self._device = f"cx-{id(self):x}", device
-        self._models: dict[str, Clip] = {}
+        self._models: dict[str, Model] = {}
         self._memory: dict = {}
-        self._model: Clip | None = None
+        self._model: Model | None = None
         self._sources = own_images(images, texts) if images else examples()
         self._drawn: tuple[str, State] | None = None  # the model's name, and what was drawn last
         self._named, self._listing = model, False
@@ -206,7 +206,7 @@ class Explorer:
         except Exception as error:  # whatever it is, the page must say so and live on
             self._say_error(f"This went wrong unexpectedly: {type(error).__name__}: {error}")
 
-    def _follow(self, model: Clip, state: State, found: Found, stale: Callable[[], bool]) -> None:
+    def _follow(self, model: Model, state: State, found: Found, stale: Callable[[], bool]) -> None:
         """What may come after the pictures: the words' maps, for when a pointer is on them, and the file."""
         if self._export:
             self._export = False
@@ -258,12 +258,12 @@ class Explorer:
         """The model chosen; the last one as long as the name of another is not typed."""
         return self._choice.value if self._choice.value != OTHER else self._other.value.strip() or self._named
 
-    def _loaded(self, name: str) -> Clip:
+    def _loaded(self, name: str) -> Model:
         if name not in self._models:
             self._models[name] = load(name, self._device)
         return self._models[name]
 
-    def _adopt(self, model: Clip) -> None:
+    def _adopt(self, model: Model) -> None:
         """Offer the methods and ranges of this model."""
         self._model = model
         for chooser in (self._first, self._second, self._words):
@@ -322,7 +322,7 @@ def legend(sign: str) -> str:
     return f'<div class="cx-legend">{explorer_view.LEGEND[sign]}</div>'
 
 
-def status(model: Clip, seconds: float | None) -> str:
+def status(model: Model, seconds: float | None) -> str:
     took = "" if seconds is None else f", drawn in {seconds:.2f} s"
     return f'<div class="cx-status" role="status">{html.escape(model.name)} on {model.device}{took}</div>'
 

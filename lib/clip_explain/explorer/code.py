@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 import clip_explain as cx
 from clip_explain.explorer.view import Panel, State
-from clip_explain.models.model import Clip
+from clip_explain.models.model import Model
 from clip_explain.plots.style import STYLE
 
 LONGEST = 1024  # px: a larger image is drawn smaller
@@ -124,7 +124,7 @@ def _shading(state: State) -> list[str]:
     return [*lines, "    cx.plots.shaded(text, (plus - minus)[0].cpu(), ax)"]
 
 
-def figure(model: Clip, state: State) -> Figure:
+def figure(model: Model, state: State) -> Figure:
     """The matplotlib figure of a state, made by the very lines that `code` shows."""
     known = {"cx": cx, "torch": torch, "model": model, "image": state.source.image}
     with plt.rc_context(STYLE):
@@ -132,7 +132,7 @@ def figure(model: Clip, state: State) -> Figure:
     return known["axes"][0, 0].figure
 
 
-def png(model: Clip, state: State) -> bytes:
+def png(model: Model, state: State) -> bytes:
     """The same as a PNG file, as the code's last line writes it."""
     drawn, written = figure(model, state), io.BytesIO()
     with plt.rc_context(STYLE):

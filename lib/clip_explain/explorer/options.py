@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 from clip_explain.errors import MethodError
 from clip_explain.explainers import EXPLAINERS, FOR_CLASSIFIERS, FOR_RESNETS, WORD_EXPLAINERS
 from clip_explain.models import vit as trace
-from clip_explain.models.model import Clip
+from clip_explain.models.model import Model
 from clip_explain.models.resnet import STAGES
 from clip_explain.models.vit import image_tower, text_tower
 
@@ -48,7 +48,7 @@ class Control:
     optional: bool = False
 
 
-def methods(model: Clip, words: bool = False) -> list[str]:
+def methods(model: Model, words: bool = False) -> list[str]:
     """The names of the (word) explainers that take this model."""
     if words:
         return [] if model.tokenizer is None else list(WORD_EXPLAINERS)
@@ -57,7 +57,7 @@ def methods(model: Clip, words: bool = False) -> list[str]:
     return [name for name in EXPLAINERS if name in fitting]
 
 
-def controls(method: str, model: Clip, words: bool = False) -> list[Control]:
+def controls(method: str, model: Model, words: bool = False) -> list[Control]:
     """A control for every option of a (word) explainer that a person can set, in the order of its signature."""
     explainer = (WORD_EXPLAINERS if words else EXPLAINERS)[method]
     size = measures(model, words)
@@ -65,7 +65,7 @@ def controls(method: str, model: Clip, words: bool = False) -> list[Control]:
     return [control(each, explainer, size) for each in parameters if each.name not in HIDDEN]
 
 
-def measures(model: Clip, words: bool = False) -> tuple[int, int]:
+def measures(model: Model, words: bool = False) -> tuple[int, int]:
     """How many layers, or stages of a ResNet, and how many heads a tower has."""
     if not words and not model.is_vit:
         return STAGES, 1

@@ -24,10 +24,10 @@ from clip_explain.explainers import EXPLAINERS, explain_words
 from clip_explain.images import preprocess, visible_part
 from clip_explain.maps import degenerate
 from clip_explain.models.embed import embed_images
-from clip_explain.models.model import Clip
+from clip_explain.models.model import Model
 from clip_explain.plots.overlay import blend, blend_signed
 from clip_explain.plots.words import shades
-from clip_explain.request import Query
+from clip_explain.request import Request
 
 EVIDENCE = {"for the text": "for", "against it": "against", "both": "both"}
 LEGEND = {
@@ -117,7 +117,7 @@ def texts_of(typed: str) -> tuple[str, ...]:
     return texts
 
 
-def compute(model: Clip, state: State, memory: dict, stale: Callable[[], bool] = lambda: False) -> Found | None:
+def compute(model: Model, state: State, memory: dict, stale: Callable[[], bool] = lambda: False) -> Found | None:
     """The maps, scores and words of a state; None as soon as `stale` says that nobody waits for it any more.
 
     `memory` keeps maps by what they depend on, so that going back costs nothing. Raises the library's errors.
@@ -137,7 +137,7 @@ def compute(model: Clip, state: State, memory: dict, stale: Callable[[], bool] =
     return Found(kind, scores.tolist(), shares.tolist(), maps, weights(model, pixels, state))
 
 
-def weights(model: Clip, pixels: Tensor, state: State) -> Words:
+def weights(model: Model, pixels: Tensor, state: State) -> Words:
     """Each text's words and their weights for the image, or against it; none where words cannot be explained."""
     if state.words is None:
         return []
@@ -152,19 +152,19 @@ def weights(model: Clip, pixels: Tensor, state: State) -> Words:
 
 
 def remembered_maps(
-    model: Clip, pixels: Tensor, state: State, panel: Panel, asked: Asked, memory: dict
+    model: Model, pixels: Tensor, state: State, panel: Panel, asked: Asked, memory: dict
 ) -> list[Tensor]:
     """A panel's map for each text asked for, or for a word of it."""
     key = (model.name, model.sha256, state.source, state.fit, panel, state.evidence, state.way, asked)
     if key not in memory:
         while len(memory) >= KEPT:
             memory.pop(next(iter(memory)))
-        query = Query(model, pixels, directions(model, asked, state.way))
-        memory[key] = list(evidence(query, panel, state.evidence).cpu())
+        request = Request(model, pixels, directions(model, asked, state.way))
+        memory[key] = list(evidence(request, panel, state.evidence).cpu())
     return memory[key]
 
 
-def directions(model: Clip, asked: Asked, way: str) -> Float[Tensor, "asked embedding"]:
+def directions(model: Model, asked: Asked, way: str) -> Float[Tensor, "asked embedding"]:
     """What is explained: texts, or words of them, as what they add to their text or as texts of their own."""
     found = {}
     for text, group in groupby(asked, key=lambda pair: pair[0]):
@@ -176,17 +176,17 @@ def directions(model: Clip, asked: Asked, way: str) -> Float[Tensor, "asked embe
     return torch.cat([found[pair] for pair in asked])
 
 
-def evidence(query: Query, panel: Panel, sign: str) -> Float[Tensor, "targets grid_h grid_w"]:
+def evidence(request: Request, panel: Panel, sign: str) -> Float[Tensor, "targets grid_h grid_w"]:
     """A panel's maps of what speaks for the targets, against them, or of the one less the other."""
     explainer, options = EXPLAINERS[panel.method], dict(panel.options)
     if sign == "for":
-        return explainer(query, **options)[0]
-    against = explainer(replace(query, targets=-query.targets), **options)[0]
-    return against if sign == "against" else explainer(query, **options)[0] - against
+        return explainer(request, **options)[0]
+    against = explainer(replace(request, targets=-request.targets), **options)[0]
+    return against if sign == "against" else explainer(request, **options)[0] - against
 
 
 def word_maps(
-    model: Clip, state: State, index: int, words: Sequence[str], memory: dict, stale: Callable[[], bool]
+    model: Model, state: State, index: int, words: Sequence[str], memory: dict, stale: Callable[[], bool]
 ) -> list[list[Tensor]] | None:
     """For each panel the maps of one whole text and of its words; none for a slow method; None when stale."""
     pixels, text, found = preprocess(model, state.source.image, state.fit), state.texts[index], []

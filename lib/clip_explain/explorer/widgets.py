@@ -12,7 +12,7 @@ import ipywidgets as widgets
 from clip_explain.explorer import view as explorer_view
 from clip_explain.explorer.options import Control, changed, controls, methods
 from clip_explain.explorer.view import Found, Panel, State
-from clip_explain.models.model import Clip
+from clip_explain.models.model import Model
 
 FULL = widgets.Layout(width="auto")
 STYLE = {"description_width": "84px"}
@@ -66,7 +66,7 @@ class Chooser:
         self._rows: list[tuple[Control, widgets.Widget]] = []
         self.method.observe(self._chosen, "value")
 
-    def adopt(self, model: Clip) -> None:
+    def adopt(self, model: Model) -> None:
         """Offer what this model takes; keep the method last chosen, and its options, if they fit."""
         self._model, names = None, methods(model, self.words)
         self.method.options = names

@@ -1,6 +1,6 @@
 """Does the score rest on the pixels that a map says? Deletion, insertion and perturbation curves, and their area.
 
-Above query.py, whose embedding it runs in batches on the device; words.py does the same for words. The way of the data:
+Embeds perturbed images in batches on the device; word_faithfulness.py does the same for words. The way of the data:
 maps -> `ranks` -> `over_steps` (perturbed images, embedded) -> readouts.py (one number a point) -> `auc`.
 
 Degenerate input: pixels of equal value, so all of a constant map, are taken in raster order, top left first; a tie with
@@ -25,7 +25,7 @@ from clip_explain.images import preprocess
 from clip_explain.maps import degenerate, normalize, resize
 from clip_explain.metrics.readouts import Readout, change
 from clip_explain.models.embed import embed_images
-from clip_explain.models.model import Clip
+from clip_explain.models.model import Model
 
 BLUR_SIDE, BLUR_SIGMA = 11, 5  # RISE's, in pixels
 
@@ -87,7 +87,7 @@ AREAS = {"grad_eclip": 1.0, "grad_eclip_released": 1.0, "rise": 1.0, "chefer": 9
 
 
 def curves(
-    model: Clip,
+    model: Model,
     pixels: Float[Tensor, "images 3 height width"],
     maps: Float[Tensor, "images maps grid_h grid_w"],
     readouts: Mapping[str, Readout],
@@ -128,7 +128,7 @@ def curves(
 
 
 def perturbed_embeddings(
-    model: Clip,
+    model: Model,
     pixels: Float[Tensor, "images 3 height width"],
     maps: Float[Tensor, "images maps grid_h grid_w"],
     protocol: str = "grad_eclip",
@@ -291,7 +291,7 @@ def check_maps(maps: Tensor, pixels: Tensor) -> Tensor:
 
 
 def confidence(
-    model: Clip,
+    model: Model,
     pixels: Float[Tensor, "images 3 height width"],
     maps: Float[Tensor, "images maps grid_h grid_w"],
     directions: Float[Tensor, "images #maps embedding"],

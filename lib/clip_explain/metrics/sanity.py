@@ -1,6 +1,6 @@
 """Does a map depend on what the model has learned? The parameter-randomisation check of Adebayo et al. 2018.
 
-The one module of metrics/ that needs a model: above query.py. It works on a copy; the given model is never written to.
+It works on a copy of the model: the given one is never written to.
 """
 
 import copy
@@ -16,33 +16,33 @@ from torch import Tensor, nn
 
 from clip_explain.errors import MethodError, TensorError
 from clip_explain.maps import degenerate, normalize
-from clip_explain.models.model import Clip
-from clip_explain.request import Query
+from clip_explain.models.model import Model
+from clip_explain.request import Request
 
 Maps = Float[Tensor, "*axes grid_h grid_w"]
 PerMap = Float[Tensor, "*axes"]
 
 
 def parameter_randomisation(
-    query: Query, explainer: Callable[[Query], Tensor], seed: int, order: str = "cascading", by: str = "spearman"
+    request: Request, explainer: Callable[[Request], Tensor], seed: int, order: str = "cascading", by: str = "spearman"
 ) -> dict[str, Float[Tensor, "images targets"]]:
     """How alike maps stay when the image tower's weights become random: stage -> similarity to the true map, each map.
 
     The first entry, "none", is with no weight changed: 1, unless the explainer draws at random itself. `explainer`
-    takes a query, as those of EXPLAINERS do; bind its options first. `order` and stages as in `randomised`, `by` a name
-    in SIMILARITIES. A method whose maps stay alike to the end does not show what was learned. The targets stay as they
-    are.
+    takes a request, as those of EXPLAINERS do; bind its options first. `order` and stages as in `randomised`, `by` a
+    name in SIMILARITIES. A method whose maps stay alike to the end does not show what was learned. The targets
+    stay as they are.
     """
     if by not in SIMILARITIES:
         raise MethodError(f"got by={by!r}, expected one of {', '.join(SIMILARITIES)}")
-    true, found = explainer(query), {}
-    found["none"] = SIMILARITIES[by](explainer(Query(query.model, query.pixels, query.targets)), true)
-    for stage, model in randomised(query.model, seed, order):
-        found[stage] = SIMILARITIES[by](explainer(Query(model, query.pixels, query.targets)), true)
+    true, found = explainer(request), {}
+    found["none"] = SIMILARITIES[by](explainer(Request(request.model, request.pixels, request.targets)), true)
+    for stage, model in randomised(request.model, seed, order):
+        found[stage] = SIMILARITIES[by](explainer(Request(model, request.pixels, request.targets)), true)
     return found
 
 
-def randomised(model: Clip, seed: int, order: str = "cascading") -> Iterator[tuple[str, Clip]]:
+def randomised(model: Model, seed: int, order: str = "cascading") -> Iterator[tuple[str, Model]]:
     """Copies of a model with random weights in its image tower, stage by stage from the output to the input.
 
     `order="cascading"`: each stage's and all before it; "independent": each stage's alone. Use each before the next is

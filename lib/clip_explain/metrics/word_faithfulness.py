@@ -1,6 +1,6 @@
 """Does the score rest on the words that weights say? Word deletion and insertion curves, and confidence.
 
-As faithfulness.py does for pixels, with the same readouts and `auc`; above query.py, which drops and embeds tokens.
+As faithfulness.py does for pixels, with the same readouts and `auc`; above request.py, which drops and embeds tokens.
 
 Degenerate input: words of equal weight are taken in reading order; a text with fewer words than steps stays as it is
 when they are used up (empty when deleting, whole when inserting); NaN is an error.
@@ -18,15 +18,15 @@ from clip_explain.checks import check_counts, out_of_memory
 from clip_explain.errors import MethodError, TensorError, nearest
 from clip_explain.metrics.readouts import Readout, change, check_candidates, finds, is_found
 from clip_explain.models.embed import embed_tokens
-from clip_explain.models.model import Clip
-from clip_explain.request import WordQuery, words_of
+from clip_explain.models.model import Model
+from clip_explain.request import WordRequest, words_of
 from clip_explain.texts import drop_tokens
 
 MODES = ("deletion", "insertion")
 
 
 def word_curves(
-    query: WordQuery,
+    request: WordRequest,
     weights: Float[Tensor, "texts images tokens"],
     readouts: Mapping[str, Readout],
     mode: str = "deletion",
@@ -36,15 +36,15 @@ def word_curves(
 ) -> dict[str, Float[Tensor, "texts images points"]]:
     """What each readout says while a text loses ("deletion") or gains ("insertion") words, heaviest first; GE Tab 2.
 
-    `weights` are what a function of WORD_EXPLAINERS returns for the query, raw, start and end token included. One word
+    `weights` are what a function of WORD_EXPLAINERS returns, raw, start and end token included. One word
     a step, `steps` + 1 points, of which the first is the whole text, or the empty one (start and end token). The words
     that are left keep their order and close up. A word's weight is the sum over its tokens; punctuation counts as
     words, as CLIP's tokenizer cuts it. Readouts: see `word_retrieval`. The area is `auc(curve)`.
     The paper says no more than "one word deleted/inserted at a time", 5 steps; its code has no text metric.
     Raises TensorError (shape, NaN) and MethodError (unknown mode, counts below 1, out of memory).
     """
-    tokens = perturbed_tokens(query, weights, mode, steps)
-    embeddings = embed_batches(query.model, tokens.flatten(0, 2), batch_size).unflatten(0, tokens.shape[:3])
+    tokens = perturbed_tokens(request, weights, mode, steps)
+    embeddings = embed_batches(request.model, tokens.flatten(0, 2), batch_size).unflatten(0, tokens.shape[:3])
     return {name: readout(embeddings) for name, readout in readouts.items()}
 
 
@@ -67,23 +67,23 @@ def word_retrieval(
     own_image = F.one_hot(mine.long(), len(images)).bool()[:, None]
     own_texts = (image_of == mine[:, None])[:, None]
     ir = {f"IR@{k}": partial(finds, candidates=images, own=own_image, k=k) for k in ks}
-    query = images[mine][:, None]
-    tr = {f"TR@{k}": partial(is_found, queries=query, rivals=texts, left_out=own_texts, k=k) for k in ks}
+    request = images[mine][:, None]
+    tr = {f"TR@{k}": partial(is_found, queries=request, rivals=texts, left_out=own_texts, k=k) for k in ks}
     return ir | tr
 
 
 def perturbed_tokens(
-    query: WordQuery, weights: Float[Tensor, "texts images tokens"], mode: str = "deletion", steps: int = 5
+    request: WordRequest, weights: Float[Tensor, "texts images tokens"], mode: str = "deletion", steps: int = 5
 ) -> Int[Tensor, "texts images points context"]:
     """Tokens of every text at every point of its curve for every image; arguments and errors as in `word_curves`."""
     check_counts(steps=steps)
     if mode not in MODES:
         raise MethodError(f"unknown mode {mode!r}: {nearest(mode, MODES)}")
-    check_weights(query, weights)
-    owners, words = words_of(query)
-    counts = torch.arange(steps + 1, device=query.tokens.device)[:, None]
+    check_weights(request, weights)
+    owners, words = words_of(request)
+    counts = torch.arange(steps + 1, device=request.tokens.device)[:, None]
     found = []
-    for index, tokens in enumerate(query.tokens):
+    for index, tokens in enumerate(request.tokens):
         mine = words[owners == index]
         place = token_places(mine, weights[index].to(tokens.device))[:, None]
         changed = place < counts  # images, points, context
@@ -102,7 +102,7 @@ def token_places(words: Tensor, weights: Float[Tensor, "images tokens"]) -> Int[
 
 
 def word_confidence(
-    query: WordQuery, weights: Float[Tensor, "texts images tokens"], batch_size: int = 256
+    request: WordRequest, weights: Float[Tensor, "texts images tokens"], batch_size: int = 256
 ) -> dict[str, Float[Tensor, "texts images"]]:
     """Confidence "drop" and "increase" when only tokens above the median weight are kept; as `confidence`, for texts.
 
@@ -110,22 +110,22 @@ def word_confidence(
     place of a lost token and puts number 0 ("!") there; here the others close up. Equal weights leave nothing.
     Raises as `word_curves`.
     """
-    check_weights(query, weights)
-    ends = query.tokens.argmax(dim=-1).tolist()
-    shape = (weights.shape[0], weights.shape[1], query.tokens.shape[1])
-    dropped = torch.zeros(shape, dtype=torch.bool, device=query.tokens.device)
+    check_weights(request, weights)
+    ends = request.tokens.argmax(dim=-1).tolist()
+    shape = (weights.shape[0], weights.shape[1], request.tokens.shape[1])
+    dropped = torch.zeros(shape, dtype=torch.bool, device=request.tokens.device)
     for index, end in enumerate(ends):
-        inner = weights[index, :, 1:end].to(query.targets)
+        inner = weights[index, :, 1:end].to(request.targets)
         dropped[index, :, 1:end] = inner <= inner.quantile(0.5, dim=-1, keepdim=True)
-    kept = drop_tokens(query.tokens[:, None].expand(shape).flatten(0, 1), dropped.flatten(0, 1))
-    embedded = embed_batches(query.model, torch.cat([query.tokens, kept]), batch_size)
+    kept = drop_tokens(request.tokens[:, None].expand(shape).flatten(0, 1), dropped.flatten(0, 1))
+    embedded = embed_batches(request.model, torch.cat([request.tokens, kept]), batch_size)
     before, after = embedded[: len(ends)], embedded[len(ends) :].unflatten(0, shape[:2])
-    targets = query.targets.to(embedded)
+    targets = request.targets.to(embedded)
     return change((after * targets).sum(dim=-1), before @ targets.T)
 
 
 def embed_batches(
-    model: Clip, tokens: Int[Tensor, "texts context"], batch_size: int
+    model: Model, tokens: Int[Tensor, "texts context"], batch_size: int
 ) -> Float[Tensor, "texts embedding"]:
     """Unit embeddings, at most `batch_size` texts at once. MethodError out of memory."""
     check_counts(batch_size=batch_size)
@@ -133,11 +133,11 @@ def embed_batches(
         return torch.cat([embed_tokens(model, part) for part in tokens.split(batch_size)])
 
 
-def check_weights(query: WordQuery, weights: Tensor) -> None:
+def check_weights(request: WordRequest, weights: Tensor) -> None:
     """TensorError unless there is a finite weight for every text, image and token up to the longest text's end."""
-    longest = int(query.tokens.argmax(dim=-1).max()) + 1
-    if weights.ndim != 3 or len(weights) != len(query.tokens) or weights.shape[-1] < longest or not weights.numel():
-        expected = f"({len(query.tokens)}, images, {longest})"
+    longest = int(request.tokens.argmax(dim=-1).max()) + 1
+    if weights.ndim != 3 or len(weights) != len(request.tokens) or weights.shape[-1] < longest or not weights.numel():
+        expected = f"({len(request.tokens)}, images, {longest})"
         raise TensorError(f"got weights of shape {tuple(weights.shape)}, expected (texts, images, tokens), {expected}")
     if not torch.isfinite(weights).all():
         raise TensorError("got weights with NaN or infinite values, expected finite ones")

@@ -10,41 +10,41 @@ import torch
 
 from clip_explain.errors import ModelError, nearest
 from clip_explain.models.embedded import EMBEDDED, embedded_path, load_embedded
-from clip_explain.models.model import DTYPES, Clip, place
+from clip_explain.models.model import DTYPES, Model, place
 from clip_explain.models.openai import OPENAI, load_openai
 from clip_explain.models.weights import build, clip, read_weights
 
-__all__ = ["Clip", "available_models", "load"]
+__all__ = ["Model", "available_models", "load"]
 
 SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")  # of weights files; a name that ends so is a path
 
 
-def load_open_clip(name: str, device: torch.device, dtype: torch.dtype) -> Clip:
+def load_open_clip(name: str, device: torch.device, dtype: torch.dtype) -> Model:
     from clip_explain.models import open_clip
 
     return open_clip.load_open_clip(name, device, dtype)
 
 
-def load_torchvision(name: str, device: torch.device, dtype: torch.dtype) -> Clip:
+def load_torchvision(name: str, device: torch.device, dtype: torch.dtype) -> Model:
     from clip_explain.models import torchvision
 
     return torchvision.load_torchvision(name, device, dtype)
 
 
-def load_blip(name: str, device: torch.device, dtype: torch.dtype) -> Clip:
+def load_blip(name: str, device: torch.device, dtype: torch.dtype) -> Model:
     from clip_explain.models import blip
 
     return blip.load_blip(name, device, dtype)
 
 
-def load_iclip(name: str, device: torch.device, dtype: torch.dtype) -> Clip:
+def load_iclip(name: str, device: torch.device, dtype: torch.dtype) -> Model:
     from clip_explain.models import iclip
 
     return iclip.load_iclip(name, device, dtype)
 
 
 # What stands before the colon of a name -> its loader.
-LOADERS: dict[str, Callable[[str, torch.device, torch.dtype], Clip]] = {
+LOADERS: dict[str, Callable[[str, torch.device, torch.dtype], Model]] = {
     "open_clip": load_open_clip,
     "torchvision": load_torchvision,
     "blip": load_blip,
@@ -57,7 +57,7 @@ def available_models() -> list[str]:
     return [name for name in EMBEDDED if embedded_path(name).is_file()] + list(OPENAI)
 
 
-def load(name: str | Path, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None) -> Clip:
+def load(name: str | Path, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None) -> Model:
     """Load a CLIP: an embedded or OpenAI model by name, a weights file by path, or "open_clip:ARCH/TAG".
 
     Or another model to be explained as one: "torchvision:vit_b_16", "blip:HUB_NAME_OR_FOLDER", "iclip" (see the modules
@@ -89,7 +89,7 @@ def load(name: str | Path, device: str | torch.device | None = None, dtype: str 
             f"unknown model {name!r}: {nearest(name, known)} Or a path, or 'open_clip:ARCH/TAG', "
             "'torchvision:vit_b_16', 'blip:Salesforce/blip-itm-base-coco'."
         )
-    return Clip(place(network, device, dtype), name, sha256, clip.clip._tokenizer)
+    return Model(place(network, device, dtype), name, sha256, clip.clip._tokenizer)
 
 
 def _device(device: str | torch.device | None) -> torch.device:

@@ -1,6 +1,6 @@
 """Models other than CLIP, presented so that a trace runs them: torchvision's ViT classifiers, BLIP, linear probes.
 
-Above query.py. The explainers stay as they are: GE's appendix E (Fig 12) applies the same formula to these models.
+Above request.py. The explainers stay as they are: GE's appendix E (Fig 12) applies the same formula to these models.
 
 | model | features | score | targets |
 |---|---|---|---|

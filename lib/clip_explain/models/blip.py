@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from clip_explain.errors import ModelError, TextError
 from clip_explain.files import data_folder
 from clip_explain.models.adapters import Renamed, first_line, hub_checksum, module_of
-from clip_explain.models.model import Clip, place
+from clip_explain.models.model import Model, place
 
 BLIP = "Salesforce/blip-itm-base-coco"
 
 
-def load_blip(name: str, device: torch.device, dtype: torch.dtype) -> Clip:
+def load_blip(name: str, device: torch.device, dtype: torch.dtype) -> Model:
     """ "blip:NAME": `BlipForImageTextRetrieval` of transformers: "tiny-blip", a name on the hub or a local folder.
 
     The default is BLIP's base model for COCO, as in GE Fig 12. Its text encoder stays in float32. BLIP's own
@@ -42,7 +42,7 @@ def load_blip(name: str, device: torch.device, dtype: torch.dtype) -> Clip:
     return blip(network, tokenizer, name, hub_checksum(transformers, source))
 
 
-def blip(network: nn.Module, tokenizer: Any, name: str = "blip", sha256: str = "") -> Clip:
+def blip(network: nn.Module, tokenizer: Any, name: str = "blip", sha256: str = "") -> Model:
     """A `BlipForImageTextRetrieval` in eval mode, read where it is; `tokenizer` is its own, of transformers.
 
     The score is the ITC similarity; there is no learnt scale in it, so `scale_logits` changes nothing. Raises
@@ -67,7 +67,7 @@ def blip(network: nn.Module, tokenizer: Any, name: str = "blip", sha256: str = "
         proj_bias=network.vision_proj.bias.detach(),
         image_size=vision.config.image_size,
     )
-    return Clip(
+    return Model(
         Renamed(network, visual),
         name,
         sha256,

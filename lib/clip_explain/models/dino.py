@@ -1,6 +1,6 @@
 """Self-supervised vision transformers (DINO), embedded or of transformers, presented so that a trace runs them.
 
-Above adapters.py; below iclip.py, whose frozen image encoder they are. They know no texts: a `Clip` in form alone.
+Above adapters.py; below iclip.py, whose frozen image encoder they are. They know no texts: a `Model` in form alone.
 
 | | features (`encode_image`) | attention that eq. 9 of ICLIP reads |
 |---|---|---|
@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from clip_explain.errors import ModelError, WeightsError
 from clip_explain.models.adapters import IMAGENET_MEAN, IMAGENET_STD, Renamed, first_line, hub_checksum, module_of
 from clip_explain.models.embedded import read_embedded
-from clip_explain.models.model import Clip, place
+from clip_explain.models.model import Model, place
 from clip_explain.models.weights import clip, fill, read_weights
 
 TINY = "tiny-dino"
 DINO = "facebook/dino-vitb16"
 
 
-def load_dino(name: str | Path = TINY, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Clip:
+def load_dino(name: str | Path = TINY, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Model:
     """A DINO: the embedded "tiny-dino", a .safetensors file like it, or a `ViTModel` on the hub or in a folder.
 
     "facebook/dino-vitb16" is the paper's: patches of 16 px, 224 px, ImageNet without labels. Any cx.EXPLAINERS that
@@ -50,9 +50,9 @@ def load_dino(name: str | Path = TINY, device: str | torch.device = "cpu", dtype
     return dino(place(network, device, dtype), str(name), hub_checksum(transformers, str(name)))
 
 
-def tiny(visual: nn.Module, name: str = TINY, sha256: str = "") -> Clip:
+def tiny(visual: nn.Module, name: str = TINY, sha256: str = "") -> Model:
     """A vision transformer of OpenAI's, whose projection is the identity, as `load_dino` returns it."""
-    return Clip(Renamed(visual, visual), name, sha256, None)
+    return Model(Renamed(visual, visual), name, sha256, None)
 
 
 def build_visual(state: Mapping[str, Tensor], source: str = "the state dict") -> nn.Module:
@@ -75,7 +75,7 @@ def new_visual(width: int, layers: int, patch: int, side: int = 224) -> nn.Modul
     return visual
 
 
-def dino(network: nn.Module, name: str = "dino", sha256: str = "") -> Clip:
+def dino(network: nn.Module, name: str = "dino", sha256: str = "") -> Model:
     """A `ViTModel` of transformers in eval mode, read where it is; only the joined q, k, v weights are copies.
 
     Raises ModelError for a network without its parts or in training mode.
@@ -96,7 +96,7 @@ def dino(network: nn.Module, name: str = "dino", sha256: str = "") -> Clip:
         proj=torch.eye(config.hidden_size).to(network.embeddings.patch_embeddings.projection.weight),
         image_size=config.image_size,
     )
-    return Clip(Renamed(network, visual), name, sha256, None, IMAGENET_MEAN, IMAGENET_STD)
+    return Model(Renamed(network, visual), name, sha256, None, IMAGENET_MEAN, IMAGENET_STD)
 
 
 def _block(layer: nn.Module) -> nn.Module:

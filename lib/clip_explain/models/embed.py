@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from clip_explain.models.model import Clip
+from clip_explain.models.model import Model
 from clip_explain.models.resnet import resnet_embedding, resnet_stage
 from clip_explain.models.tokenizer import tokenize
 from clip_explain.models.vit import trace_image, trace_text
 
 
-def encode_text(model: Clip, texts: str | Sequence[str], truncate: bool = False) -> Float[Tensor, "texts embedding"]:
+def encode_text(model: Model, texts: str | Sequence[str], truncate: bool = False) -> Float[Tensor, "texts embedding"]:
     """The model's own text features at unit length, in float32."""
     with torch.no_grad():
         if model.embed_texts is not None:
@@ -24,6 +24,7 @@ def encode_text(model: Clip, texts: str | Sequence[str], truncate: bool = False)
                 model.embed_texts([texts] if isinstance(texts, str) else list(texts), truncate)
             )
         return nn.functional.normalize(model.network.encode_text(tokenize(model, texts, truncate)).float(), dim=-1)
+
 
 TEXTS_AT_ONCE = 256
 IMAGES_AT_ONCE = 8  # on a CPU, whose caches hold no more: 64 at once cost a tenth (ViT-B/16) to a third (tiny-vit) more
@@ -41,25 +42,25 @@ def compared(embedding: Float[Tensor, "*axes embedding"], score: str) -> Float[T
     return unit(embedding) if score == "cosine" else embedding.to(torch.promote_types(embedding.dtype, torch.float32))
 
 
-def embed_tokens(model: Clip, tokens: Int[Tensor, "texts context"]) -> Float[Tensor, "texts embedding"]:
+def embed_tokens(model: Model, tokens: Int[Tensor, "texts context"]) -> Float[Tensor, "texts embedding"]:
     """Unit embeddings, by a trace: it is `encode_text` without the work on padding."""
     return torch.cat([unit(trace_text(model.network, part).embedding) for part in tokens.split(TEXTS_AT_ONCE)])
 
 
-def embed_texts(model: Clip, texts: list[str], truncate: bool = False) -> Float[Tensor, "texts embedding"]:
+def embed_texts(model: Model, texts: list[str], truncate: bool = False) -> Float[Tensor, "texts embedding"]:
     """Unit embeddings of texts, whichever way the model's texts go."""
     if model.embed_texts is not None:
         return unit(model.embed_texts(texts, truncate))
     return embed_tokens(model, tokenize(model, texts, truncate))
 
 
-def embed_images(model: Clip, pixels: Tensor) -> Float[Tensor, "images embedding"]:
+def embed_images(model: Model, pixels: Tensor) -> Float[Tensor, "images embedding"]:
     """Embeddings of preprocessed pixels as the model's score takes them: at unit length, but for a classifier's."""
     parts = pixels.split(IMAGES_AT_ONCE) if pixels.device.type == "cpu" else [pixels]
     return compared(torch.cat([image_features(model, part) for part in parts]), model.score)
 
 
-def image_features(model: Clip, pixels: Tensor) -> Float[Tensor, "images embedding"]:
+def image_features(model: Model, pixels: Tensor) -> Float[Tensor, "images embedding"]:
     """Embeddings, not normalised, of pixels of any size that the patch, or a ResNet's stride, divides."""
     visual = model.network.visual
     if model.is_vit:

@@ -1,6 +1,6 @@
 """A linear classifier on top of image features, and its classes as targets of an explanation.
 
-At the bottom, beside model.py, whose `Clip` may carry a `Head`: then its score is a class's logit and no cosine.
+At the bottom, beside model.py, whose `Model` may carry a `Head`: then its score is a class's logit and no cosine.
 """
 
 from collections.abc import Sequence

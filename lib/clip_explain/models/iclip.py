@@ -1,7 +1,7 @@
 """ICLIP ("IC", section 3): masked max pooling and dual projections over a frozen image encoder, as a CLIP of its own.
 
 Above dino.py and explainers/masked.py, which has the formulas of eq. 9-10; below training/iclip.py, which trains it. An
-ICLIP has two branches, each an image and a text projection, and each is a `Clip`: `load("iclip")` is the one that
+ICLIP has two branches, each an image and a text projection, and each is a `Model`: `load("iclip")` is the one that
 explains (masked max pooling), `recognition(model)` the one that scores (class token). One projection: both are one.
 """
 
@@ -21,7 +21,7 @@ from clip_explain.errors import ModelError, WeightsError, nearest
 from clip_explain.models import load
 from clip_explain.models.dino import load_dino
 from clip_explain.models.embedded import EMBEDDED, embedded_path, read_embedded
-from clip_explain.models.model import Clip, place
+from clip_explain.models.model import Model, place
 from clip_explain.models.openai import OPENAI
 from clip_explain.models.pooling import attention_mask, pool
 from clip_explain.models.vit import layer_norm, trace_image, trace_text
@@ -43,7 +43,7 @@ def project(
 
 
 def features(
-    model: Clip, pixels: Tensor
+    model: Model, pixels: Tensor
 ) -> tuple[Float[Tensor, "images tokens channels"], Float[Tensor, "images patches"]]:
     """A frozen encoder's tokens after its last layer norm, class token first, and the mask of eq. 9."""
     trace = trace_image(model.network, pixels, tokens="all")
@@ -72,7 +72,7 @@ def new_text(
 class Branch(nn.Module):
     """One branch of an ICLIP under the names of OpenAI's CLIP, so that traces and explainers read it as one."""
 
-    def __init__(self, encoder: Clip, text: nn.Module, poolings: tuple[str, ...], index: int):
+    def __init__(self, encoder: Model, text: nn.Module, poolings: tuple[str, ...], index: int):
         super().__init__()
         self.encoder, self.text, self.poolings, self.index = encoder, text, poolings, index
         visual, projection = encoder.network.visual, text.image_projection.detach()[index]
@@ -90,13 +90,13 @@ class Branch(nn.Module):
         return trace_text(self, texts).embedding
 
 
-def as_clip(encoder: Clip, text: nn.Module, poolings: tuple[str, ...], name: str = NAME, sha256: str = "") -> Clip:
+def as_clip(encoder: Model, text: nn.Module, poolings: tuple[str, ...], name: str = NAME, sha256: str = "") -> Model:
     """The branch that explains, the last one, of trained parts in eval mode: what `load_iclip` returns."""
     network = Branch(encoder, text, poolings, len(poolings) - 1).eval().requires_grad_(False)
-    return Clip(network, name, sha256, clip.clip._tokenizer, encoder.mean, encoder.std)
+    return Model(network, name, sha256, clip.clip._tokenizer, encoder.mean, encoder.std)
 
 
-def untrained(model: Clip, seed: int) -> Clip:
+def untrained(model: Model, seed: int) -> Model:
     """An ICLIP as its training from `seed` began: the same encoder, poolings and sizes, all that learns at random.
 
     ModelError for a model that is no ICLIP.
@@ -114,7 +114,7 @@ def untrained(model: Clip, seed: int) -> Clip:
     return as_clip(own.encoder, start, own.poolings, f"{model.name}, untrained")
 
 
-def recognition(model: Clip) -> Clip:
+def recognition(model: Model) -> Model:
     """The branch of an ICLIP that scores images (IC 3.3: mAP is by the first projections); any other CLIP as it is.
 
     Score by `encode_image`, which pools as the branch was trained; a trace knows the class token alone.
@@ -126,7 +126,7 @@ def recognition(model: Clip) -> Clip:
     return replace(model, network=network)
 
 
-def load_iclip(name: str, device: torch.device, dtype: torch.dtype) -> Clip:
+def load_iclip(name: str, device: torch.device, dtype: torch.dtype) -> Model:
     """ "iclip", "iclip:ABLATION" or "iclip:PATH.safetensors", on the image encoder that the file names.
 
     ABLATION is the end of an embedded file's name, data/models/iclip-ABLATION.safetensors. Raises ModelError or
@@ -145,7 +145,7 @@ def load_iclip(name: str, device: torch.device, dtype: torch.dtype) -> Clip:
     return as_clip(encoder, text, tuple(made["poolings"]), path.stem, sha256)
 
 
-def load_encoder(name: str, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Clip:
+def load_encoder(name: str, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Model:
     """A frozen image encoder: a CLIP that `load` knows (embedded, OpenAI's), else a DINO, as `load_dino` has it."""
     if name in (*EMBEDDED, *OPENAI):
         model = load(name, device, dtype)

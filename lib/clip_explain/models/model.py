@@ -1,4 +1,4 @@
-"""A loaded model, `Clip`: a plain, never patched network with its tokenizer, name and checksum.
+"""A loaded model, `Model`: a plain, never patched network with its tokenizer, name and checksum.
 
 The bottom of the package; loaders make one, the forwards in vit.py and resnet.py read it.
 """
@@ -19,7 +19,7 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
-class Clip:
+class Model:
     """One loaded CLIP: the network in eval mode with frozen parameters, and where it came from.
 
     `sha256` is that of the weights file; `mean` and `std` normalise pixels in [0, 1]. What is no CLIP but explained as

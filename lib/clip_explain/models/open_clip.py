@@ -1,6 +1,6 @@
 """Models of the package open_clip, in its old layout (2.24) and its batch-first one (2.26 and later).
 
-Above trace.py and query.py: a model is let in only if the trace gives what the model itself computes.
+Above trace.py and request.py: a model is let in only if the trace gives what the model itself computes.
 """
 
 import importlib
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from clip_explain.errors import ModelError, nearest
 from clip_explain.models.embed import image_features
-from clip_explain.models.model import DTYPES, MEAN, STD, Clip
+from clip_explain.models.model import DTYPES, MEAN, STD, Model
 from clip_explain.models.tokenizer import tokenize
 from clip_explain.models.vit import trace_text
 from clip_explain.models.weights import fill, read_weights
@@ -21,7 +21,7 @@ from clip_explain.models.weights import fill, read_weights
 AGREEMENT = {torch.float32: 1e-4, torch.float16: 0.03, torch.bfloat16: 0.1}
 
 
-def load_open_clip(name: str, device: torch.device, dtype: torch.dtype) -> Clip:
+def load_open_clip(name: str, device: torch.device, dtype: torch.dtype) -> Model:
     """ "open_clip:ARCH/TAG", TAG being the name of published weights or a local checkpoint's path.
 
     ModelError for what is no ViT or ModifiedResNet with a text tower like OpenAI's; for most before any download.
@@ -48,7 +48,7 @@ def load_open_clip(name: str, device: torch.device, dtype: torch.dtype) -> Clip:
     fill(network, state, source=str(path))
     statistics = tuple(config.get("mean") or MEAN), tuple(config.get("std") or STD)
     network = network.to(device).eval().requires_grad_(False)
-    model = Clip(network, name, sha256, open_clip.get_tokenizer(arch), *statistics)
+    model = Model(network, name, sha256, open_clip.get_tokenizer(arch), *statistics)
     check_agreement(model)
     return model
 
@@ -71,7 +71,7 @@ def _check_config(arch: str, config: dict[str, Any]) -> None:
         raise ModelError(f"{arch!r} is not laid out like OpenAI's CLIP, and cannot be explained here: {reasons[0]}")
 
 
-def check_agreement(model: Clip) -> None:
+def check_agreement(model: Model) -> None:
     """ModelError if the trace does not give the features that the model itself computes, of one image and one text."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randn(1, 3, model.image_size, model.image_size, generator=generator).to(model.device, model.dtype)

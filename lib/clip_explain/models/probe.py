@@ -13,12 +13,12 @@ from torch import Tensor
 
 from clip_explain.errors import ModelError, TensorError
 from clip_explain.models.head import Head
-from clip_explain.models.model import Clip
+from clip_explain.models.model import Model
 
 
 def probe(
-    model: Clip, weight: Tensor | np.ndarray, bias: Tensor | np.ndarray, classes: Sequence[str], features: str = "raw"
-) -> Clip:
+    model: Model, weight: Tensor | np.ndarray, bias: Tensor | np.ndarray, classes: Sequence[str], features: str = "raw"
+) -> Model:
     """A linear classifier on a CLIP's image features, to be explained by class: the logit is weight[c] . x + bias[c].
 
     `weight` (classes, embedding) and `bias` (classes) may be scikit-learn's `coef_` and `intercept_`; of two classes,
@@ -38,8 +38,8 @@ def probe(
 
 
 def fitted_probe(
-    model: Clip, x: Float[np.ndarray, "images embedding"], labels: Sequence[Any], features: str = "raw", **options
-) -> Clip:
+    model: Model, x: Float[np.ndarray, "images embedding"], labels: Sequence[Any], features: str = "raw", **options
+) -> Model:
     """`linear_probe` where the images' features `x` are at hand, "raw" or "unit" as `features` says."""
     if len(x) != len(labels) or len(set(labels)) < 2:
         raise TensorError(
@@ -55,6 +55,7 @@ def fitted_probe(
 def _check_classes(classes: Sequence[str] | None, count: int) -> None:
     if classes is not None and len(classes) != count:
         raise ModelError(f"got {len(classes)} names of classes, expected {count}")
+
 
 STRENGTHS = tuple(float(10**power) for power in range(-2, 6))  # scikit-learn's C: one over the penalty
 
@@ -73,7 +74,7 @@ class Features:
 # -- the probe
 
 
-def emotion_probe(model: Clip, features: Features, classes: Sequence[str], seed: int = 0) -> tuple[Clip, float]:
+def emotion_probe(model: Model, features: Features, classes: Sequence[str], seed: int = 0) -> tuple[Model, float]:
     """The linear model of EPFL IV-D, from CLIP's space to the emotions, as a classifier; and its strength.
 
     Multinomial logistic regression on unit features, the strength by `best_strength`. `classes` name the labels; one
@@ -108,7 +109,7 @@ def best_strength(
     return search.best_params_["C"]
 
 
-def probabilities(probe: Clip, features: Features) -> Float[np.ndarray, "images classes"]:
+def probabilities(probe: Model, features: Features) -> Float[np.ndarray, "images classes"]:
     """A probe's probability of each of its classes: the softmax of its logits. ModelError if there is no head."""
     if probe.head is None:
         raise ModelError(f"{probe.name} is no classifier: it has no class logits")

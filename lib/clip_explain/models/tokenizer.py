@@ -7,10 +7,10 @@ from jaxtyping import Int
 from torch import Tensor
 
 from clip_explain.errors import MethodError, TextError
-from clip_explain.models.model import Clip
+from clip_explain.models.model import Model
 
 
-def tokenize(model: Clip, texts: str | Sequence[str], truncate: bool = False) -> Int[Tensor, "texts context"]:
+def tokenize(model: Model, texts: str | Sequence[str], truncate: bool = False) -> Int[Tensor, "texts context"]:
     """Token numbers of texts: start, the text's, end, then zeros up to the model's context (77).
 
     With `truncate` a longer text loses its tail, the end token stays. Raises TextError for an empty text or list,
@@ -28,7 +28,7 @@ def tokenize(model: Clip, texts: str | Sequence[str], truncate: bool = False) ->
     return tokens.to(model.device)
 
 
-def _encode(model: Clip, text: str, truncate: bool) -> list[int]:
+def _encode(model: Model, text: str, truncate: bool) -> list[int]:
     if not isinstance(text, str):
         raise TextError(f"expected a text, got {type(text).__name__}")
     if not text.strip():

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from clip_explain.errors import ModelError, WeightsError, nearest
 from clip_explain.models.adapters import IMAGENET_MEAN, IMAGENET_STD, Renamed, module_of
 from clip_explain.models.head import Head
-from clip_explain.models.model import Clip, place
+from clip_explain.models.model import Model, place
 from clip_explain.models.probe import _check_classes
 from clip_explain.models.weights import fill, read_weights
 
 RANDOM = "random"
 
 
-def load_torchvision(name: str, device: torch.device, dtype: torch.dtype) -> Clip:
+def load_torchvision(name: str, device: torch.device, dtype: torch.dtype) -> Model:
     """ "torchvision:ARCH/TAG": a ViT of torchvision as a classifier.
 
     TAG is the name of torchvision's weights, which are downloaded (default: its best), a state dict's path, or "random"
@@ -82,7 +82,7 @@ def _download_torchvision(arch: str, tag: str, weights: Any) -> Path:
 
 def vit_classifier(
     network: nn.Module, classes: Sequence[str] | None = None, name: str = "vit", sha256: str = ""
-) -> Clip:
+) -> Model:
     """A torchvision `VisionTransformer`, read where it is, as a classifier; classes are numbered if not named.
 
     Raises ModelError for another network, and for a stem or head of more than one layer.
@@ -106,7 +106,7 @@ def vit_classifier(
     precise = torch.promote_types(head.weight.dtype, torch.float32)
     weight, bias = head.weight.detach().to(precise), head.bias.detach().to(precise)
     named = tuple(classes or map(str, range(len(weight))))
-    return Clip(
+    return Model(
         Renamed(network, visual), name, sha256, None, IMAGENET_MEAN, IMAGENET_STD, head=Head(weight, bias, named)
     )
 

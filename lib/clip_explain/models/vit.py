@@ -313,7 +313,7 @@ def _leaf(x: Tensor, starts: bool) -> Tensor:
 
 
 def _future(tokens: int, rows: Tensor | None, device: torch.device) -> Tensor:
-    """True where a query may not look: (queries, tokens), or (images, 1, 1, tokens) for one row of each image."""
+    """True where a request may not look: (queries, tokens), or (images, 1, 1, tokens) for one row of each image."""
     position = torch.arange(tokens, device=device)
     return position > (position[:, None] if rows is None else rows[:, None, None, None])
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from clip_explain.errors import OutputError
 from clip_explain.metrics.intervals import Interval
-from clip_explain.models.model import Clip
+from clip_explain.models.model import Model
 from clip_explain.papers.saving import write
 from clip_explain.papers.verdicts import Claim, _bar
 
@@ -19,7 +19,7 @@ PACKAGES = ("clip-explain", "torch", "torchvision", "openai-clip", "numpy", "pil
 
 
 def provenance(
-    model: Clip, dataset: str, seed: int, n_images: int, values: dict[str, Interval | float], parameters: dict
+    model: Model, dataset: str, seed: int, n_images: int, values: dict[str, Interval | float], parameters: dict
 ) -> dict:
     """Where numbers come from, as JSON takes it. An interval becomes three values: its mean, " low" and " high".
 

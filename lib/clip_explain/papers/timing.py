@@ -18,7 +18,7 @@ from clip_explain.explainers import EXPLAINERS, WORD_EXPLAINERS, explain, explai
 from clip_explain.metrics.faithfulness import PROTOCOLS, curves
 from clip_explain.metrics.readouts import classification
 from clip_explain.models.embed import unit
-from clip_explain.models.model import Clip
+from clip_explain.models.model import Model
 from clip_explain.models.weights import VOCABULARY, clip
 
 Call = Callable[[], object]
@@ -48,15 +48,15 @@ LIMITS = {
 }
 
 
-def random_vit_b16(device: str | torch.device) -> Clip:
+def random_vit_b16(device: str | torch.device) -> Model:
     """OpenAI's ViT-B/16 with random weights, the same each time: what it costs does not depend on them."""
     torch.manual_seed(0)
     network = clip.model.CLIP(512, 224, 12, 768, 16, 77, VOCABULARY, 512, 8, 12).eval().requires_grad_(False)
-    return Clip(network.to(device), "random ViT-B/16", "", clip.clip._tokenizer)
+    return Model(network.to(device), "random ViT-B/16", "", clip.clip._tokenizer)
 
 
 def image_calls(
-    model: Clip,
+    model: Model,
     pixels: Tensor,
     targets: Tensor,
     methods: Iterable[str] = tuple(EXPLAINERS),
@@ -75,7 +75,7 @@ def image_calls(
 
 
 def word_calls(
-    model: Clip,
+    model: Model,
     tokens: Tensor,
     texts: list[str],
     embeddings: Tensor,
@@ -92,7 +92,7 @@ def word_calls(
 
 
 def faithfulness_calls(
-    model: Clip, pixels: Tensor, maps: Tensor, steps: int = 20, batch_size: int = 21, classes: int = 1000
+    model: Model, pixels: Tensor, maps: Tensor, steps: int = 20, batch_size: int = 21, classes: int = 1000
 ) -> dict[str, Call]:
     """Bare forwards, then Grad-ECLIP's deletion and insertion (top-1 among random classes) of as many images.
 

@@ -23,7 +23,7 @@ from clip_explain.directions import directions
 from clip_explain.errors import ModelError, TensorError, TextError, WeightsError, nearest
 from clip_explain.images import Images, pixel_batches, preprocess
 from clip_explain.models.embed import image_features, unit
-from clip_explain.models.model import Clip
+from clip_explain.models.model import Model
 from clip_explain.models.probe import Features, fitted_probe
 from clip_explain.sweep.store import write
 
@@ -34,7 +34,7 @@ AT_ONCE = 32  # images encoded together
 
 
 def dataset_features(
-    models: Sequence[Clip],
+    models: Sequence[Model],
     dataset: Dataset,
     settings: Mapping[str, Any],
     cache: str | Path | None = None,
@@ -69,7 +69,7 @@ def read_features(path: str | Path) -> Features:
     return Features(parts["features"].float().numpy(), parts["labels"].long().numpy())
 
 
-def _encode(models: Sequence[Clip], dataset: Dataset, fit: str) -> list[Features]:
+def _encode(models: Sequence[Model], dataset: Dataset, fit: str) -> list[Features]:
     labels, parts = [], [[] for _ in models]
     for start in range(0, len(dataset) if models else 0, AT_ONCE):
         records = [dataset[i] for i in range(start, min(start + AT_ONCE, len(dataset)))]
@@ -81,7 +81,7 @@ def _encode(models: Sequence[Clip], dataset: Dataset, fit: str) -> list[Features
 
 
 def _place(
-    cache: Path, model: Clip, dataset: Dataset, settings: Mapping[str, Any], first: Record, fit: str
+    cache: Path, model: Model, dataset: Dataset, settings: Mapping[str, Any], first: Record, fit: str
 ) -> Path | None:
     """Where a model's features are kept; nowhere for a model without a checksum, which nothing tells from others."""
     if not model.sha256:
@@ -96,7 +96,7 @@ def _place(
 # -- directions, kept
 
 
-def save_directions(path: str | Path, model: Clip, vectors: Tensor, labels: Sequence[str]) -> None:
+def save_directions(path: str | Path, model: Model, vectors: Tensor, labels: Sequence[str]) -> None:
     """Directions at unit length with their labels, the model's name and its weights' sha256, as safetensors.
 
     TensorError for vectors that are none of the model's, or labels not one a vector and all different; ModelError for a
@@ -111,7 +111,7 @@ def save_directions(path: str | Path, model: Clip, vectors: Tensor, labels: Sequ
     _save(path, {"directions": vectors}, facts)
 
 
-def read_directions(path: str | Path, model: Clip) -> tuple[list[str], Float[Tensor, "targets embedding"]]:
+def read_directions(path: str | Path, model: Model) -> tuple[list[str], Float[Tensor, "targets embedding"]]:
     """Labels and unit directions from a file of `save_directions`, to be explained as targets.
 
     WeightsError for any other file, a pickle among them; ModelError if they were made with another model's weights.
@@ -127,7 +127,7 @@ def read_directions(path: str | Path, model: Clip) -> tuple[list[str], Float[Ten
     return json.loads(facts["labels"]), directions(model, parts["directions"])
 
 
-def read_direction(spec: str, model: Clip) -> tuple[list[str], Float[Tensor, "targets embedding"]]:
+def read_direction(spec: str, model: Model) -> tuple[list[str], Float[Tensor, "targets embedding"]]:
     """The direction "FILE:LABEL", or all of "FILE", with their labels. Errors as in `read_directions`; TextError for an
     unknown label."""
     path, _, label = (spec, "", "") if Path(spec).is_file() else spec.rpartition(":")
@@ -163,8 +163,8 @@ def _read(path: str | Path, names: Sequence[str]) -> tuple[dict[str, Tensor], di
 
 
 def linear_probe(
-    model: Clip, images: Images, labels: Sequence[Any], features: str = "raw", batch_size: int = 64, **options
-) -> Clip:
+    model: Model, images: Images, labels: Sequence[Any], features: str = "raw", batch_size: int = 64, **options
+) -> Model:
     """`probe` trained by scikit-learn's LogisticRegression, whose `options` may be given, on images and their labels.
 
     Unless they are given, `tol` is 1e-8 and `max_iter` 5000, so that the fit ends at its optimum. Class i is the

@@ -30,7 +30,7 @@ from clip_explain.explainers import FOR_RESNETS, options_of
 from clip_explain.images import FITS
 from clip_explain.metrics.intervals import Interval, bootstrap
 from clip_explain.models import load
-from clip_explain.models.model import Clip
+from clip_explain.models.model import Model
 from clip_explain.sweep import store as storage
 from clip_explain.sweep.shard import (
     BASELINES,
@@ -116,7 +116,7 @@ def sweep(
 
 
 def make_plan(
-    model, clip: Clip, dataset, methods, metrics, out, images, seed, options, fit, templates, shard_size, device, dtype
+    model, clip: Model, dataset, methods, metrics, out, images, seed, options, fit, templates, shard_size, device, dtype
 ) -> Plan:
     """The checked plan. Methods and metrics are put into the order of their registries, so theirs does not matter."""
     if fit not in FITS:

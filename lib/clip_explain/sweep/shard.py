@@ -31,15 +31,15 @@ from clip_explain.metrics.faithfulness import auc, confidence, perturbed_embeddi
 from clip_explain.metrics.localization import LOCALIZATION
 from clip_explain.metrics.readouts import classification, cosines
 from clip_explain.models import load
-from clip_explain.models.model import Clip
-from clip_explain.request import Query
+from clip_explain.models.model import Model
+from clip_explain.request import Request
 from clip_explain.sweep import store as storage
 from clip_explain.texts import BARE, Templates
 
 FOLDER = "shards"
 TEXTS_KEPT = 20_000  # text features that a process keeps at most
-FORMULAS = ("explainers", "metrics", "scenes", "datasets*", "maps.py", "model.py", "query.py", "resnet.py", "trace.py")
-FORMULAS += ("shards.py", "templates.py")
+# What no number of a sweep depends on; all other modules count as formulas.
+NO_FORMULAS = ("plots", "explorer", "cli", "papers", "embedded/training", "embedded/cards")
 # What is wrong with one image alone; all else ends the sweep.
 OF_ONE_IMAGE = (ImageError, TextError, TensorError, DatasetError)
 
@@ -105,7 +105,7 @@ class Session:
     Texts and classes are put into `templates`, as `explain` does it.
     """
 
-    model: Clip
+    model: Model
     dataset: Dataset
     templates: Templates = BARE
     texts: dict[str, Tensor] = field(default_factory=dict)
@@ -136,7 +136,7 @@ class Case:
     """
 
     session: Session
-    query: Query
+    request: Request
     record: Record
     masks: Bool[np.ndarray, "targets height width"] | None
     ignore: Bool[np.ndarray, "height width"] | None
@@ -148,21 +148,23 @@ class Case:
 # -- methods and metrics
 
 
-def random_maps(query: Query, *, generator: torch.Generator | int = 0) -> Float[Tensor, "images targets grid_h grid_w"]:
+def random_maps(
+    request: Request, *, generator: torch.Generator | int = 0
+) -> Float[Tensor, "images targets grid_h grid_w"]:
     """Uniform noise for every image and target: what a method must beat."""
     source = torch.Generator().manual_seed(generator) if isinstance(generator, int) else generator
-    return torch.rand(_map_shape(query), generator=source).to(query.pixels.device)
+    return torch.rand(_map_shape(request), generator=source).to(request.pixels.device)
 
 
-def constant_maps(query: Query) -> Float[Tensor, "images targets grid_h grid_w"]:
+def constant_maps(request: Request) -> Float[Tensor, "images targets grid_h grid_w"]:
     """The same value everywhere: what says nothing."""
-    return torch.ones(_map_shape(query), device=query.pixels.device)
+    return torch.ones(_map_shape(request), device=request.pixels.device)
 
 
-def _map_shape(query: Query) -> tuple[int, int, int, int]:
-    cell = query.model.patch_size
-    height, width = query.pixels.shape[-2:]
-    return len(query.pixels), len(query.targets), height // cell, width // cell
+def _map_shape(request: Request) -> tuple[int, int, int, int]:
+    cell = request.model.patch_size
+    height, width = request.pixels.shape[-2:]
+    return len(request.pixels), len(request.targets), height // cell, width // cell
 
 
 def _localize(name: str) -> Callable[..., Tensor]:
@@ -182,8 +184,10 @@ def _area(protocol: str, mode: str, readout: str) -> Callable[..., Tensor]:
     def score(case: Case, *, every: int = 1, batch_size: int = 64) -> Tensor:
         key = (protocol, mode, every, batch_size)
         if key not in case.kept:
-            query, options = case.query, dict(every=every, batch_size=batch_size, seed=case.seed)
-            case.kept[key] = perturbed_embeddings(query.model, query.pixels, case.maps[None], protocol, mode, **options)
+            request, options = case.request, dict(every=every, batch_size=batch_size, seed=case.seed)
+            case.kept[key] = perturbed_embeddings(
+                request.model, request.pixels, case.maps[None], protocol, mode, **options
+            )
         curve = _readout(case, readout)(case.kept[key])
         return auc(curve, protocol)[0]
 
@@ -192,9 +196,9 @@ def _area(protocol: str, mode: str, readout: str) -> Callable[..., Tensor]:
 
 def _readout(case: Case, name: str) -> Callable[[Tensor], Tensor]:
     if name == "score":
-        return partial(cosines, directions=case.query.targets[None])
-    labels = torch.tensor([_class_of(case, text) for text in case.record.texts], device=case.query.targets.device)
-    scale = float(case.query.model.logit_scale)
+        return partial(cosines, directions=case.request.targets[None])
+    labels = torch.tensor([_class_of(case, text) for text in case.record.texts], device=case.request.targets.device)
+    scale = float(case.request.model.logit_scale)
     return classification(case.session.classes, labels[None], scale)[name]
 
 
@@ -211,8 +215,8 @@ def _confidence(name: str) -> Callable[..., Tensor]:
     """M2IB's drop or increase of the cosine."""
 
     def score(case: Case, *, batch_size: int = 64) -> Tensor:
-        query = case.query
-        return confidence(query.model, query.pixels, case.maps[None], query.targets[None], batch_size)[name][0]
+        request = case.request
+        return confidence(request.model, request.pixels, case.maps[None], request.targets[None], batch_size)[name][0]
 
     return score
 
@@ -276,18 +280,18 @@ def _rows(plan: Plan, session: Session, index: int) -> list[tuple]:
 
 
 def measure(plan: Plan, session: Session, record: Record) -> list[tuple]:
-    """(target, text, method, metric, value) of one image; all methods read one query, so they share its forward."""
+    """(target, text, method, metric, value) of one image; all methods read one request, so they share its forward."""
     pixels = preprocess(session.model, record.image, plan.fit)
     masks = None if record.masks is None else visible_masks(record, plan.fit)
     ignore = None if record.ignore is None else visible(record.ignore, record, plan.fit)
     if not record.texts:
         raise TextError(f"{record.id} has no texts to be explained")
-    query = Query(session.model, pixels, session.features(record.texts))
+    request = Request(session.model, pixels, session.features(record.texts))
     seed = image_seed(plan.seed, record.id, "metrics")
     rows = []
     for method, options in plan.methods.items():
-        maps = _explain(plan, query, record.id, method, options)
-        case = Case(session, query, record, masks, ignore, seed, maps)
+        maps = _explain(plan, request, record.id, method, options)
+        case = Case(session, request, record, masks, ignore, seed, maps)
         for metric, choices in plan.metrics.items():
             values = METRICS[metric](case, **choices).tolist()
             pairs = enumerate(zip(record.texts, values, strict=True))
@@ -296,12 +300,12 @@ def measure(plan: Plan, session: Session, record: Record) -> list[tuple]:
 
 
 def _explain(
-    plan: Plan, query: Query, image: str, method: str, options: dict
+    plan: Plan, request: Request, image: str, method: str, options: dict
 ) -> Float[Tensor, "targets grid_h grid_w"]:
     explainer = METHODS[method]
     if "generator" in options_of(explainer):
         options = {"generator": image_seed(plan.seed, image, method), **options}
-    return explainer(query, **options)[0]
+    return explainer(request, **options)[0]
 
 
 def image_seed(seed: int, image: str, purpose: str) -> int:
@@ -342,8 +346,8 @@ def _session(plan: str) -> Session:
 @lru_cache
 def library_versions() -> dict[str, str]:
     """What changes numbers beside the settings: a checksum of the library's own formulas, and torch's version."""
-    here, checksum = Path(__file__).parent, hashlib.sha256()
-    found = {file for name in FORMULAS for path in here.glob(name) for file in (path, *path.rglob("*.py"))}
-    for file in sorted(file for file in found if file.suffix == ".py"):
-        checksum.update(file.read_bytes())
+    here, checksum = Path(__file__).parents[1], hashlib.sha256()
+    for file in sorted(here.rglob("*.py")):
+        if not any(file.is_relative_to(here / name) for name in NO_FORMULAS):
+            checksum.update(file.read_bytes())
     return {"formulas": checksum.hexdigest()[:16], "torch": torch.__version__}

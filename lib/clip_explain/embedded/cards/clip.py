@@ -27,10 +27,10 @@ from clip_explain.files import data_folder
 from clip_explain.images import encode_image
 from clip_explain.metrics.localization import points_at
 from clip_explain.models import load
-from clip_explain.models.model import Clip
+from clip_explain.models.model import Model
 from clip_explain.models.weights import pack
 from clip_explain.papers.saving import write
-from clip_explain.request import Query
+from clip_explain.request import Request
 
 HELD_OUT = 1_000_001  # the seed of the held-out pools; trainings use small ones
 AT_ONCE = 50
@@ -77,18 +77,18 @@ def pixels_of(pool: Pool, rows: slice) -> Tensor:
     return normalized(torch.from_numpy(pool.images[rows].copy()).permute(0, 3, 1, 2).float() / 255)
 
 
-def features(model: Clip, pool: Pool) -> Tensor:
+def features(model: Model, pool: Pool) -> Tensor:
     """Unit image embeddings of all of a pool's pictures."""
     parts = [slice(i, i + AT_ONCE) for i in range(0, len(pool), AT_ONCE)]
     return torch.cat([encode_image(model, pixels_of(pool, part)) for part in tqdm(parts, "embedding", leave=False)])
 
 
-def zero_shot(model: Clip, embedded: Tensor, prompts: list[str]) -> np.ndarray:
+def zero_shot(model: Model, embedded: Tensor, prompts: list[str]) -> np.ndarray:
     """The index of each picture's best prompt."""
     return (embedded @ targets(model, prompts).T).argmax(1).cpu().numpy()
 
 
-def recognition(model: Clip, pool: Pool) -> dict[str, float]:
+def recognition(model: Model, pool: Pool) -> dict[str, float]:
     """Zero-shot accuracy on pictures of one thing: colour and shape together, and each attribute by itself."""
     embedded, truth = features(model, pool), pool.attributes[:, 0]
     found = {"color x shape": (zero_shot(model, embedded, PAIRS) == pair_of(truth)).mean()}
@@ -98,7 +98,7 @@ def recognition(model: Clip, pool: Pool) -> dict[str, float]:
     return {f"zero-shot {key}": round(float(value), 4) for key, value in found.items()}
 
 
-def retrieval(model: Clip, pool: Pool, group: int = 100) -> dict[str, float]:
+def retrieval(model: Model, pool: Pool, group: int = 100) -> dict[str, float]:
     """Text-to-image recall@1 among groups of pictures of three things, by captions "a COLOR SHAPE, ... and ..."."""
     embedded, captions = features(model, pool), [list_things(row) for row in pool.attributes]
     hits, asked = 0, 0
@@ -116,7 +116,7 @@ def list_things(attributes: np.ndarray) -> str:
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
 
 
-def pointing(model: Clip, pool: Pool, method: str = "grad_eclip", **options) -> dict[str, float]:
+def pointing(model: Model, pool: Pool, method: str = "grad_eclip", **options) -> dict[str, float]:
     """Point game: is the map's maximum on the one thing that the phrase "COLOR SHAPE" names? With the level of chance.
 
     Asked of every thing that is the only one of its colour and shape in its picture and has 50 pixels in sight.
@@ -129,8 +129,8 @@ def pointing(model: Clip, pool: Pool, method: str = "grad_eclip", **options) -> 
         if not asked:
             continue
         masks = np.stack([ids == thing for thing, _ in asked])
-        query = Query(model, pixels_of(pool, slice(scene, scene + 1)), directions[[pair for _, pair in asked]])
-        hits += points_at(EXPLAINERS[method](query, **options)[0], masks).diagonal().tolist()
+        request = Request(model, pixels_of(pool, slice(scene, scene + 1)), directions[[pair for _, pair in asked]])
+        hits += points_at(EXPLAINERS[method](request, **options)[0], masks).diagonal().tolist()
         chance += masks.mean((1, 2)).tolist()
     found = {"point game": float(np.mean(hits)), "point game by chance": float(np.mean(chance))}
     return {**{key: round(value, 4) for key, value in found.items()}, "phrases": len(hits)}
@@ -142,7 +142,7 @@ def unique_things(attributes: np.ndarray) -> list[list[tuple[int, int]]]:
     return [[(t, int(p)) for t, p in enumerate(row) if p >= 0 and (row == p).sum() == 1] for row in pairs]
 
 
-def art(model: Clip, folder: Path, count: int, group: int = 100) -> dict[str, float]:
+def art(model: Model, folder: Path, count: int, group: int = 100) -> dict[str, float]:
     """Zero-shot mood of faces, and recall@1 of paintings among `group` by their fullest caption."""
     made = make_art(folder / f"held-out-art-{count}", count, HELD_OUT)
     pixels = torch.from_numpy(np.array(made.images)).permute(0, 3, 1, 2)

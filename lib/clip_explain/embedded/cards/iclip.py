@@ -30,9 +30,9 @@ from clip_explain.metrics.recognition import mean_average_precision
 from clip_explain.models import load
 from clip_explain.models.dino import load_dino
 from clip_explain.models.iclip import as_clip, load_encoder, poolings_of, recognition
-from clip_explain.models.model import Clip
+from clip_explain.models.model import Model
 from clip_explain.papers.saving import write
-from clip_explain.request import Query
+from clip_explain.request import Request
 
 MAPS = {"": ("iclip", {}), ", norm of each token": ("iclip", {"norm": "token"}), ", without mask": ("itsm", {})}
 
@@ -79,13 +79,13 @@ def measure(name: str, folder: Path, scenes: int) -> dict[str, float]:
     return {**maps_and_recognition(model, scenes), **before}
 
 
-def separation(model: Clip, pool: Pool) -> dict[str, float]:
+def separation(model: Model, pool: Pool) -> dict[str, float]:
     """How much of the last block's class-token attention, mean over heads, lies on things, beside their area."""
     direction = torch.eye(model.embedding_size)[:1]
     energies, areas = [], []
     for start in tqdm(range(0, len(pool), AT_ONCE), "attention", leave=False):
         part = slice(start, min(start + AT_ONCE, len(pool)))
-        maps = EXPLAINERS["self_attention"](Query(model, pixels_of(pool, part), direction))[:, 0]
+        maps = EXPLAINERS["self_attention"](Request(model, pixels_of(pool, part), direction))[:, 0]
         inside = np.asarray(pool.ids[part]) >= 0
         energies += energy_point_game(maps, inside).tolist()
         areas += inside.mean((1, 2)).tolist()
@@ -100,7 +100,7 @@ def separation(model: Clip, pool: Pool) -> dict[str, float]:
     return {key: round(float(value), 4) for key, value in figures.items()}
 
 
-def maps_and_recognition(model: Clip, scenes: int) -> dict[str, float]:
+def maps_and_recognition(model: Model, scenes: int) -> dict[str, float]:
     """mAP of the recognition branch, and mMIoU and mFMB of the maps, of ICLIP and with its parts left out."""
     dataset = datasets.load("scenes", scenes)
     scored, names = recognition(model), list(dataset.classes)

@@ -21,7 +21,7 @@ from clip_explain.embedded.training.plans import IclipPlan
 from clip_explain.embedded.training.towers import embed_texts
 from clip_explain.embedded.training.views import Views, make_views
 from clip_explain.models.iclip import load_encoder, new_text, poolings_of, project
-from clip_explain.models.model import Clip
+from clip_explain.models.model import Model
 from clip_explain.models.pooling import POOLINGS
 from clip_explain.models.weights import VOCABULARY, clip, pack
 
@@ -111,7 +111,7 @@ def take_step(
     return {"loss": round(loss.item(), 6), "scale": round(scale.item(), 1)}
 
 
-def packed(plan: IclipPlan, text: nn.Module, encoder: Clip) -> bytes:
+def packed(plan: IclipPlan, text: nn.Module, encoder: Model) -> bytes:
     """A trained ICLIP as the content of a .safetensors file, fp16, with the encoder and poolings it needs."""
     start = build(plan, text.image_projection.shape[1]).token_embedding.weight
     rows = (text.token_embedding.weight.detach().cpu() != start).any(1).nonzero()[:, 0]

@@ -23,7 +23,7 @@ from clip_explain.embedded.training.batches import Batch, draw_batches, one_ahea
 from clip_explain.embedded.training.plans import DinoPlan, IclipPlan, Plan
 from clip_explain.embedded.training.towers import build, embed_images, embed_texts
 from clip_explain.models import load
-from clip_explain.models.model import Clip
+from clip_explain.models.model import Model
 
 
 def embed_batch(network: nn.Module, batch: Batch, device: str) -> tuple[Tensor, Tensor]:
@@ -82,7 +82,7 @@ def run_steps(
             saved = time.time()
 
 
-def finetune(plan: Plan, device: str = "cpu") -> Clip:
+def finetune(plan: Plan, device: str = "cpu") -> Model:
     """The model that a plan's `start` names, trained by the plan; pools and checkpoints are not kept."""
     with TemporaryDirectory() as folder:
         network = train(plan, Path(folder), device)

@@ -27,7 +27,7 @@ from clip_explain.embedded.training.batches import cut, jitter, place_windows, s
 from clip_explain.embedded.training.plans import IclipPlan
 from clip_explain.errors import ImageError
 from clip_explain.models.iclip import features
-from clip_explain.models.model import MEAN, STD, Clip
+from clip_explain.models.model import MEAN, STD, Model
 from clip_explain.models.pooling import POOLINGS, pool
 from clip_explain.papers.saving import write
 
@@ -43,7 +43,7 @@ class Views:
     say: Callable[[np.ndarray, np.random.Generator], tuple[list[str], Int8[Tensor, "views texts"]]]
 
 
-def make_views(plan: IclipPlan, cache: Path, encoder: Clip, root: Path | None = None) -> Views:
+def make_views(plan: IclipPlan, cache: Path, encoder: Model, root: Path | None = None) -> Views:
     """A plan's views, seen by its encoder now unless they are in `cache`; an interrupted run goes on where it was."""
     draw, say, count = (dataset_views if plan.dataset else scene_views)(plan, cache, encoder, root)
     keys = ("encoder", "views", "dataset", "table", "pool", "scale", "grey", "close", "seed")
@@ -53,7 +53,7 @@ def make_views(plan: IclipPlan, cache: Path, encoder: Clip, root: Path | None = 
     return Views(pooled, say)
 
 
-def see(folder: Path, draw: Callable[[int, int], Tensor], count: int, encoder: Clip) -> np.ndarray:
+def see(folder: Path, draw: Callable[[int, int], Tensor], count: int, encoder: Model) -> np.ndarray:
     """The encoder's features of `draw(start, stop)` under each pooling, fp16, on disk; NaN where the pixels are."""
     note, path = folder / "done.json", folder / "pooled.npy"
     done = json.loads(note.read_text())["done"] if note.exists() else 0
@@ -76,7 +76,7 @@ def see(folder: Path, draw: Callable[[int, int], Tensor], count: int, encoder: C
 # -- scenes
 
 
-def scene_views(plan: IclipPlan, cache: Path, encoder: Clip, root: Path | None) -> tuple[Any, Any, int]:
+def scene_views(plan: IclipPlan, cache: Path, encoder: Model, root: Path | None) -> tuple[Any, Any, int]:
     """Random windows of the plan's pool: how their pixels are drawn and what is said of them."""
     recipe, seed, scenes = plan.pool
     made = make_pool(cache / f"pool-{recipe}-{seed}", scenes, seed, recipe)
@@ -102,7 +102,7 @@ def scene_views(plan: IclipPlan, cache: Path, encoder: Clip, root: Path | None) 
     return draw, say, count
 
 
-def _rescaled(pixels: Tensor, encoder: Clip) -> Tensor:
+def _rescaled(pixels: Tensor, encoder: Model) -> Tensor:
     """Pixels scaled as CLIP's, as the encoder's."""
     if (encoder.mean, encoder.std) == (MEAN, STD):
         return pixels
@@ -113,7 +113,7 @@ def _rescaled(pixels: Tensor, encoder: Clip) -> Tensor:
 # -- a dataset with captions
 
 
-def dataset_views(plan: IclipPlan, cache: Path, encoder: Clip, root: Path | None) -> tuple[Any, Any, int]:
+def dataset_views(plan: IclipPlan, cache: Path, encoder: Model, root: Path | None) -> tuple[Any, Any, int]:
     """Random square crops of a dataset's images, as CLIP was trained, each image as often as any other."""
     dataset = datasets.load(plan.dataset, root=root, **({"table": plan.table} if plan.table else {}))
     texts = [record.texts for record in dataset]
@@ -133,7 +133,7 @@ def dataset_views(plan: IclipPlan, cache: Path, encoder: Clip, root: Path | None
     return draw, say, count
 
 
-def _crop(record: datasets.Record, encoder: Clip, place: np.ndarray) -> Tensor:
+def _crop(record: datasets.Record, encoder: Model, place: np.ndarray) -> Tensor:
     """CLIP's only augmentation: short side to the model's size, then a random square; NaN if it cannot be read."""
     size = encoder.image_size
     try:
