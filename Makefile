@@ -62,7 +62,7 @@ lock:
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@mkdir -p build
 	@$(BIN)/python -m pip install --quiet --dry-run --ignore-installed --report build/resolved.json \
-		-e ".[dev,open-clip,others]"
+		-e ".[dev,open-clip]"
 	@$(BIN)/python -c 'import json; found = [item["metadata"] for item in json.load(open("build/resolved.json"))["install"]]; \
 		print(*sorted((m["name"] + "==" + m["version"] for m in found if m["name"] != "clip-explain"), key=str.lower), sep="\n")' \
 		> build/requirements.lock

@@ -16,6 +16,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import clip_explain
+
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
@@ -25,6 +27,12 @@ LOCK = (ROOT / "requirements.lock").read_text().splitlines()
 
 def by_name(requirements: list[str]) -> dict[str, Requirement]:
     return {canonicalize_name(Requirement(text).name): Requirement(text) for text in requirements}
+
+
+def everything() -> list[str]:
+    """All requirements of the project and its extras, but for itself."""
+    texts = PROJECT["dependencies"] + sum(EXTRAS.values(), [])
+    return [text for text in texts if not text.startswith("clip-explain[")]
 
 
 def pip_section() -> list[str]:
@@ -55,13 +63,15 @@ def undeclared(sources: list[str], declared: set[str], own: set[str]) -> set[str
     return {name for name in third_party if not declared & {canonicalize_name(p) for p in providers.get(name, [name])}}
 
 
-def test_environment_yml_and_pyproject_agree():
-    pip_list = [item for item in pip_section() if not item.startswith("-")]
-    assert len(pip_list) == len(set(pip_list))
-    assert set(pip_list) == set(PROJECT["dependencies"]) | set(EXTRAS["dev"])
+def test_environment_yml_installs_the_project_with_its_dev_extra():
+    assert pip_section() == ["-c requirements.lock", "-e .[dev]"]
     assert CONDA["name"] == PROJECT["name"]
     assert f"python{PROJECT['requires-python']}" in CONDA["dependencies"]
-    assert {"-e .", "-c requirements.lock"} <= set(pip_section())
+
+
+def test_dev_brings_every_extra_that_the_tests_use():
+    itself = by_name(EXTRAS["dev"])["clip-explain"]
+    assert itself.extras == EXTRAS.keys() - {"dev", "open-clip", "others"}
 
 
 def test_lock_holds_names_and_versions_only():
@@ -72,7 +82,7 @@ def test_lock_holds_names_and_versions_only():
 
 def test_lock_satisfies_every_requirement():
     locked = {canonicalize_name(line.split("==")[0]): line.split("==")[1] for line in LOCK}
-    wanted = by_name(PROJECT["dependencies"] + sum(EXTRAS.values(), []))
+    wanted = by_name(everything())
     assert wanted.keys() - locked.keys() == set()
     assert [str(need) for name, need in wanted.items() if locked[name] not in need.specifier] == []
 
@@ -82,14 +92,14 @@ def test_library_and_notebooks_import_only_what_is_declared():
     scripts = [path for folder in ("lib", "notebooks", "benchmarks") for path in ROOT.glob(f"{folder}/**/*.py")]
     sources = [path.read_text() for path in scripts]
     sources += [notebook_source(path) for path in notebooks.glob("*.ipynb")]
-    runtime = set(by_name(PROJECT["dependencies"]))
-    optional = set(by_name(EXTRAS["open-clip"] + EXTRAS["others"] + EXTRAS["cluster"]))
-    assert undeclared(sources, runtime | optional, own={"clip_explain", "run", "table"}) == set()
+    extras = [text for extra, texts in EXTRAS.items() if extra != "dev" for text in texts]
+    declared = set(by_name(PROJECT["dependencies"] + extras))
+    assert undeclared(sources, declared, own={"clip_explain", "run", "table"}) == set()
 
 
 def test_tests_import_only_what_is_declared():
     files = list(ROOT.glob("tests/**/*.py"))
-    declared = set(by_name(PROJECT["dependencies"] + sum(EXTRAS.values(), [])))
+    declared = set(by_name(everything()))
     own = {"clip_explain", "run", "table"} | {path.stem for path in files}
     assert undeclared([path.read_text() for path in files], declared, own) == set()
 
@@ -99,17 +109,20 @@ def test_undeclared_imports_are_found():
     assert undeclared(sources, {"torch"}, own=set()) == {"yaml"}
 
 
+OPTIONAL = {"open_clip", "transformers", "distributed", "fsspec", "pycocotools", "torchmetrics", "papermill", "voila"}
+
+
 def test_library_imports_optional_packages_only_inside_functions():
     found = {}
     for path in ROOT.glob("lib/**/*.py"):
         top = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
-        found[path.name] = imports(ast.unparse(top)) & {"open_clip", "transformers", "distributed", "fsspec"}
+        found[path.name] = imports(ast.unparse(top)) & OPTIONAL
     assert not any(found.values()), found
 
 
 def test_citation_has_the_package_version():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    assert (citation["version"], citation["license"]) == (PROJECT["version"], PROJECT["license"])
+    assert (citation["version"], citation["license"]) == (clip_explain.__version__, PROJECT["license"])
 
 
 def make(*arguments: str, **environment: str) -> str:

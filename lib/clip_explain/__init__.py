@@ -4,80 +4,49 @@
     model = cx.load("tiny-vit")
     maps = cx.explain(model, "photo.jpg", ["a red cube", "a green ball"], method="grad_eclip")
 
-The public interface; each name is imported from its module at first use, so that this import is light.
+The public names stand in __init__.pyi; each is imported from its module at first use, so that this import is light.
 """
 
 import importlib
+import warnings
 
-from clip_explain.errors import (
-    ClipExplainError,
-    DatasetError,
-    ImageError,
-    MethodError,
-    ModelError,
-    OutputError,
-    TensorError,
-    TextError,
-    WeightsError,
-    WorkerError,
-)
+import lazy_loader
 
-_HOME = {
-    "Model": "models",
-    "available_models": "models",
-    "difference": "directions",
-    "encode_image": "images",
-    "encode_text": "models.embed",
-    "EXPLAINERS": "explainers",
-    "WORD_EXPLAINERS": "explainers",
-    "explain": "explainers",
-    "explain_words": "explainers",
-    "linear_probe": "sweep.features",
-    "load": "models",
-    "load_dino": "models.dino",
-    "preprocess": "images",
-    "read_image": "images",
-    "targets": "directions",
-    "tokenize": "models.tokenizer",
-    "without_word": "directions",
+__version__ = "0.2.0"
+
+_from_module, _dir, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+# Names of the first edition -> where what they named stands now.
+_RENAMED = {
+    "Clip": "models:Model",
+    "model": "models",
+    "query": "request",
+    "trace": "models.vit",
+    "dino": "models.dino",
+    "iclip": "models.iclip",
+    "other_models": "models.adapters",
+    "pages": "plots",
+    "results": "papers",
+    "scenes": "embedded.scenes",
+    "templates": "texts",
 }
-_MODULES = (
-    "datasets",
-    "embedded",
-    "explainers",
-    "images",
-    "maps",
-    "metrics",
-    "models",
-    "papers",
-    "plots",
-    "request",
-    "sweep",
-    "texts",
-)
-
-__all__ = [
-    "ClipExplainError",
-    "DatasetError",
-    "ImageError",
-    "MethodError",
-    "ModelError",
-    "OutputError",
-    "TensorError",
-    "TextError",
-    "WeightsError",
-    "WorkerError",
-    *_HOME,
-]
 
 
 def __getattr__(name: str):
-    if name in _MODULES:
-        return importlib.import_module(f"clip_explain.{name}")
-    if name in _HOME:
-        return getattr(importlib.import_module(f"clip_explain.{_HOME[name]}"), name)
-    raise AttributeError(f"module 'clip_explain' has no attribute {name!r}")
+    if name in _RENAMED:
+        return _renamed(name)
+    return _from_module(name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, *_MODULES])
+    return _dir()
+
+
+def _renamed(old: str):
+    """What an old name stands for, with a warning that names the new one."""
+    module, _, name = _RENAMED[old].partition(":")
+    warnings.warn(
+        f"clip_explain.{old} is now clip_explain.{module}{'.' + name if name else ''}", DeprecationWarning, stacklevel=3
+    )
+    found = importlib.import_module(f"{__name__}.{module}")
+    return getattr(found, name) if name else found

@@ -12,7 +12,6 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
-from pycocotools.coco import COCO
 from torchvision.datasets import VOCDetection, VOCSegmentation
 
 from clip_explain.datasets.classified import class_names_of, list_folders, synset_names
@@ -178,7 +177,7 @@ def coco(folder: Path, split: str = "val2017", keep_empty: bool = False) -> Data
     return Dataset("coco", classes, range(len(ids)), partial(_coco, table, folder / split, classes, kinds, ids))
 
 
-def _coco(table: COCO, folder: Path, classes: tuple[str, ...], kinds: list[int], ids: list[int], i: int) -> Record:
+def _coco(table: Any, folder: Path, classes: tuple[str, ...], kinds: list[int], ids: list[int], i: int) -> Record:
     image = table.imgs[ids[i]]
     name, height, width = str(ids[i]), image["height"], image["width"]
     regions: dict[int, np.ndarray] = {}
@@ -198,11 +197,20 @@ def _coco(table: COCO, folder: Path, classes: tuple[str, ...], kinds: list[int],
     return Record(name, folder / image["file_name"], texts, masks, labels, facts={"image_id": ids[i]})
 
 
-def open_coco(path: Path) -> COCO:
+def coco_tools() -> Any:
+    """The module pycocotools.coco. DatasetError with the command that installs it."""
+    try:
+        from pycocotools import coco
+    except ImportError as error:
+        raise DatasetError("COCO needs the package pycocotools: pip install 'clip-explain[datasets]'") from error
+    return coco
+
+
+def open_coco(path: Path) -> Any:
     """A COCO annotation file, read without pycocotools' messages; DatasetError where it is not one."""
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            table = COCO(str(path))
+            table = coco_tools().COCO(str(path))
     except (ValueError, KeyError, TypeError, AssertionError) as error:
         raise DatasetError(f"{path} is not an annotation file of COCO: {error!r}") from error
     if lacking := [key for key in ("images", "annotations") if key not in table.dataset]:

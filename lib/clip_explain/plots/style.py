@@ -5,7 +5,6 @@ import textwrap
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from cycler import cycler
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.font_manager import FontProperties
@@ -27,7 +26,7 @@ STYLE = {
     "axes.labelsize": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.prop_cycle": cycler(color=LINES),
+    "axes.prop_cycle": plt.cycler(color=LINES),
     "legend.frameon": False,
     "figure.dpi": 100,
     "savefig.dpi": 200,

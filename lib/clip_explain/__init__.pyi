@@ -1,0 +1,43 @@
+# The public interface, as type checkers and lazy-loader read it.
+from . import datasets as datasets
+from . import embedded as embedded
+from . import explainers as explainers
+from . import explorer as explorer
+from . import images as images
+from . import maps as maps
+from . import metrics as metrics
+from . import models as models
+from . import papers as papers
+from . import plots as plots
+from . import request as request
+from . import sweep as sweep
+from . import texts as texts
+from .directions import difference as difference
+from .directions import targets as targets
+from .directions import without_word as without_word
+from .errors import ClipExplainError as ClipExplainError
+from .errors import DatasetError as DatasetError
+from .errors import ImageError as ImageError
+from .errors import MethodError as MethodError
+from .errors import ModelError as ModelError
+from .errors import OutputError as OutputError
+from .errors import TensorError as TensorError
+from .errors import TextError as TextError
+from .errors import WeightsError as WeightsError
+from .errors import WorkerError as WorkerError
+from .explainers import EXPLAINERS as EXPLAINERS
+from .explainers import WORD_EXPLAINERS as WORD_EXPLAINERS
+from .explainers import explain as explain
+from .explainers import explain_words as explain_words
+from .images import encode_image as encode_image
+from .images import preprocess as preprocess
+from .images import read_image as read_image
+from .models import Model as Model
+from .models import available_models as available_models
+from .models import load as load
+from .models.dino import load_dino as load_dino
+from .models.embed import encode_text as encode_text
+from .models.tokenizer import tokenize as tokenize
+from .sweep.features import linear_probe as linear_probe
+
+__version__: str
