@@ -1,32 +1,207 @@
-"""What the explainers that draw at random and run many forwards share: seeds, counts, and running out of memory."""
+"""The guards at the library's edges: arguments of the types that a signature says, choices, counts, numbers, memory."""
 
-from collections.abc import Iterator
+import functools
+import inspect
+import math
+import types
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from numbers import Integral, Real
+from typing import Any, ParamSpec, TypeVar, Union, get_args, get_origin, no_type_check
 
+import numpy as np
 import torch
+from jaxtyping import AbstractArray, jaxtyped
+from torch import Tensor
 
-from clip_explain.errors import MethodError
+from clip_explain.errors import ClipExplainError, MethodError, ModelError, TensorError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Error = type[ClipExplainError]
+
+# How a type is called in an error message; any other goes by its own name.
+SPOKEN: dict[Any, str] = {
+    int: "a whole number",
+    float: "a finite number",
+    bool: "True or False",
+    str: "a text",
+    types.NoneType: "None",
+}
+
+
+def checked(error: Error = MethodError) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """A decorator that holds each argument against its annotation before the function runs.
+
+    A whole number has no fraction and is no bool, a float is finite, a list of texts is not one text, and a tensor has
+    the axes of its annotation, of one length wherever an axis is named twice. What is refused raises TensorError where
+    a tensor or an array is wanted, ModelError where a model is, and `error` otherwise. What an annotation does not say,
+    a range or a choice, the function checks itself.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            check_arguments(signature, signature.bind(*args, **kwargs).arguments, error)
+            return function(*args, **kwargs)
+
+        return call
+
+    return decorate
+
+
+def check_arguments(signature: inspect.Signature, given: Mapping[str, Any], error: Error = MethodError) -> None:
+    """Raises for the first of the given arguments that is not what the signature says; see `checked`."""
+    with jaxtyped("context"):  # a fresh one: the lengths of axes belong to this call alone
+        for name, value in given.items():
+            parameter = signature.parameters[name]
+            hint = parameter.annotation
+            variadic = parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+            if not variadic and hint is not parameter.empty and not fits(value, hint):
+                raise error_for(hint, error)(f"got {name}={told(value)}, expected {spoken(hint)}")
+
+
+@no_type_check  # the tests' own checks would open a context of axes within the call's
+def fits(value: Any, hint: Any) -> bool:
+    """Is this value of this type? Every item of a list is looked at. A type that is not known here takes anything."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(fits(value, each) for each in inner)
+    if origin is Callable:
+        return callable(value)
+    if hint is None:
+        return value is None
+    if hint is int:
+        return isinstance(value, Integral) and not isinstance(value, bool)
+    if hint is float:
+        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(origin, type) and issubclass(origin, Iterable) and not issubclass(origin, Mapping):
+        return fits_items(value, origin, inner)
+    kind = origin or hint
+    return isinstance(value, kind) if isinstance(kind, type) else True
+
+
+@no_type_check
+def fits_items(value: Any, origin: type, inner: tuple[Any, ...]) -> bool:
+    """Does a list, or what is like one, hold items of these types? One text is no list of texts.
+
+    What can be iterated but once, a generator, is taken where the annotation is no more than iterable.
+    """
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        return False
+    if not isinstance(value, Collection):
+        return not issubclass(origin, Collection)
+    if origin is tuple and inner[-1] is not Ellipsis:
+        return len(value) == len(inner) and all(map(fits, value, inner))
+    return all(fits(item, inner[0]) for item in value)
+
+
+def spoken(hint: Any) -> str:
+    """A type in the words of an error message: "a whole number or None"."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(spoken(each) for each in inner)
+    if origin is Callable:
+        return "a function"
+    if isinstance(origin, type) and issubclass(origin, Collection) and not issubclass(origin, Mapping):
+        each = [spoken(item) for item in inner if item is not Ellipsis]
+        return f"a list of {each[0]}" if len(set(each)) == 1 else f"({', '.join(each)})"
+    kind = origin or hint
+    if isinstance(kind, type) and issubclass(kind, AbstractArray):
+        numbers = hint.__name__.partition("[")[0]
+        return f"a {numbers} {hint.array_type.__name__} ({', '.join(hint.dim_str.split())})"
+    return SPOKEN.get(kind, f"a {getattr(kind, '__name__', kind)}")
+
+
+def told(value: Any) -> str:
+    """A refused value, in short: a tensor or an array by its shape and type of numbers, all else as Python shows it."""
+    if isinstance(value, Tensor | np.ndarray):
+        return f"a {type(value).__name__} of shape {tuple(value.shape)}, {str(value.dtype).removeprefix('torch.')}"
+    shown = repr(value)
+    shown = shown if len(shown) <= 80 else shown[:80] + "..."
+    return f"{shown} ({type(value).__name__})"
+
+
+def error_for(hint: Any, error: Error) -> Error:
+    """The error that says best that a value is not of this type; `error` where no tensor and no model is wanted."""
+    kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    for kind in kinds:
+        if isinstance(kind, type) and issubclass(kind, AbstractArray | Tensor | np.ndarray):
+            return TensorError
+        if getattr(kind, "__name__", "") == "Model":
+            return ModelError
+    return error
+
+
+# -- one value
+
+
+def one_of(name: str, value: Any, allowed: Iterable[Any], error: Error = MethodError) -> Any:
+    """The value, if it is one of those allowed; `error` with all of them if not."""
+    options = list(allowed)
+    if not any(type(value) is type(option) and value == option for option in options):
+        raise error(f"got {name}={told(value)}, expected one of {', '.join(map(repr, options))}")
+    return value
+
+
+def count(name: str, value: Any, low: int = 1, high: int | None = None, error: Error = MethodError) -> int:
+    """A whole number from `low` to `high`, as an int; `error` for all else."""
+    inside = fits(value, int) and low <= value and (high is None or value <= high)
+    if not inside:
+        allowed = f"at least {low}" if high is None else f"{low} to {high}"
+        raise error(f"got {name}={value!r}, expected {allowed}")
+    return int(value)
+
+
+def number(
+    name: str,
+    value: Any,
+    low: int | float = -math.inf,
+    high: int | float = math.inf,
+    above: bool = False,
+    error: Error = MethodError,
+) -> float:
+    """A finite number from `low` to `high`, `low` itself left out if `above`; `error` for all else."""
+    inside = fits(value, float) and low <= value <= high and not (above and value == low)
+    if not inside:
+        least = f"{'above' if above else 'at least'} {low:g}"
+        parts = [least] if low > -math.inf else []
+        parts += [f"at most {high:g}"] if high < math.inf else []
+        raise error(f"got {name}={value!r}, expected a finite number {' and '.join(parts)}".rstrip())
+    return float(value)
+
+
+def finite(name: str, values: Tensor | np.ndarray, error: Error = TensorError) -> None:
+    """`error` if any of the values is NaN or infinite."""
+    if not torch.isfinite(torch.as_tensor(values)).all():
+        raise error(f"got {name} with NaN or infinite values, expected finite ones")
+
+
+def check_counts(**counts: int) -> None:
+    """MethodError for the first that is no whole number or below 1."""
+    for name, value in counts.items():
+        count(name, value)
 
 
 def seeded(generator: torch.Generator | int) -> torch.Generator:
     """The generator itself, or a new one on the CPU for a seed: the same draws whatever the model's device."""
-    return torch.Generator().manual_seed(generator) if isinstance(generator, int) else generator
+    if isinstance(generator, torch.Generator):
+        return generator
+    return torch.Generator().manual_seed(count("generator", generator, 0, 2**63 - 1))
 
 
-def check_counts(**counts: int) -> None:
-    """MethodError for the first count that is below 1."""
-    for name, count in counts.items():
-        if count < 1:
-            raise MethodError(f"got {name}={count}, expected at least 1")
+# -- memory
 
 
 @contextmanager
-def out_of_memory(count: int, batch: str = "batch_size={}") -> Iterator[None]:
+def out_of_memory(size: int, batch: str = "batch_size={}") -> Iterator[None]:
     """Turns torch's running out of memory, on any device, into a MethodError that names a smaller `batch`."""
     try:
         yield
     except RuntimeError as error:
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
-        advice = f"try {batch.format(count // 2)}" if count > 1 else "use smaller images or a larger machine"
-        raise MethodError(f"out of memory with {batch.format(count)}: {advice}") from error
+        advice = f"try {batch.format(size // 2)}" if size > 1 else "use smaller images or a larger machine"
+        raise MethodError(f"out of memory with {batch.format(size)}: {advice}") from error
