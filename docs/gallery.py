@@ -33,6 +33,9 @@ PAPERS = {  # heading -> the first number of its notebooks
 VERDICTS = ("holds", "undecided", "does not hold")
 THUMBNAIL = 480  # pixels wide
 ABROAD = re.compile(r"^(https?:)?//")
+# Markdown that was meant for Sphinx and stands as text: a fence, a role or directive, a link, a formula.
+RAW = re.compile(r":::|```|\{[a-z-]+\}`|\{(?:note|warning|toctree|figure)\}|\]\([^)\s]+\)|\$\$")
+CODE = ("pre", "code", "script", "style", "title")  # elements whose text may look like markup
 
 
 # -- what there is to show
@@ -62,6 +65,13 @@ def code(notebook: nbformat.NotebookNode) -> list[str]:
     """The code as it stands in the source: what papermill put in for other parameters is left out."""
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     return [cell.source for cell in cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+
+
+def other_parameters(notebook: nbformat.NotebookNode) -> list[str]:
+    """The lines by which papermill set parameters: none where the notebook ran with its own."""
+    injected = [cell.source for cell in notebook.cells if "injected-parameters" in cell.metadata.get("tags", [])]
+    lines = "\n".join(injected).splitlines()
+    return [line for line in lines if line.strip() and not line.startswith("#")]
 
 
 def state(source: Path, copy: Path) -> str:
@@ -128,6 +138,9 @@ def page(source: Path, copy: Path, found: str, figures: Path) -> nbformat.Notebo
     notebook = nbformat.read(copy, as_version=4) if shown else unexecuted(source, figures)
     if found == "older":
         note(notebook, "Executed before the notebook's last change: the code and results below belong together.")
+    if given := other_parameters(notebook):
+        lines = ", ".join(f"`{line}`" for line in given)
+        note(notebook, f"Executed with other parameters than the notebook's own: {lines}.")
     if any(figures.glob("*.pdf")):
         notebook.cells.append(files_cell(figures))
     return cleaned(notebook)
@@ -201,11 +214,12 @@ def thumbnail(picture: Path, out: Path) -> None:
 
 
 class Links(HTMLParser):
-    """What a page points at, what it loads, and the places in it that can be pointed at."""
+    """What a page points at and loads, the places in it that can be pointed at, and its text but for code."""
 
     def __init__(self, page: Path):
         super().__init__()
-        self.targets, self.loaded, self.places = [], [], set()
+        self.targets, self.loaded, self.places, self.text = [], [], set(), []
+        self.inside_code = 0
         self.feed(page.read_text())
 
     def handle_starttag(self, tag, attrs):
@@ -215,6 +229,14 @@ class Links(HTMLParser):
             (self.targets if tag == "a" else self.loaded).append(given["href"])
         if tag != "a" and given.get("src"):
             self.loaded.append(given["src"])
+        self.inside_code += tag in CODE
+
+    def handle_endtag(self, tag):
+        self.inside_code -= tag in CODE
+
+    def handle_data(self, data):
+        if not self.inside_code:
+            self.text.append(data)
 
 
 def flaws(site: Path, names: list[str]) -> list[str]:
@@ -228,6 +250,8 @@ def flaws(site: Path, names: list[str]) -> list[str]:
 def of_page(site: Path, page: Path, links: Links, pages: dict[Path, Links]) -> Iterator[str]:
     """The flaws of one page."""
     name = page.relative_to(site)
+    if raw := RAW.search(" ".join(links.text)):
+        yield f"{name} shows raw markup: {raw.group(0)}"
     for target in links.loaded:
         if ABROAD.match(target):
             yield f"{name} loads {target}"

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import runpy
 import subprocess
 import sys
@@ -61,7 +62,7 @@ def save(where: dict[str, Path], name: str, source, executed=None, figures: bool
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """A site of four notebooks: one as it should be, one not executed, one that failed, one changed since."""
+    """A site of five notebooks: as it should be, not executed, failed, changed since, run with other parameters."""
     where = folders(tmp_path_factory.mktemp("gallery"))
     where["readme"].write_text(
         "| [01_good](notebooks/01_good.ipynb) | Fig 1 (its column), Tab 2 | [1](a.png) | 1 / 1 / 1 | 5 s | `coco` |\n"
@@ -77,10 +78,13 @@ def site(tmp_path_factory):
     changed = notebook("Changed")
     changed.cells[-1].source = "shown * 2"
     save(where, "24_changed", changed, notebook("Changed", outputs=shown()))
-    given = [
+    given = notebook("Given", outputs=shown())
+    given.cells.insert(1, new_code_cell("# Parameters\nn_images = 3", metadata={"tags": ["injected-parameters"]}))
+    save(where, "20_given", notebook("Given"), given)
+    asked = [
         item for name in ("notebooks", "executed", "figures", "readme", "out") for item in (f"--{name}", where[name])
     ]
-    done = subprocess.run([sys.executable, GALLERY, *map(str, given)], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, GALLERY, *map(str, asked)], capture_output=True, text=True)
     return where["out"], done
 
 
@@ -90,8 +94,8 @@ def page(site, name: str) -> str:
 
 def test_it_is_built_without_a_flaw(site):
     out, done = site
-    assert (done.returncode, done.stdout) == (0, f"4 notebooks in {out / 'index.html'}\n"), done.stderr
-    names = ["01_good", "15_not_executed", "16_failed", "24_changed"]
+    assert (done.returncode, done.stdout) == (0, f"5 notebooks in {out / 'index.html'}\n"), done.stderr
+    names = ["01_good", "15_not_executed", "16_failed", "20_given", "24_changed"]
     assert all((out / "notebooks" / f"{name}.html").is_file() for name in names)
     assert DOCS["flaws"](out, names) == []
 
@@ -109,7 +113,7 @@ def test_the_index_has_every_notebook_with_picture_and_claims(site):
     text = page(site, "index.html")
     for words in ("A good notebook", "Reproduces Fig 1 (its column), Tab 2", "1 / 1 / 1", "Beyond the papers"):
         assert words in text
-    assert text.count('alt="First figure of') == 3  # 16_failed left no figure
+    assert text.count('alt="First figure of') == 4  # 16_failed left no figure
     pictures = list((site[0] / "_images").glob("01_good*.png"))
     with Image.open(pictures[0]) as image:
         assert image.size == (480, 480)  # the top of a tall figure
@@ -124,17 +128,24 @@ def test_an_executed_notebook_shows_its_pictures_and_tables(site):
 
 def test_what_is_no_present_result_is_marked(site):
     text = page(site, "notebooks/15_not_executed.html")
-    assert "Not executed for these pages" in text and 'alt="1_map"' in text and "it | works" in text
+    assert re.search(r'<div class="admonition note">.*?Not executed for these pages', text, re.DOTALL)
+    assert 'alt="1_map"' in text and "it | works" in text
     assert "Not executed for these pages" in page(site, "notebooks/16_failed.html")
     assert "before the notebook’s last change" in page(site, "notebooks/24_changed.html")
     assert "Not executed for these pages" not in page(site, "notebooks/01_good.html")
+
+
+def test_a_page_run_with_other_parameters_says_so(site):
+    text = page(site, "notebooks/20_given.html")
+    assert "other parameters than the notebook" in text and "n_images = 3" in text
+    assert "other parameters" not in page(site, "notebooks/01_good.html")
 
 
 def test_the_search_knows_words_of_every_page(site):
     text = page(site, "searchindex.js")
     known = json.loads(text[text.index("(") + 1 : text.rindex(")")])
     documents = {known["docnames"][number] for number in [known["terms"]["quagga"]]}
-    assert documents == {"notebooks/15_not_executed"} and len(known["docnames"]) == 5
+    assert documents == {"notebooks/15_not_executed"} and len(known["docnames"]) == 6
 
 
 def small_site(root: Path) -> Path:
@@ -152,6 +163,8 @@ def small_site(root: Path) -> Path:
         ('<link href="//fonts.example/a.css">', "index.html loads //fonts.example/a.css"),
         ('<img src="gone.png">', "index.html points at gone.png, which is not there"),
         ('<a href="notebooks/02.html">2</a>', "index.html points at notebooks/02.html, which is not there"),
+        ("<p>:::{note} Not executed :::</p>", "index.html shows raw markup: :::"),
+        ("<p>see [the card](card.json)</p>", "index.html shows raw markup: ](card.json)"),
         ('<a href="notebooks/01_good.html#end">1</a>', "index.html points at notebooks/01_good.html#end, a place"),
     ],
 )
