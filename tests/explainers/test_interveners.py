@@ -23,8 +23,8 @@ from clip_explain.explainers.surgery import clip_surgery, gem
 from clip_explain.images import encode_image
 from clip_explain.models.embed import embed_images, encode_text, unit
 from clip_explain.models.model import Model
+from clip_explain.models.network import build
 from clip_explain.models.tokenizer import tokenize
-from clip_explain.models.weights import build
 from clip_explain.request import Request, WordRequest, scores
 from clip_explain.texts import IMAGENET_TEMPLATES, SURGERY_TEMPLATES, drop_tokens
 from small_clip import relative_error

@@ -11,8 +11,9 @@ import torch
 from clip_explain.errors import ModelError, nearest
 from clip_explain.models.embedded import EMBEDDED, embedded_path, load_embedded
 from clip_explain.models.model import DTYPES, Model, place
+from clip_explain.models.network import architecture_of, build
 from clip_explain.models.openai import OPENAI, load_openai
-from clip_explain.models.weights import build, clip, read_weights
+from clip_explain.models.weights import clip, read_metadata, read_weights
 
 __all__ = ["Model", "available_models", "load"]
 
@@ -82,7 +83,8 @@ def load(name: str | Path, device: str | torch.device | None = None, dtype: str 
         network, sha256 = load_embedded(name)
     elif Path(name).exists() or isinstance(given, Path) or Path(name).suffix in SUFFIXES:
         state, sha256 = read_weights(name)
-        network, name = build(state, source=name), Path(name).stem
+        network = build(state, name, architecture_of(read_metadata(name), name))
+        name = Path(name).stem
     else:
         known = available_models()
         raise ModelError(

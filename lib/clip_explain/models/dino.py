@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from clip_explain.errors import ModelError, WeightsError
 from clip_explain.models.adapters import IMAGENET_MEAN, IMAGENET_STD, Renamed, first_line, hub_checksum, module_of
-from clip_explain.models.embedded import read_embedded
+from clip_explain.models.embedded import embedded_path, read_embedded
 from clip_explain.models.model import Model, place
-from clip_explain.models.weights import clip, fill, read_weights
+from clip_explain.models.network import architecture_of, block_count, head_count
+from clip_explain.models.weights import clip, fill, read_metadata, read_weights
 
 TINY = "tiny-dino"
 DINO = "facebook/dino-vitb16"
@@ -35,7 +36,9 @@ def load_dino(name: str | Path = TINY, device: str | torch.device = "cpu", dtype
     device = torch.device(device)
     if str(name) == TINY or Path(name).suffix == ".safetensors":
         state, sha256 = read_embedded(TINY) if str(name) == TINY else read_weights(name)
-        return tiny(place(build_visual(state, str(name)), device, dtype), Path(name).stem, sha256)
+        path = embedded_path(TINY) if str(name) == TINY else Path(name)
+        heads = architecture_of(read_metadata(path), path).vision_heads
+        return tiny(place(build_visual(state, str(name), heads), device, dtype), Path(name).stem, sha256)
     try:
         transformers = importlib.import_module("transformers")
     except ImportError as error:
@@ -55,22 +58,21 @@ def tiny(visual: nn.Module, name: str = TINY, sha256: str = "") -> Model:
     return Model(Renamed(visual, visual), name, sha256, None)
 
 
-def build_visual(state: Mapping[str, Tensor], source: str = "the state dict") -> nn.Module:
+def build_visual(state: Mapping[str, Tensor], source: str = "the state dict", heads: int | None = None) -> nn.Module:
     """OpenAI's vision transformer for a state dict without a projection, which becomes the identity."""
     absent = [key for key in ("conv1.weight", "positional_embedding", "ln_post.weight") if key not in state]
     if absent:
         raise WeightsError(f"{source} is no vision transformer in OpenAI's layout: it has no {', '.join(absent)}")
     width, _, patch, _ = state["conv1.weight"].shape
-    layers = len({key.split(".")[2] for key in state if key.startswith("transformer.resblocks.")})
     side = round((len(state["positional_embedding"]) - 1) ** 0.5) * patch
-    visual = new_visual(width, layers, patch, side)
+    visual = new_visual(width, block_count(state), patch, side, heads)
     fill(visual, {**state, "proj": torch.eye(width)}, source)
     return visual
 
 
-def new_visual(width: int, layers: int, patch: int, side: int = 224) -> nn.Module:
-    """OpenAI's vision transformer with random weights, a head for 64 channels and the identity for a projection."""
-    visual = clip.model.VisionTransformer(side, patch, width, layers, max(1, width // 64), width)
+def new_visual(width: int, layers: int, patch: int, side: int = 224, heads: int | None = None) -> nn.Module:
+    """OpenAI's vision transformer with random weights and the identity for a projection; heads as `head_count` says."""
+    visual = clip.model.VisionTransformer(side, patch, width, layers, head_count(heads, width), width)
     visual.proj = nn.Parameter(torch.eye(width), requires_grad=False)
     return visual
 

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from clip_explain.errors import ModelError, WeightsError, nearest
 from clip_explain.files import data_folder
-from clip_explain.models.weights import build, read_weights
+from clip_explain.models.network import architecture_of, build
+from clip_explain.models.weights import read_metadata, read_weights
 
 EMBEDDED = ("tiny-vit", "tiny-vit-32", "tiny-resnet")
 
@@ -17,8 +18,10 @@ def embedded_path(name: str) -> Path:
 
 
 def load_embedded(name: str) -> tuple[nn.Module, str]:
+    """An embedded model's network, with the heads and activation that its file tells, and the file's sha256."""
     state, sha256 = read_embedded(name)
-    return build(state, source=str(embedded_path(name))), sha256
+    path = embedded_path(name)
+    return build(state, path, architecture_of(read_metadata(path), path)), sha256
 
 
 def read_embedded(name: str) -> tuple[dict[str, Tensor], str]:

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from clip_explain.errors import ModelError, WeightsError, nearest
@@ -22,10 +21,11 @@ from clip_explain.models import load
 from clip_explain.models.dino import load_dino
 from clip_explain.models.embedded import EMBEDDED, embedded_path, read_embedded
 from clip_explain.models.model import Model, place
+from clip_explain.models.network import architecture_of, block_count, head_count
 from clip_explain.models.openai import OPENAI
 from clip_explain.models.pooling import attention_mask, pool
 from clip_explain.models.vit import layer_norm, trace_image, trace_text
-from clip_explain.models.weights import VOCABULARY, clip, fill, read_weights
+from clip_explain.models.weights import VOCABULARY, clip, fill, read_metadata, read_weights
 
 NAME = "iclip"
 
@@ -56,14 +56,22 @@ def features(
 
 
 def new_text(
-    width: int, layers: int, embed: int, branches: int, channels: int, vocabulary: int = VOCABULARY, context: int = 77
+    width: int,
+    layers: int,
+    embed: int,
+    branches: int,
+    channels: int,
+    vocabulary: int = VOCABULARY,
+    context: int = 77,
+    heads: int | None = None,
 ) -> nn.Module:
     """What ICLIP trains, at random: OpenAI's text tower, and the projections of all branches.
 
     `text_projection` holds the branches side by side, (channels, branches x embedding); `image_projection` is
     (branches, channels, embedding).
     """
-    network = clip.model.CLIP(branches * embed, 32, 1, 64, 32, context, vocabulary, width, max(1, width // 64), layers)
+    heads = head_count(heads, width)
+    network = clip.model.CLIP(branches * embed, 32, 1, 64, 32, context, vocabulary, width, heads, layers)
     del network.visual
     network.image_projection = nn.Parameter(channels**-0.5 * torch.randn(branches, channels, embed))
     return network
@@ -107,7 +115,8 @@ def untrained(model: Model, seed: int) -> Model:
     weights: Mapping[str, Tensor] = text.state_dict()
     branches, channels, embed = weights["image_projection"].shape
     vocabulary, width = weights["token_embedding.weight"].shape
-    sizes = (width, len(text.transformer.resblocks), embed, branches, channels, vocabulary, text.context_length)
+    blocks = text.transformer.resblocks
+    sizes = (width, len(blocks), embed, branches, channels, vocabulary, text.context_length, blocks[0].attn.num_heads)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         start = place(new_text(*sizes), model.device, model.dtype)
@@ -134,11 +143,12 @@ def load_iclip(name: str, device: torch.device, dtype: torch.dtype) -> Model:
     """
     path = _path(name.partition(":")[2])
     state, sha256 = read_embedded(path.stem) if path == embedded_path(path.stem) else read_weights(path)
-    with safe_open(path, "pt") as file:
-        made = json.loads((file.metadata() or {}).get("iclip", "null"))
+    metadata = read_metadata(path)
+    made = json.loads(metadata.get("iclip", "null"))
     if made is None:
         raise WeightsError(f"{path} is no ICLIP: it does not say which encoder and pooling it was trained with")
-    text = place(build_text(state, str(path)), device, dtype)
+    heads = architecture_of(metadata, path).text_heads
+    text = place(build_text(state, str(path), heads), device, dtype)
     encoder = load_encoder(made["encoder"], device, dtype)
     if made.get("encoder_sha256", encoder.sha256) != encoder.sha256:
         raise WeightsError(f"{path} was trained on another {made['encoder']}: train it anew")
@@ -155,16 +165,16 @@ def load_encoder(name: str, device: str | torch.device = "cpu", dtype: torch.dty
     return load_dino(name, device, dtype)
 
 
-def build_text(state: Mapping[str, Tensor], source: str = "the state dict") -> nn.Module:
+def build_text(state: Mapping[str, Tensor], source: str = "the state dict", heads: int | None = None) -> nn.Module:
     """`new_text` for a state dict, its shape read from the tensors."""
     absent = [key for key in ("image_projection", "text_projection", "token_embedding.weight") if key not in state]
     if absent:
         raise WeightsError(f"{source} is no ICLIP: it has no {', '.join(absent)}")
     branches, channels, embed = state["image_projection"].shape
-    layers = len({key.split(".")[2] for key in state if key.startswith("transformer.resblocks.")})
+    layers, context = block_count(state), len(state["positional_embedding"])
     vocabulary, width = state["token_embedding.weight"].shape
     with torch.random.fork_rng(devices=[]):
-        text = new_text(width, layers, embed, branches, channels, vocabulary, len(state["positional_embedding"]))
+        text = new_text(width, layers, embed, branches, channels, vocabulary, context, heads)
     fill(text, state, source)
     return text
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from torch import nn
 
 from clip_explain.errors import ModelError
-from clip_explain.models.weights import build, clip, read_weights
+from clip_explain.models.network import build
+from clip_explain.models.weights import clip, read_weights
 
 OPENAI = tuple(clip.available_models())
 

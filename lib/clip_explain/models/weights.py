@@ -1,6 +1,6 @@
-"""Weights files read safely into OpenAI's network, and the packed form of the embedded models.
+"""Weights files read safely as state dicts, and the packed form of the embedded models.
 
-Below `model.py`, which knows where models come from; this knows only files and state dicts.
+Below network.py, which builds a network for a state dict; this knows only files.
 """
 
 import hashlib
@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Int
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -20,7 +21,7 @@ from clip_explain.errors import WeightsError
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
-    import clip
+    import clip as clip  # the other modules take it from here
 
 VOCABULARY = 49408
 ARCHIVE_ONLY = ("input_resolution", "context_length", "vocab_size")  # in OpenAI's archives, but no weights
@@ -40,8 +41,19 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], str]:
     except pickle.UnpicklingError as error:
         raise WeightsError(f"{path} is no state dict: it is damaged, or holds objects other than tensors") from error
     except Exception as error:  # each format has its own errors for a damaged file
-        raise WeightsError(f"{path} cannot be read as weights: {_reason(error)}") from error
+        raise WeightsError(f"{path} cannot be read as weights: {one_line(error)}") from error
     return _as_state(content, path), checksum(path)
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """What a .safetensors file says of itself; nothing for other files."""
+    if Path(path).suffix != ".safetensors":
+        return {}
+    try:
+        with safe_open(path, "pt") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path} cannot be read as weights: {one_line(error)}") from error
 
 
 def checksum(path: str | Path) -> str:
@@ -73,51 +85,27 @@ def _as_state(content: Any, path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path} is no state dict: expected named tensors, got {type(content).__name__}")
     strangers = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
     if strangers:
-        raise WeightsError(f"{path} is no state dict: these entries are no tensors: {_some(strangers)}")
+        raise WeightsError(f"{path} is no state dict: these entries are no tensors: {some(strangers)}")
     state = {str(key).removeprefix("module."): value for key, value in content.items() if key not in ARCHIVE_ONLY}
     return unpack(state) if "token_embedding.rows" in state else state
 
 
-def build(state: Mapping[str, Tensor], source: str = "the state dict") -> nn.Module:
-    """OpenAI's network for a state dict, its shape read from the tensors, in float32.
-
-    Raises WeightsError naming the keys that are missing, unexpected or of a wrong shape.
-    """
-    vision = "visual.proj" if "visual.proj" in state else "visual.layer1.0.conv1.weight"
-    positions = "visual.positional_embedding" if "visual.proj" in state else "visual.attnpool.positional_embedding"
-    text = ("text_projection", "positional_embedding", "token_embedding.weight", "ln_final.weight")
-    absent = [key for key in (vision, positions, "visual.conv1.weight", *text) if key not in state]
-    if absent:
-        raise WeightsError(f"{source} is not a CLIP in OpenAI's layout: it has no {_some(absent)}")
-    try:
-        # Without storage: no random start to wait for, and build_model's rounding to fp16 touches nothing.
-        with torch.device("meta"), warnings.catch_warnings(action="ignore"):
-            network = clip.model.build_model(dict(state))
-    except Exception as error:  # shapes that describe no network fail anywhere in its construction
-        raise WeightsError(f"{source} does not fit the CLIP that its shapes describe: {_reason(error)}") from error
-    fill(network, {key: value.clone() for key, value in state.items()}, source, assign=True)
-    mask = network.build_attention_mask()
-    for block in network.transformer.resblocks:
-        block.attn_mask = mask
-    return network.float()
-
-
-def fill(network: nn.Module, state: Mapping[str, Tensor], source: str, assign: bool = False) -> None:
+def fill(network: nn.Module, state: Mapping[str, Tensor], source: object, assign: bool = False) -> None:
     """Load a state dict strictly, with WeightsError naming what does not fit."""
     try:
         network.load_state_dict(state, assign=assign)
     except RuntimeError as error:
-        raise WeightsError(f"{source} does not fit the CLIP that its shapes describe: {_reason(error)}") from error
+        raise WeightsError(f"{source} does not fit the CLIP that its shapes describe: {one_line(error)}") from error
 
 
-def _reason(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """What torch says, such as its list of missing and misshapen keys, on one line and not pages long."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     lines = [line if len(line) <= 300 else line[:300] + " ..." for line in lines if not line.startswith("Error(s)")]
-    return _some(lines, 8, " ") if lines else type(error).__name__
+    return some(lines, 8, " ") if lines else type(error).__name__
 
 
-def _some(names: Sequence[str], count: int = 5, separator: str = ", ") -> str:
+def some(names: Sequence[str], count: int = 5, separator: str = ", ") -> str:
     rest = f"{separator}... and {len(names) - count} more" if len(names) > count else ""
     return separator.join(names[:count]) + rest
 
