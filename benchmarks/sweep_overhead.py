@@ -29,7 +29,7 @@ from clip_explain.request import Request  # noqa: E402
 from clip_explain.sweep.run import sweep  # noqa: E402
 
 METHODS = ["self_attention", "maskclip", "attention_grad_cam", "last_gradient", "grad_eclip"]
-METRICS = ["point_game", "energy_point_game", "iou_mean"]
+METRICS = ["pointing_game", "energy_pointing_game", "iou_mean"]
 LIMITS = {"sweep / bare loop": 1.25, "one process / two": 1.6, "peak memory, most / fewest images": 1.05}
 
 

@@ -67,14 +67,14 @@ SMOKE = {
         },
         "values": {
             "chance": (0.001, 0.5),
-            "constant: point_game, equal footing": (0.0, 0.0),  # it has no peak
+            "constant: pointing_game, equal footing": (0.0, 0.0),  # it has no peak
             "constant: average_precision, equal footing": (0.001, 0.5),  # the thing's share of the image
             "constant: pixel_accuracy, equal footing": (0.5, 1.0),  # the background's
             "constant: pixel_accuracy_mask, equal footing": (0.0, 0.0),
-            "random: energy_point_game, equal footing": (0.001, 0.5),
+            "random: energy_pointing_game, equal footing": (0.001, 0.5),
             "grad_eclip: iou_searched, as released": SHARE,
             "clip_surgery: pixel_accuracy_mask, equal footing": SHARE,
-            "occlusion: point_game, equal footing": SHARE,
+            "occlusion: pointing_game, equal footing": SHARE,
         },
         "files": ["1_maps.png", "3_pointing.png", "4_segmentation.png", "table3.csv", "tests.csv"],
     },
@@ -85,8 +85,8 @@ SMOKE = {
     "11_layer_ablation": {
         "parameters": {"n_captions": "2", "counts": "[1, 8, 12]", "every": "50"},
         "values": {
-            "point_game: single 1": SHARE,
-            "energy_point_game: native 12": SHARE,
+            "pointing_game: single 1": SHARE,
+            "energy_pointing_game: native 12": SHARE,
             "insertion: single 8": DIFFERENCE,  # a mean cosine
             "word_deletion_ir: single 8": SHARE,
             "word_insertion_tr: native 1": SHARE,
@@ -101,7 +101,7 @@ SMOKE = {
             "image correlation: 0": (0.999, 1.001),  # no single head: CLIP's own score
             "text difference: 0": (0.0, 1e-6),
             "image difference: 1": (1e-6, 1.0),
-            "energy_point_game: head 1": SHARE,
+            "energy_pointing_game: head 1": SHARE,
             "deletion: multi head": DIFFERENCE,
             "look: single": SHARE,
             "heads": (2, 64),
@@ -113,8 +113,8 @@ SMOKE = {
         "values": {
             "color: chance": (0.001, 0.5),
             "color: told apart": SHARE,
-            "size: point_game": SHARE,
-            "shape: energy_point_game": SHARE,
+            "size: pointing_game": SHARE,
+            "shape: energy_pointing_game": SHARE,
         },
         "files": ["1_attributes.png", "2_values.png", "3_comparatives.png", "4_phrases.png", "values.csv"],
     },
@@ -158,7 +158,7 @@ SMOKE = {
     "16_last_gradient": {
         "parameters": {"n_pictures": "40", "n_faces": "4", "n_labelled": "1"},
         "values": {
-            "text: last_gradient: energy_point_game": SHARE,
+            "text: last_gradient: energy_pointing_game": SHARE,
             "text: all_gradients: corner_bias": (0.0, 196 / 16),  # 14 x 14 cells, 2 x 2 in each corner
             "corner bias of the mean map: last_gradient": (0.0, 196 / 16),
             "text: random: positive_perturbation": (0.0, 90.0),
@@ -208,8 +208,8 @@ SMOKE = {
         "parameters": {"n_shown": "1", "resnet": "tiny-resnet" if "tiny-resnet" in available_models() else ""},
         "values": {
             "chance": (0.001, 0.5),
-            "point_game: vit: last_gradient: difference: own": SHARE,
-            "energy_point_game: vit: grad_eclip: alone: apart": DIFFERENCE,
+            "pointing_game: vit: last_gradient: difference: own": SHARE,
+            "energy_pointing_game: vit: grad_eclip: alone: apart": DIFFERENCE,
             "vit: cosine": DIFFERENCE,
         },
         "files": ["1_words.png", "2_numbers.png", "numbers.csv"],
@@ -217,8 +217,8 @@ SMOKE = {
     "24_beyond_the_papers": {
         "parameters": {"every": "50", "masked": "8", "m2ib_samples": "1", "n_grids": "1", "n_random": "1"},
         "values": {
-            "grad_eclip: point_game": SHARE,
-            "constant: point_game": (0.0, 0.0),  # it has no peak
+            "grad_eclip: pointing_game": SHARE,
+            "constant: pointing_game": (0.0, 0.0),  # it has no peak
             "random: random weights": (1.0, 1.0),  # it does not look at the model
             "legrad: random weights": DIFFERENCE,
             "gem: grid": SHARE,
@@ -280,8 +280,8 @@ SMOKE = {
             "prompts": "{'the phrase': 'a {}', 'two': ['a {}', 'a photo of a {}']}",
         },
         "values": {
-            "scenes: CLIP: chance: energy_point_game": (0.001, 0.5),
-            "faces: ICLIP: part named: energy_point_game": SHARE,
+            "scenes: CLIP: chance: energy_pointing_game": (0.001, 0.5),
+            "faces: ICLIP: part named: energy_pointing_game": SHARE,
             "ICLIP, the phrase: mMIoU (%)": (0.0, 100.0),
             "CLIP, two: mFMB": DIFFERENCE,
             "ICLIP: correlation of mMIoU (%) with mAP": DIFFERENCE,

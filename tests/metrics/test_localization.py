@@ -6,7 +6,10 @@ import torch
 from torchmetrics.functional.classification import binary_average_precision, binary_jaccard_index
 
 from clip_explain.errors import MethodError, TensorError
+from clip_explain.maps import normalize, resize
 from clip_explain.metrics import localization as loc
+from clip_explain.metrics.masks import on_masks
+from clip_explain.metrics.registry import METRICS, current_name
 
 SCORES = loc.LOCALIZATION.items()
 RAMP = torch.tensor([[0.0, 0.25], [0.5, 1.0]])
@@ -23,29 +26,29 @@ def random_pairs(seed, *axes, grid=(5, 7), size=(20, 28)):
 # -- by hand
 
 
-def test_point_game_by_hand():
+def test_pointing_game_by_hand():
     maps = torch.stack([RAMP, RAMP, -RAMP])
-    assert loc.point_game(maps, torch.stack([LOWER, ~LOWER, ~LOWER])).tolist() == [1, 0, 1]
+    assert loc.pointing_game(maps, torch.stack([LOWER, ~LOWER, ~LOWER])).tolist() == [1, 0, 1]
     tied = torch.tensor([[0.0, 1.0], [1.0, 0.0]])  # the first maximum by rows is at the upper right
-    assert loc.point_game(tied, RIGHT).tolist() == 1 and loc.point_game(tied, LOWER).tolist() == 0
+    assert loc.pointing_game(tied, RIGHT).tolist() == 1 and loc.pointing_game(tied, LOWER).tolist() == 0
 
 
-def test_point_game_allows_so_many_pixels():
+def test_pointing_game_allows_so_many_pixels():
     row = torch.tensor([[0.0, 0.0, 0.0, 1.0]])
     mask = torch.tensor([[True, False, False, False]])  # 3 pixels from the maximum
-    assert [loc.point_game(row, mask, tolerance).item() for tolerance in (0, 2, 3, 15)] == [0, 0, 1, 1]
+    assert [loc.pointing_game(row, mask, tolerance).item() for tolerance in (0, 2, 3, 15)] == [0, 0, 1, 1]
     corner = torch.tensor([[1.0, 0.0], [0.0, 0.0]])  # sqrt(2) = 1.41 from the lower right
-    assert [loc.point_game(corner, LAST, tolerance).item() for tolerance in (1, 1.4, 1.5)] == [0, 0, 1]
+    assert [loc.pointing_game(corner, LAST, tolerance).item() for tolerance in (1, 1.4, 1.5)] == [0, 0, 1]
 
 
-def test_energy_point_game_by_hand():
+def test_energy_pointing_game_by_hand():
     signed = torch.tensor([[-1.0, 1.0], [0.0, 1.0]])
     upper_right = torch.tensor([[False, True], [False, False]])
-    assert loc.energy_point_game(signed, upper_right).item() == 1 / 2
-    assert loc.energy_point_game(signed, upper_right, energy="minmax").item() == pytest.approx(1 / (0 + 1 + 0.5 + 1))
-    assert loc.energy_point_game(RAMP, LAST).item() == pytest.approx(1 / 1.75)
-    assert loc.energy_point_game(RAMP - 5, LAST).item() == 0  # no positive value
-    assert loc.energy_point_game(RAMP - 5, LAST, energy="minmax").item() == pytest.approx(1 / 1.75)
+    assert loc.energy_pointing_game(signed, upper_right).item() == 1 / 2
+    assert loc.energy_pointing_game(signed, upper_right, energy="minmax").item() == pytest.approx(1 / (0 + 1 + 0.5 + 1))
+    assert loc.energy_pointing_game(RAMP, LAST).item() == pytest.approx(1 / 1.75)
+    assert loc.energy_pointing_game(RAMP - 5, LAST).item() == 0  # no positive value
+    assert loc.energy_pointing_game(RAMP - 5, LAST, energy="minmax").item() == pytest.approx(1 / 1.75)
 
 
 def test_pixel_accuracy_by_hand():
@@ -152,10 +155,15 @@ def test_ignored_pixels_are_not_counted_by_hand():
     Marked is then the third, above the mean and not above one half. AP: hit, miss, hit, as falls the map.
     """
     found = {name: metric(WIDE, FIRST_AND_THIRD, UNDECIDED).item() for name, metric in SCORES}
-    expected = {"point_game": 1, "energy_point_game": 0.5 / 0.75, "pixel_accuracy": 2 / 3, "pixel_accuracy_mask": 1 / 2}
+    expected = {
+        "pointing_game": 1,
+        "energy_pointing_game": 0.5 / 0.75,
+        "pixel_accuracy": 2 / 3,
+        "pixel_accuracy_mask": 1 / 2,
+    }
     expected |= {"average_precision": (1 + 2 / 3) / 2, "iou_fixed": 0, "iou_mean": 1 / 2}
     assert found == pytest.approx(expected | {"foreground_minus_background": (0 + 0.5) / 2 - 0.25})
-    assert loc.point_game(WIDE, FIRST_AND_THIRD).item() == 0
+    assert loc.pointing_game(WIDE, FIRST_AND_THIRD).item() == 0
     assert loc.iou_curves(
         WIDE, FIRST_AND_THIRD, step=0.25, mode="bilinear", ignore=UNDECIDED
     ).tolist() == pytest.approx([1 / 3, 1 / 2, 0, 0])
@@ -178,7 +186,7 @@ def test_a_mask_of_undecided_pixels_alone_has_no_answer_and_their_size_is_checke
     for metric in loc.LOCALIZATION.values():
         assert metric(WIDE, UNDECIDED, UNDECIDED).isnan()
     with pytest.raises(TensorError, match="masks of 1 x 3 pixels for an image of 1 x 4"):
-        loc._on_masks(WIDE, UNDECIDED, UNDECIDED[:, 1:])
+        on_masks(WIDE, UNDECIDED, UNDECIDED[:, 1:])
 
 
 # -- against others
@@ -186,13 +194,13 @@ def test_a_mask_of_undecided_pixels_alone_has_no_answer_and_their_size_is_checke
 
 def test_against_torchmetrics():
     maps, masks = random_pairs(0, 2, 3)
-    heat = loc.normalize(loc.resize(maps, (20, 28))).flatten(0, 1)
+    heat = normalize(resize(maps, (20, 28))).flatten(0, 1)
     for found, marked in ((loc.mask_iou(maps, masks), heat > 0.5), (loc.mask_iou(maps, masks, at=0.3), heat > 0.3)):
         pairs = zip(marked.int(), masks.flatten(0, 1).int(), strict=True)
         expected = [binary_jaccard_index(a, b).item() for a, b in pairs]
         assert found.flatten().tolist() == pytest.approx(expected, abs=1e-6)
     maps = maps.sigmoid()  # torchmetrics would squash other values itself, and rounding then unties equal ones
-    pairs = zip(loc.resize(maps, (20, 28)).flatten(0, 1), masks.flatten(0, 1).int(), strict=True)
+    pairs = zip(resize(maps, (20, 28)).flatten(0, 1), masks.flatten(0, 1).int(), strict=True)
     expected = [binary_average_precision(a, b).item() for a, b in pairs]
     assert loc.average_precision(maps, masks).flatten().tolist() == pytest.approx(expected, abs=1e-5)
 
@@ -200,7 +208,7 @@ def test_against_torchmetrics():
 def test_iou_curves_against_a_loop():
     maps, masks = random_pairs(1, 2)
     curves = loc.iou_curves(maps, masks)
-    for heat, mask, curve in zip(loc.normalize(loc.resize(maps, (20, 28), "bicubic")), masks, curves, strict=True):
+    for heat, mask, curve in zip(normalize(resize(maps, (20, 28), "bicubic")), masks, curves, strict=True):
         for step, value in enumerate(curve.tolist()):
             found = heat > torch.tensor(step / 100)
             assert value == pytest.approx(((found & mask).sum() / (found | mask).sum()).item(), abs=1e-6)
@@ -209,8 +217,8 @@ def test_iou_curves_against_a_loop():
 def test_all_pairs_agree_with_each_own():
     maps, masks = random_pairs(2, 4)
     maps[1] = 3.0
-    torch.testing.assert_close(loc.points_at(maps, masks).diagonal().float(), loc.point_game(maps, masks))
-    torch.testing.assert_close(loc.energy_in(maps, masks).diagonal(), loc.energy_point_game(maps, masks))
+    torch.testing.assert_close(loc.points_at(maps, masks).diagonal().float(), loc.pointing_game(maps, masks))
+    torch.testing.assert_close(loc.energy_in(maps, masks).diagonal(), loc.energy_pointing_game(maps, masks))
 
 
 # -- what holds for every metric
@@ -252,12 +260,12 @@ def test_metrics_refuse(name, metric):
 
 
 def test_masks_of_another_number_or_size_are_refused():
-    """Of `_on_masks` itself: in tests jaxtyping refuses unequal axes before a metric does."""
+    """Of `on_masks` itself: in tests jaxtyping refuses unequal axes before a metric does."""
     maps, masks = random_pairs(6, 2, 3)
     with pytest.raises(TensorError, match=r"maps \(2, 3, 5, 7\) and masks \(2, 2, 20, 28\)"):
-        loc._on_masks(maps, masks[:, :2])
+        on_masks(maps, masks[:, :2])
     with pytest.raises(TensorError, match=r"maps \(0, 3, 5, 7\)"):
-        loc._on_masks(maps[:0], masks[:0])
+        on_masks(maps[:0], masks[:0])
     loc.check_masks(masks, (20, 28))
     with pytest.raises(TensorError, match="20 x 28 pixels for an image of 28 x 20"):
         loc.check_masks(masks, (28, 20))
@@ -268,7 +276,7 @@ def test_masks_of_another_number_or_size_are_refused():
     [
         (lambda: loc.mask_iou(RAMP, LOWER, "otsu"), "'otsu', expected one of 'fixed', 'mean', 'searched'"),
         (lambda: loc.mask_iou(RAMP, LOWER, "searched"), "needs classes"),
-        (lambda: loc.energy_point_game(RAMP, LOWER, energy="all"), "'positive' or 'minmax'"),
+        (lambda: loc.energy_pointing_game(RAMP, LOWER, energy="all"), "'positive' or 'minmax'"),
         (lambda: loc.pixel_accuracy(RAMP, LOWER, over="box"), "'image' or 'mask'"),
         (lambda: loc.average_precision(RAMP, LOWER, classes="all"), "'foreground' or 'both'"),
         (lambda: loc.iou_curves(RAMP, LOWER, step=0.0), "step=0"),
@@ -328,3 +336,36 @@ def test_grid_pointing_by_hand():
     assert loc.grid_pointing(maps, torch.tensor([[0, 1, 3]])).tolist() == [[0.75, 0.25, 0]]
     with pytest.raises(TensorError, match="expected 0 to 3"):
         loc.grid_pointing(maps, torch.tensor([[0, 1, 4]]))
+
+
+# -- the registry
+
+
+def test_what_the_registry_says_of_masks_is_true_of_numbers():
+    """Ranges hold on random pairs, and where chance has a number random maps come to it, in the mean of 400."""
+    random = torch.Generator().manual_seed(8)
+    maps = torch.rand(400, 8, 8, generator=random)
+    masks = torch.zeros(400, 8, 8, dtype=torch.bool)
+    masks[:, 2:5, 1:5] = True
+    levels = {"": None, "0": 0.0, "the share of the image that the object covers": 12 / 64}
+    for name, metric in SCORES:
+        found, level = metric(maps, masks), levels[metric.chance]
+        assert metric.range[0] <= found.min() and found.max() <= metric.range[1], name
+        assert level is None or abs(found.mean().item() - level) < 0.06, name
+        assert metric.says and metric.better == "higher"
+
+
+def test_a_metric_that_needs_a_model_says_so():
+    with pytest.raises(MethodError, match="needs a model, not masks"):
+        METRICS["deletion"](RAMP, LOWER)
+    assert METRICS["deletion"].better == "lower" and not METRICS["deletion"].of_masks
+
+
+def test_old_names_warn_and_work():
+    with pytest.warns(DeprecationWarning, match="point_game is now called pointing_game"):
+        assert loc.point_game is loc.pointing_game
+    with pytest.warns(DeprecationWarning, match="energy_pointing_game"):
+        assert current_name("energy_point_game") == "energy_pointing_game"
+    assert current_name("iou_mean") == "iou_mean"
+    with pytest.raises(AttributeError, match="no attribute 'pointgame'"):
+        _ = loc.pointgame

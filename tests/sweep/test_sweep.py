@@ -26,7 +26,7 @@ from clip_explain.errors import DatasetError, MethodError, OutputError, WeightsE
 from clip_explain.explainers import explain
 from clip_explain.images import preprocess
 from clip_explain.metrics.faithfulness import auc, curves
-from clip_explain.metrics.localization import LOCALIZATION, point_game
+from clip_explain.metrics.localization import LOCALIZATION, pointing_game
 from clip_explain.metrics.readouts import classification
 from clip_explain.models import load
 from clip_explain.sweep import run as sweeps
@@ -34,7 +34,7 @@ from clip_explain.sweep import shard as shards
 from clip_explain.sweep.run import sweep
 
 SMALL_SCENES = {"scenes": {"size": 64}, "rise": {"masks": 8}}
-METHODS, METRICS = ["self_attention", "random", "rise"], ["energy_point_game", "point_game"]
+METHODS, METRICS = ["self_attention", "random", "rise"], ["energy_pointing_game", "pointing_game"]
 FORKS = multiprocessing.get_context("forkserver")  # its children have torch, and nothing else of this process
 FORKS.set_forkserver_preload(["clip_explain.sweep.run", "distributed"])
 
@@ -82,7 +82,7 @@ def test_table_has_a_row_for_each_image_target_method_and_metric(whole):
         (record.id, target, text, method, metric)
         for record in records
         for method in ["self_attention", "rise", "random"]
-        for metric in ["point_game", "energy_point_game"]
+        for metric in ["pointing_game", "energy_pointing_game"]
         for target, text in enumerate(record.texts)
     ]
     assert list(table.drop(columns="value").itertuples(index=False, name=None)) == expected
@@ -93,8 +93,10 @@ def test_table_has_a_row_for_each_image_target_method_and_metric(whole):
 def test_values_are_those_of_the_plain_calls(whole, weights):
     table, model = pd.read_parquet(whole[0] / "table.parquet"), load(weights, "cpu")
     for record in datasets.read("scenes", 2, 0, size=64):
-        hits = point_game(explain(model, record.image, list(record.texts), "self_attention")[0], record.masks)
-        mine = table[(table.image == record.id) & (table.method == "self_attention") & (table.metric == "point_game")]
+        hits = pointing_game(explain(model, record.image, list(record.texts), "self_attention")[0], record.masks)
+        mine = table[
+            (table.image == record.id) & (table.method == "self_attention") & (table.metric == "pointing_game")
+        ]
         assert mine.value.tolist() == hits.tolist()
 
 
@@ -129,7 +131,10 @@ def test_pixels_left_undecided_are_not_counted(weights, tmp_path, monkeypatch):
         )
 
     monkeypatch.setitem(datasets.DATASETS, "bordered", Source(reader, "one image"))
-    metrics, model = ["energy_point_game", "average_precision", "iou_mean", "pixel_accuracy_mask"], load(weights, "cpu")
+    metrics, model = (
+        ["energy_pointing_game", "average_precision", "iou_mean", "pixel_accuracy_mask"],
+        load(weights, "cpu"),
+    )
     for fit, seen in (("crop", slice(16, 80)), ("full", slice(0, 96))):
         changed = dict(dataset="bordered", methods=["itsm"], metrics=metrics, options={}, images=1, fit=fit)
         sweep(**settings(weights, tmp_path / fit, **changed))
@@ -144,8 +149,8 @@ def test_pixels_left_undecided_are_not_counted(weights, tmp_path, monkeypatch):
 def test_summary_is_the_mean_over_images_of_their_means(whole):
     table, summary = pd.read_parquet(whole[0] / "table.parquet"), whole[1]
     assert summary[["metric", "method"]].to_numpy().tolist()[:2] == [
-        ["point_game", "self_attention"],
-        ["point_game", "rise"],
+        ["pointing_game", "self_attention"],
+        ["pointing_game", "rise"],
     ]
     for row in summary.itertuples():
         mine = table[(table.method == row.method) & (table.metric == row.metric)]
@@ -165,7 +170,7 @@ def test_random_maps_differ_by_image_and_target_and_constant_ones_find_nothing(w
     summary = sweep(**settings(weights, tmp_path, methods=["constant"], images=2, options={"scenes": {"size": 64}}))
     assert summary["mean"].tolist() == [0, 0]
     table = pd.read_parquet(whole[0] / "table.parquet")
-    noise = table[(table.method == "random") & (table.metric == "energy_point_game")].value
+    noise = table[(table.method == "random") & (table.metric == "energy_pointing_game")].value
     assert noise.nunique() == len(noise)
 
 
@@ -182,7 +187,7 @@ def test_faithfulness_metrics_share_one_set_of_forwards(weights, tmp_path, monke
 
 
 def test_an_explainer_beats_random_maps_on_the_embedded_model(tmp_path):
-    methods, metrics = ["grad_eclip", "random"], ["point_game", "energy_point_game", "iou_mean"]
+    methods, metrics = ["grad_eclip", "random"], ["pointing_game", "energy_pointing_game", "iou_mean"]
     summary = sweep("tiny-vit", "scenes", methods, metrics, tmp_path, images=8, device="cpu", progress=False)
     means = summary.pivot(index="metric", columns="method", values="mean")
     assert (means["grad_eclip"] > means["random"]).all(), means
@@ -237,7 +242,7 @@ def test_more_images_may_follow(whole, weights, tmp_path):
         ({"seed": 1}, "seed was 0, is 1"),
         ({"shard_size": 3}, "shard_size was 2, is 3"),
         ({"methods": ["random", "rise"]}, "methods.self_attention was {}, is absent"),
-        ({"metrics": ["point_game"]}, "metrics.energy_point_game was {}, is absent"),
+        ({"metrics": ["pointing_game"]}, "metrics.energy_pointing_game was {}, is absent"),
         ({"options": {"scenes": {"size": 64}, "rise": {"masks": 9}}}, "methods.rise.masks was 8, is 9"),
         ({"options": {"rise": {"masks": 8}}}, "reader.size was 64, is absent"),
         ({"fit": "full"}, 'fit was "crop", is "full"'),
@@ -297,7 +302,7 @@ def test_a_corrupt_image_is_a_row_with_its_error(broken, weights, tmp_path):
     errors, table = pd.read_parquet(out / "errors.parquet"), pd.read_parquet(out / "table.parquet")
     assert errors["index"].tolist() == [1, 2] and errors.image.tolist() == ["image 1", "image 2"]
     assert errors.error[0].startswith("ImageError: ") and str(broken[1]) in errors.error[0]
-    assert errors.error[1].startswith("DatasetError: image 2 has no masks, which point_game needs")
+    assert errors.error[1].startswith("DatasetError: image 2 has no masks, which pointing_game needs")
     assert set(table.image) == {"image 0", "image 3"}
     assert summary.images.tolist() == [2, 2] and summary.left_out.tolist() == [2, 2]
 
@@ -327,7 +332,7 @@ def test_a_full_disk_leaves_nothing_half_written(whole, weights, tmp_path, monke
     ("changed", "error", "message"),
     [
         ({"methods": ["rize"]}, MethodError, "unknown method 'rize': did you mean 'rise'"),
-        ({"metrics": ["pointgame"]}, MethodError, "did you mean 'point_game'"),
+        ({"metrics": ["pointgame"]}, MethodError, "did you mean 'pointing_game'"),
         ({"metrics": []}, MethodError, "no metrics"),
         ({"options": {"rise": {"mask": 2}}}, MethodError, "no option 'mask': did you mean 'masks'"),
         ({"options": {"gem": {}}}, MethodError, "options of 'gem'"),
@@ -345,7 +350,9 @@ def test_bad_arguments_are_named_before_anything_is_written(weights, tmp_path, c
 
 
 def test_the_command_line(whole, weights, tmp_path, capsys):
-    command = f"sweep --model {weights} --methods random,rise,self_attention --metrics point_game,energy_point_game"
+    command = (
+        f"sweep --model {weights} --methods random,rise,self_attention --metrics pointing_game,energy_pointing_game"
+    )
     command += f" --images 4 --option rise.masks=8 --option scenes.size=64 --shard-size 2 --device cpu --out {tmp_path}"
     assert main(command.split()) == 0
     assert contents(tmp_path) == contents(whole[0])

@@ -36,8 +36,8 @@ SEGMENTATION = {"pixel_accuracy": "Pixel Acc.", "iou_fixed": "maskIoU"}
 FOREGROUND = {"foreground_minus_background": "mFMB"}
 RECOGNITION = {"class_average_precision": "mAP (%)"}
 EXPLANATION = {"searched_iou": "mMIoU (%)", "foreground_minus_background": "mFMB"}
-ON_THE_THING = {"energy_point_game": ""}
-BOTH_GAMES = {"point_game": "", "energy_point_game": ""}
+ON_THE_THING = {"energy_pointing_game": ""}
+BOTH_GAMES = {"pointing_game": "", "energy_pointing_game": ""}
 RECOGNITION_ON_BOTH = {
     "class_average_precision on VOC": "VOC mAP (%)",
     "class_average_precision on COCO": "COCO mAP (%)",
@@ -86,13 +86,13 @@ STATED: dict[tuple[str, str], tuple[tuple[str, tuple[str, ...], str, dict[str, s
             "Grad-ECLIP localizes best",
             (OURS, PLAIN, SURGERY, *OTHERS),
             "highest",
-            {"point_game": "PG", "energy_point_game": "PG-energy", "average_precision": "AP"},
+            {"pointing_game": "PG", "energy_pointing_game": "PG-energy", "average_precision": "AP"},
         ),
         (
             "Grad-ECLIP without w_i is second in localizing",
             (PLAIN, SURGERY, *OTHERS),
             "highest",
-            {"point_game": "PG", "average_precision": "AP"},
+            {"pointing_game": "PG", "average_precision": "AP"},
         ),
         ("without w_i Grad-ECLIP segments better than with it", (PLAIN, OURS), "greater than", SEGMENTATION),
         ("CLIP Surgery segments best", (SURGERY, OURS, PLAIN, *OTHERS), "highest", SEGMENTATION),

@@ -28,6 +28,7 @@ from clip_explain import datasets
 from clip_explain.errors import DatasetError, MethodError, OutputError, WorkerError, nearest
 from clip_explain.explainers import FOR_RESNETS, options_of
 from clip_explain.images import FITS
+from clip_explain.metrics import registry
 from clip_explain.metrics.intervals import Interval, bootstrap
 from clip_explain.models import load
 from clip_explain.models.model import Model
@@ -35,7 +36,6 @@ from clip_explain.sweep import store as storage
 from clip_explain.sweep.shard import (
     BASELINES,
     FOLDER,
-    LOWER_IS_BETTER,
     METHODS,
     METRICS,
     SCHEMA,
@@ -125,7 +125,8 @@ def make_plan(
     reader = dict(options.get(dataset, {}))
     count = len(datasets.load(dataset, images, seed, **reader))
     methods = _chosen("method", methods, METHODS, options)
-    metrics = _chosen("metric", metrics, METRICS, options)
+    named = [metrics] if isinstance(metrics, str) else metrics
+    metrics = _chosen("metric", [registry.current_name(name) for name in named], METRICS, options)
     if unused := options.keys() - methods.keys() - metrics.keys() - {dataset}:
         raise MethodError(f"got options of {min(unused)!r}, which is no method, metric or dataset of this sweep")
     unfit = [name for name in methods if not clip.is_vit and name not in FOR_RESNETS | BASELINES.keys()]
@@ -350,6 +351,6 @@ def summarize(plan: Plan, means: np.ndarray, left_out: int) -> pd.DataFrame:
     for (method, metric), values in zip(_pairs(plan), means.T, strict=True):
         values = values[~np.isnan(values)]
         found = bootstrap(values, plan.seed) if len(values) else Interval(np.nan, np.nan, np.nan, 0)
-        better = "lower" if metric in LOWER_IS_BETTER else "higher"
+        better = registry.METRICS[metric].better
         rows.append((metric, method, found.mean, found.low, found.high, better, found.count, left_out))
     return pd.DataFrame(rows, columns=["metric", "method", "mean", "low", "high", "better", "images", "left_out"])

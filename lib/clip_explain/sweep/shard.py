@@ -27,9 +27,10 @@ from clip_explain.directions import targets
 from clip_explain.errors import DatasetError, ImageError, ModelError, TensorError, TextError, WeightsError
 from clip_explain.explainers import EXPLAINERS, options_of
 from clip_explain.images import preprocess
+from clip_explain.metrics import registry
 from clip_explain.metrics.faithfulness import auc, confidence, perturbed_embeddings
-from clip_explain.metrics.localization import LOCALIZATION
 from clip_explain.metrics.readouts import classification, cosines
+from clip_explain.metrics.registry import Area, Confidence, Metric
 from clip_explain.models import load
 from clip_explain.models.model import Model
 from clip_explain.request import Request
@@ -167,15 +168,21 @@ def _map_shape(request: Request) -> tuple[int, int, int, int]:
     return len(request.pixels), len(request.targets), height // cell, width // cell
 
 
-def _localize(name: str) -> Callable[..., Tensor]:
-    """A metric of LOCALIZATION; pixels that annotators left undecided are not counted."""
+def _measure(name: str, metric: Metric) -> Callable[..., Tensor]:
+    """How a sweep computes a metric of the registry: (case, own options) -> one number a target."""
+    match metric.score:
+        case Area(protocol, mode, readout):
+            return _area(protocol, mode, readout)
+        case Confidence(change):
+            return _confidence(change)
+    return partial(_localize, name, metric)
 
-    def score(case: Case) -> Tensor:
-        if case.masks is None:
-            raise DatasetError(f"{case.record.id} has no masks, which {name} needs")
-        return LOCALIZATION[name](case.maps, case.masks, case.ignore)
 
-    return score
+def _localize(name: str, metric: Metric, case: Case) -> Tensor:
+    """A metric of maps against masks; pixels that annotators left undecided are not counted."""
+    if case.masks is None:
+        raise DatasetError(f"{case.record.id} has no masks, which {name} needs")
+    return metric(case.maps, case.masks, case.ignore)
 
 
 def _area(protocol: str, mode: str, readout: str) -> Callable[..., Tensor]:
@@ -226,24 +233,7 @@ BASELINES: dict[str, Callable[..., Tensor]] = {"random": random_maps, "constant"
 METHODS: dict[str, Callable[..., Tensor]] = EXPLAINERS | BASELINES
 
 # Each: (case, own options) -> one number a target.
-METRICS: dict[str, Callable[..., Tensor]] = {name: _localize(name) for name in LOCALIZATION} | {
-    "deletion": _area("grad_eclip", "deletion", "top1"),
-    "deletion_top5": _area("grad_eclip", "deletion", "top5"),
-    "deletion_score": _area("grad_eclip", "deletion", "score"),
-    "insertion": _area("grad_eclip", "insertion", "top1"),
-    "insertion_top5": _area("grad_eclip", "insertion", "top5"),
-    "insertion_score": _area("grad_eclip", "insertion", "score"),
-    "rise_deletion": _area("rise", "deletion", "probability"),
-    "rise_insertion": _area("rise", "insertion", "probability"),
-    "positive_perturbation": _area("chefer", "positive", "top1"),
-    "negative_perturbation": _area("chefer", "negative", "top1"),
-    "confidence_drop": _confidence("drop"),
-    "confidence_increase": _confidence("increase"),
-}
-
-LOWER_IS_BETTER = frozenset(
-    {"deletion", "deletion_top5", "deletion_score", "rise_deletion", "positive_perturbation", "confidence_drop"}
-)
+METRICS: dict[str, Callable[..., Tensor]] = {name: _measure(name, metric) for name, metric in registry.METRICS.items()}
 
 
 # -- a shard

@@ -25,7 +25,7 @@ from clip_explain.embedded.training.plans import DINO_PLANS, ICLIP_PLANS
 from clip_explain.explainers import EXPLAINERS, explain
 from clip_explain.files import data_folder
 from clip_explain.images import encode_image
-from clip_explain.metrics.localization import energy_point_game, foreground_minus_background, iou_curves, mfmb, mmiou
+from clip_explain.metrics.localization import energy_pointing_game, foreground_minus_background, iou_curves, mfmb, mmiou
 from clip_explain.metrics.recognition import mean_average_precision
 from clip_explain.models import load
 from clip_explain.models.dino import load_dino
@@ -87,7 +87,7 @@ def separation(model: Model, pool: Pool) -> dict[str, float]:
         part = slice(start, min(start + AT_ONCE, len(pool)))
         maps = EXPLAINERS["self_attention"](Request(model, pixels_of(pool, part), direction))[:, 0]
         inside = np.asarray(pool.ids[part]) >= 0
-        energies += energy_point_game(maps, inside).tolist()
+        energies += energy_pointing_game(maps, inside).tolist()
         areas += inside.mean((1, 2)).tolist()
     ratios = np.divide(energies, areas)
     figures = {

@@ -1,0 +1,145 @@
+"""Does a map point at the object that its text names? The pointing games, and grid pointing.
+
+Above masks.py, which says how degenerate maps, empty masks and ignored pixels are taken.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from clip_explain.errors import MethodError, TensorError
+from clip_explain.maps import degenerate, normalize, resize
+from clip_explain.metrics.masks import (
+    Ignored,
+    Maps,
+    Masks,
+    MasksOfOne,
+    PerMap,
+    all_masks,
+    defined,
+    finite,
+    on_masks,
+    share,
+)
+
+# -- each map against its own mask
+
+
+def pointing_game(maps: Maps, masks: Masks, tolerance: int | float = 0, ignore: Ignored = None) -> PerMap:
+    """Point game (Zhang et al. 2018; Grad-ECLIP 4.2, "PG"): 1 if the map's maximum lies in its mask, else 0.
+
+    The maximum is taken of the map resized bilinearly to the mask; of several equal ones the first by rows counts.
+    With `tolerance`, a maximum at most so many pixels (straight distance) away from the mask is a hit too; Zhang et
+    al. allow 15.
+    """
+    heat, inside, counted = on_masks(maps, masks, ignore)
+    near = _squared_distance_from_peak(heat.masked_fill(~counted, -torch.inf)) <= tolerance**2
+    hits = (inside & near).flatten(-2).any(dim=-1) & ~degenerate(maps)
+    return defined(hits.to(heat), inside)
+
+
+def energy_pointing_game(maps: Maps, masks: Masks, energy: str = "positive", ignore: Ignored = None) -> PerMap:
+    """Energy point game (Wang et al. 2020b; Grad-ECLIP 4.2, "PG-energy"): the mask's share of the map's energy, 0 to 1.
+
+    `energy="positive"`: of the raw values above 0; a map without any scores 0. "minmax": of the map scaled to [0, 1],
+    so that its least value has none. The two differ for signed maps and for maps far above 0.
+    """
+    if energy not in ("positive", "minmax"):
+        raise MethodError(f"got energy={energy!r}, expected 'positive' or 'minmax'")
+    heat, inside, counted = on_masks(maps, masks, ignore)
+    heat = (heat.relu() if energy == "positive" else normalize(heat)) * counted
+    return defined(share((heat * inside).sum(dim=(-2, -1)), heat.sum(dim=(-2, -1))), inside)
+
+
+# -- every map against every mask of its image
+
+
+def points_at(maps: Float[Tensor, "maps grid_h grid_w"], masks: MasksOfOne) -> Bool[Tensor, "maps masks"]:
+    """Point game of all pairs: does the maximum of each map, resized bilinearly to the masks, lie in each mask?"""
+    inside = all_masks(masks, maps)
+    peaks = resize(maps, inside.shape[-2:]).flatten(1).argmax(dim=1)
+    return inside.flatten(1)[:, peaks].T & ~degenerate(maps)[:, None]
+
+
+def energy_in(maps: Float[Tensor, "maps grid_h grid_w"], masks: MasksOfOne) -> Float[Tensor, "maps masks"]:
+    """Energy point game of all pairs: the share, 0 to 1, of each map's positive mass, so resized, in each mask."""
+    inside = all_masks(masks, maps)
+    heat = resize(maps, inside.shape[-2:]).relu().flatten(1) * ~degenerate(maps)[:, None]
+    return share(heat @ inside.flatten(1).T.to(heat), heat.sum(dim=1, keepdim=True))
+
+
+def own_and_others(
+    matrix: Float[Tensor, "maps masks"] | Bool[Tensor, "maps masks"],
+) -> tuple[float, float]:
+    """Means over the texts' own masks (the diagonal of one of the above) and over the others' masks (0 without any)."""
+    own, count = matrix.diagonal().sum(), len(matrix)
+    return float(own / count), float((matrix.sum() - own) / max(count * (count - 1), 1))
+
+
+# -- grid pointing
+
+
+def image_grid(
+    images: Float[Tensor, "cells channels height width"], columns: int = 2, size: tuple[int, int] | None = None
+) -> Float[Tensor, "channels grid_height grid_width"]:
+    """Images set side by side into one, row by row. `size`: of the whole (height, width), resized bilinearly to it.
+
+    TensorError unless the images fill the rows and the size has room for equal cells.
+    """
+    if columns < 1 or not len(images) or len(images) % columns:
+        raise TensorError(f"got {len(images)} images for {columns} columns, expected whole rows")
+    rows = len(images) // columns
+    if size is not None:
+        if size[0] % rows or size[1] % columns or min(size) < 1:
+            raise TensorError(f"got size={tuple(size)} for {rows} x {columns} cells, expected multiples of these")
+        cell = (size[0] // rows, size[1] // columns)
+        images = F.interpolate(images, size=cell, mode="bilinear", align_corners=False, antialias=True)
+    return torch.cat([torch.cat(list(row), dim=-1) for row in images.split(columns)], dim=-2)
+
+
+def energy_in_cells(maps: Maps, rows: int = 2, columns: int = 2) -> Float[Tensor, "*axes cells"]:
+    """The share of each map's positive values in each of rows x columns equal cells, row by row, 0 to 1.
+
+    A map's own cell that lies across a border is divided by area, so any map fits any grid. Zeros for a degenerate map
+    and for one without positive values.
+    """
+    heat = torch.where(degenerate(finite(maps))[..., None, None], 0.0, maps.relu())
+    down, across = _overlaps(rows, heat.shape[-2]).to(heat), _overlaps(columns, heat.shape[-1]).to(heat)
+    energy = (down @ heat @ across.T).flatten(-2)
+    return share(energy, energy.sum(dim=-1, keepdim=True))
+
+
+def grid_pointing(maps: Maps, cells: Int[Tensor, "*axes"], rows: int = 2, columns: int = 2) -> PerMap:
+    """Grid pointing (Böhle et al. 2021): the share of a map's positive values in the cell of the image it is asked of.
+
+    `maps` explain an `image_grid`; `cells` says for each in which cell, counted row by row, what its target names is.
+    0 to 1; an even map scores 1 / (rows x columns).
+    """
+    shares = energy_in_cells(maps, rows, columns)
+    if cells.shape != shares.shape[:-1]:
+        raise TensorError(f"got cells of shape {tuple(cells.shape)} for maps {tuple(maps.shape)}, expected one a map")
+    if ((cells < 0) | (cells >= rows * columns)).any():
+        raise TensorError(f"got cells {cells.flatten().tolist()}, expected 0 to {rows * columns - 1}")
+    return shares.gather(-1, cells[..., None].to(shares.device)).squeeze(-1)
+
+
+# -- small steps
+
+
+def _squared_distance_from_peak(heat: Tensor) -> Tensor:
+    """Of each pixel, in pixels, from its map's maximum (the first one by rows)."""
+    height, width = heat.shape[-2:]
+    peaks = heat.flatten(-2).argmax(dim=-1)[..., None]
+    down = torch.arange(height, device=heat.device) - peaks // width
+    across = torch.arange(width, device=heat.device) - peaks % width
+    return down[..., :, None] ** 2 + across[..., None, :] ** 2
+
+
+def _overlaps(parts: int, cells: int) -> Float[Tensor, "parts cells"]:
+    """How much of each of `cells` lies in each of `parts` equal stretches of the same side."""
+    if parts < 1:
+        raise TensorError(f"got {parts} rows or columns, expected at least 1")
+    edges, places = torch.arange(parts + 1) * cells / parts, torch.arange(cells)
+    ends = torch.minimum(edges[1:, None], places + 1.0)
+    return (ends - torch.maximum(edges[:-1, None], places)).clamp_min(0)
