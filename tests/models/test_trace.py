@@ -9,7 +9,8 @@ from clip.model import CLIP
 import oracles
 import small_clip
 from clip_explain.errors import MethodError, ModelError, TensorError
-from clip_explain.models.vit import gradients, pooled_row, resize_positions, trace_image, trace_text
+from clip_explain.models.stems import resize_positions
+from clip_explain.models.vit import gradients, pooled_row, trace_image, trace_text
 from small_clip import relative_error
 
 TOKENS = torch.tensor([[98, 5, 7, 99] + [0] * 73, [98, 1, 2, 3, 4, 6, 99] + [0] * 70, [98, 9, 99] + [0] * 74])

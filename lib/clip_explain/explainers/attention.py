@@ -89,7 +89,7 @@ def layer_count(request: Request | WordRequest, layers: int | None) -> int:
     if layers is not None:
         return layers
     tower = image_tower if isinstance(request, Request) else text_tower
-    return len(tower(request.model.network).blocks)
+    return len(tower(request.model.network).layers)
 
 
 def _last_attention(trace: Trace) -> Float[Tensor, "images tokens"]:

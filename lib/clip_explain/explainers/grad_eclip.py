@@ -96,8 +96,7 @@ def spatial_weight(
     if spatial == "softmax":
         return pooled_row(block.attention, trace.pooled).to(precise)
     if spatial == "released":
-        out = block.module.attn.out_proj
-        q, k = (linear(join_heads(x), out.weight, out.bias).to(precise) for x in (block.q, block.k))
+        q, k = (linear(join_heads(x), block.layer.out).to(precise) for x in (block.q, block.k))
         return scale(F.cosine_similarity(pooled_row(q, trace.pooled)[:, None], k, dim=-1)[:, None], among)
     q = pooled_row(block.q, trace.pooled).to(precise)
     return scale(torch.einsum("ihw,ihnw->ihn", q, block.k.to(precise)), among)

@@ -154,7 +154,7 @@ def _last_block_again(trace: Trace) -> tuple[Float[Tensor, "images heads one tok
     with torch.inference_mode(False), torch.enable_grad():
         attention = block.attention.detach().requires_grad_()
         own = pooled_row(block.input.detach(), trace.pooled)[:, None]
-        output = finish_block(block.module, own, join_heads(attention @ block.v.detach()))
+        output = finish_block(block.layer, own, join_heads(attention @ block.v.detach()))
         return attention, project(trace.tower, output[:, 0])
 
 

@@ -143,9 +143,9 @@ def embed_from(
     """The embedding of tokens entering the trace's first block; the last block for the pooled token alone."""
     x, tower = z, trace.tower
     for block in trace.blocks[:-1]:
-        x = forward_block(block.module, x, block.v.shape[1], tower.causal)
+        x = forward_block(block.layer, x, block.v.shape[1], tower.causal)
     last = trace.blocks[-1]
-    x = trace_block(last.module, x, last.v.shape[1], tower.causal, rows=pooled).output
+    x = trace_block(last.layer, x, last.v.shape[1], tower.causal, rows=pooled).output
     return project(tower, pooled_row(x, pooled))
 
 
@@ -181,7 +181,7 @@ def _begin(
 
 
 def _blocks_after(tower: Tower, layer: int) -> int:
-    depth = len(tower.blocks)
+    depth = len(tower.layers)
     if not 0 <= layer < depth - 1:
         raise MethodError(f"got layer={layer}, expected 0 to {depth - 2}: the last of the {depth} layers is too late")
     return depth - 1 - layer

@@ -32,7 +32,7 @@ def maskclip(request: Request, *, key_weight: bool = False) -> Float[Tensor, "im
     trace = request.trace()
     block = trace.blocks[-1]
     with torch.no_grad():
-        tokens = project(trace.tower, finish_block(block.module, block.input, join_heads(block.v)))
+        tokens = project(trace.tower, finish_block(block.layer, block.input, join_heads(block.v)))
         similarity = _cosines(tokens, request.targets)
         if key_weight:
             similarity = similarity * _key_similarity(block)[:, None]
@@ -87,6 +87,5 @@ def _cosines(
 
 def _key_similarity(block: Block) -> Float[Tensor, "images tokens"]:
     """Cosine of the class token's key and every token's, heads joined, after the output projection with its bias."""
-    out = block.module.attn.out_proj
-    keys = precise(linear(join_heads(block.k), out.weight, out.bias))
+    keys = precise(linear(join_heads(block.k), block.layer.out))
     return F.cosine_similarity(keys[:, :1], keys, dim=-1)

@@ -13,7 +13,7 @@ from torch import Tensor
 from clip_explain.directions import directions, empty_text, targets
 from clip_explain.errors import MethodError, TensorError, TextError
 from clip_explain.models.embed import unit
-from clip_explain.models.vit import Block, Trace, join_heads, layer_norm, linear, project
+from clip_explain.models.vit import Block, Trace, join_heads, layer_norm, linear, project, scaled
 from clip_explain.request import Request
 
 NORMALIZE = ("channels", "tokens")
@@ -90,8 +90,7 @@ def second_path(
     """Patches in the embedding space, not normalised, after the trace's blocks with `attend` alone, no MLP."""
     x = trace.blocks[0].input
     for block in trace.blocks:
-        out = block.module.attn.out_proj
-        x = x + linear(join_heads(attend(block)), out.weight, out.bias)
+        x = x + scaled(linear(join_heads(attend(block)), block.layer.out), block.layer.scale_1)
     return project(trace.tower, x[:, 1:])
 
 
@@ -100,7 +99,7 @@ def self_self_attention(
 ) -> Float[Tensor, "images heads tokens width"]:
     """GEM's attention of one block: the mean over s = q, k, v of softmax(s^ s^T^ / t) v; see `gem`."""
     if temperature is None:
-        lengths = layer_norm(block.input, block.module.ln_1).norm(dim=-1)
+        lengths = layer_norm(block.input, block.layer.norm_1).norm(dim=-1)
         sharpness = (lengths.mean(dim=-1)[:, None, None, None] * block.v.shape[-1] ** -0.5).to(block.v.dtype)
     else:
         sharpness = 1 / temperature

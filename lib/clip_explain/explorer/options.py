@@ -69,8 +69,8 @@ def measures(model: Model, words: bool = False) -> tuple[int, int]:
     """How many layers, or stages of a ResNet, and how many heads a tower has."""
     if not words and not model.is_vit:
         return STAGES, 1
-    blocks = (text_tower if words else image_tower)(model.network).blocks
-    return len(blocks), int(blocks[0].attn.num_heads)
+    blocks = (text_tower if words else image_tower)(model.network).layers
+    return len(blocks), blocks[0].heads
 
 
 def control(option: inspect.Parameter, explainer: Callable[..., Any], size: tuple[int, int]) -> Control:

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clip_explain.models.vit import join_heads, linear, resize_positions, split_heads
+from clip_explain.models.layers import join_heads, linear, split_heads
+from clip_explain.models.stems import resize_positions
 
 STAGES = 4
 
@@ -53,7 +54,7 @@ def attention_pool(
     x = torch.cat([cells.mean(dim=1, keepdim=True), cells], dim=1) + position
     queries = x if tokens == "all" else x[:, :1]
     q, k, v = (
-        split_heads(linear(source, part.weight, part.bias), pool.num_heads)
+        split_heads(linear(source, part), pool.num_heads)
         for source, part in ((queries, pool.q_proj), (x, pool.k_proj), (x, pool.v_proj))
     )
     attention = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(dim=-1)
@@ -64,7 +65,7 @@ def project_values(
     pool: nn.Module, values: Float[Tensor, "images heads tokens width"]
 ) -> Float[Tensor, "images tokens embedding"]:
     """The pool's output projection: values, or sums of values, into the embedding space."""
-    return linear(join_heads(values), pool.c_proj.weight, pool.c_proj.bias)
+    return linear(join_heads(values), pool.c_proj)
 
 
 def _stages(visual: nn.Module, x: Tensor, first: int, last: int) -> Tensor:

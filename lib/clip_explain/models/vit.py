@@ -31,7 +31,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from clip_explain.errors import MethodError, ModelError, TensorError
+from clip_explain.errors import MethodError, TensorError
+from clip_explain.models.layers import Affine, join_heads, layer_norm, linear, scaled, split_heads
+from clip_explain.models.stems import embed_pixels, embed_texts, pooled_tokens
+from clip_explain.models.towers import Layer, Tower, image_tower, text_tower
 
 HEADS = ("native", "single")
 STARTS = (None, "input", "attention", "attended")
@@ -53,22 +56,7 @@ class Block:
     attention: Float[Tensor, "images heads queries tokens"]
     attended: Float[Tensor, "images queries channels"]
     output: Float[Tensor, "images queries channels"]
-    module: nn.Module
-
-
-@dataclass(frozen=True)
-class Tower:
-    """The weights of one transformer: its blocks, the last layer norm and the projection to the embedding.
-
-    `score` says how an embedding is compared with a target: by the "cosine", or by the "dot" product (class logits).
-    """
-
-    blocks: tuple[nn.Module, ...]
-    norm: nn.Module
-    projection: Float[Tensor, "channels embedding"]
-    causal: bool
-    bias: Float[Tensor, " embedding"] | None = None
-    score: str = "cosine"
+    layer: Layer
 
 
 @dataclass(frozen=True)
@@ -80,21 +68,6 @@ class Trace:
     pooled: Int[Tensor, " images"]
     grid: tuple[int, int]
     tower: Tower
-
-
-def image_tower(network: nn.Module) -> Tower:
-    """The vision transformer of `network`; ModelError for a ResNet."""
-    visual = network.visual
-    if not hasattr(visual, "transformer"):
-        raise ModelError(f"the image encoder is a {type(visual).__name__}; a trace needs a vision transformer (ViT)")
-    bias = getattr(visual, "proj_bias", None)  # BLIP's projection has one, CLIP's has not
-    return Tower(tuple(visual.transformer.resblocks), visual.ln_post, visual.proj.detach(), causal=False, bias=bias)
-
-
-def text_tower(network: nn.Module) -> Tower:
-    """The text transformer of `network`."""
-    blocks = tuple(network.transformer.resblocks)
-    return Tower(blocks, network.ln_final, network.text_projection.detach(), causal=True)
 
 
 def trace_image(
@@ -120,7 +93,7 @@ def trace_image(
     """
     tower = replace(image_tower(network), score=score)
     with torch.inference_mode(False), torch.set_grad_enabled(start is not None):
-        embedded, grid = embed_pixels(network.visual, pixels.detach())
+        embedded, grid = embed_pixels(tower.stem, pixels.detach())
         pooled = torch.zeros(len(embedded), dtype=torch.long, device=embedded.device)
         return _run(tower, embedded, pooled, grid, heads, layers, single, start, tokens)
 
@@ -145,109 +118,99 @@ def trace_text(
         raise TensorError(f"got texts of {tuple(texts.shape)}, {texts.dtype}, expected integers (texts, context)")
     tower = text_tower(network)
     with torch.inference_mode(False), torch.set_grad_enabled(start is not None):
-        texts = texts.to(tower.projection.device)
-        pooled = texts.argmax(dim=-1)
-        embedded = embed_texts(network, texts if padding else texts[:, : int(pooled.max()) + 1])
+        texts = texts.to(tower.stem.embedding.device)
+        pooled = pooled_tokens(tower, texts)
+        embedded = embed_texts(tower.stem, texts if padding else texts[:, : int(pooled.max()) + 1])
         return _run(tower, embedded, pooled, (0, 0), heads, layers, single, start, tokens)
 
 
-def embed_pixels(visual: nn.Module, pixels: Tensor) -> tuple[Float[Tensor, "images tokens channels"], tuple[int, int]]:
-    """Tokens entering the first vision block (class token first) and the patch grid (height, width)."""
-    kernel = visual.conv1.weight.detach()
-    _check_pixels(pixels, kernel.shape[-2:])
-    bias = visual.conv1.bias  # CLIP's has none, other vision transformers have one
-    patches = F.conv2d(pixels.to(kernel), kernel, None if bias is None else bias.detach(), stride=kernel.shape[-2:])
-    grid = (patches.shape[-2], patches.shape[-1])
-    patches = patches.flatten(2).transpose(1, 2)
-    class_token = visual.class_embedding.detach().to(patches.dtype).expand(len(patches), 1, -1)
-    position = resize_positions(visual.positional_embedding.detach(), grid).to(patches.dtype)
-    x = torch.cat([class_token, patches], dim=1) + position
-    return (x if isinstance(visual.ln_pre, nn.Identity) else layer_norm(x, visual.ln_pre)), grid
-
-
-def embed_texts(network: nn.Module, texts: Int[Tensor, "texts tokens"]) -> Float[Tensor, "texts tokens channels"]:
-    """Tokens entering the first text block."""
-    dtype = network.text_projection.dtype
-    position = network.positional_embedding.detach()[: texts.shape[1]]
-    return F.embedding(texts, network.token_embedding.weight.detach()).to(dtype) + position.to(dtype)
-
-
-def resize_positions(position: Float[Tensor, "tokens channels"], grid: tuple[int, int]) -> Tensor:
-    """The positional embedding (class token, then a square grid), its grid part resized bicubically to `grid`."""
-    side = round((len(position) - 1) ** 0.5)
-    if grid == (side, side):
-        return position
-    square = position[1:].T.reshape(1, -1, side, side)
-    square = square.to(torch.promote_types(square.dtype, torch.float32))
-    resized = F.interpolate(square, size=grid, mode="bicubic", align_corners=False)
-    return torch.cat([position[:1], resized.flatten(2)[0].T.to(position)])
-
-
 def _run(tower, x, pooled, grid, heads, layers, single, start, tokens) -> Trace:
-    """The blocks one after another: the early ones fast and forgotten, the last `layers` in full."""
-    depth = len(tower.blocks)
+    """The layers one after another: the early ones fast and forgotten, the last `layers` in full."""
+    depth = len(tower.layers)
     single = _check_options(depth, heads, layers, single, start, tokens)
     kept = []
-    # Sums between blocks stay in float32 in half precision, too: maps in which terms cancel need it.
+    # Sums between layers stay in float32 in half precision, too: maps in which terms cancel need it.
     x = x.to(torch.promote_types(x.dtype, torch.float32))
-    for index, module in enumerate(tower.blocks):
-        head_count = 1 if index >= depth - single else module.attn.num_heads
+    for index, layer in enumerate(tower.layers):
+        head_count = 1 if index >= depth - single else layer.heads
         if index < depth - layers:
-            x = forward_block(module, x, head_count, tower.causal)
+            x = forward_block(layer, x, head_count, tower.causal)
             continue
         rows = pooled if index == depth - 1 and tokens == "class" else None
-        block = trace_block(module, x, head_count, tower.causal, rows, start if index == depth - layers else None)
+        block = trace_block(layer, x, head_count, tower.causal, rows, start if index == depth - layers else None)
         kept.append(block)
         x = block.output
     embedding = project(tower, pooled_row(x, pooled))
     return Trace(embedding, tuple(kept), pooled, grid, tower)
 
 
-def forward_block(module: nn.Module, x: Tensor, heads: int, causal: bool) -> Float[Tensor, "images tokens channels"]:
-    """One block without keeping anything: attention by torch's fused kernel."""
-    attn = module.attn
-    qkv = linear(layer_norm(x, module.ln_1), attn.in_proj_weight, attn.in_proj_bias)
-    q, k, v = (split_heads(part, heads) for part in qkv.chunk(3, dim=-1))
+def forward_block(layer: Layer, x: Tensor, heads: int, causal: bool) -> Float[Tensor, "images tokens channels"]:
+    """One layer without keeping anything: attention by torch's fused kernel."""
+    normed = layer_norm(x, layer.norm_1)
+    q, k, v = project_qkv(layer, normed, normed, heads)
     attended = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
-    return finish_block(module, x, join_heads(attended))
+    return finish_block(layer, x, join_heads(attended))
 
 
 def trace_block(
-    module: nn.Module, x: Tensor, heads: int, causal: bool, rows: Tensor | None = None, start: str | None = None
+    layer: Layer, x: Tensor, heads: int, causal: bool, rows: Tensor | None = None, start: str | None = None
 ) -> Block:
-    """One block in full; for the token `rows` of each image alone where given. `start` becomes a leaf of the graph."""
+    """One layer in full; for the token `rows` of each image alone where given. `start` becomes a leaf of the graph."""
     x = _leaf(x, start == "input")
-    normed = layer_norm(x, module.ln_1)
+    normed = layer_norm(x, layer.norm_1)
     own_x, own_normed = (x, normed) if rows is None else (_take(x, rows), _take(normed, rows))
-    q, k, v = project_qkv(module.attn, own_normed, normed, heads)
+    if layer.query is not None:
+        own_normed = layer.query.detach().to(x.dtype).expand(len(x), 1, -1)
+    q, k, v = project_qkv(layer, own_normed, normed, heads)
     logits = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
     if causal:
         logits = logits.masked_fill(_future(x.shape[1], rows, x.device), float("-inf"))
     attention = _leaf(logits.softmax(dim=-1), start == "attention")
     attended = _leaf(join_heads(attention @ v), start == "attended")
-    return Block(x, q, k, v, attention, attended, finish_block(module, own_x, attended), module)
+    return Block(x, q, k, v, attention, attended, finish_block(layer, own_x, attended), layer)
 
 
-def finish_block(module: nn.Module, x: Tensor, attended: Tensor) -> Float[Tensor, "images queries channels"]:
-    """From the attention's output before its projection to the block's output; x are the same tokens entering it."""
-    x = x + linear(attended, module.attn.out_proj.weight, module.attn.out_proj.bias)
-    hidden = linear(layer_norm(x, module.ln_2), module.mlp.c_fc.weight, module.mlp.c_fc.bias)
-    return x + linear(module.mlp.gelu(hidden), module.mlp.c_proj.weight, module.mlp.c_proj.bias)
+def finish_block(layer: Layer, x: Tensor, attended: Tensor) -> Float[Tensor, "images queries channels"]:
+    """From the attention's output before its projection to the layer's output; x are the same tokens entering it."""
+    added = scaled(linear(attended, layer.out), layer.scale_1)
+    x = x + added if layer.residual else added
+    if layer.up is None:
+        return x
+    return x + scaled(linear(mlp_hidden(layer, layer_norm(x, layer.norm_2)), layer.down), layer.scale_2)
+
+
+def mlp_hidden(layer: Layer, normed: Tensor) -> Float[Tensor, "images queries hidden"]:
+    """The hidden units of an MLP, gated or not, after its activation."""
+    hidden = linear(normed, layer.up)
+    if layer.gate is None:
+        return layer.activation(hidden)
+    return layer.activation(linear(normed, layer.gate)) * hidden
 
 
 def project(tower: Tower, x: Float[Tensor, "*rows channels"]) -> Float[Tensor, "*rows embedding"]:
-    """Tokens leaving the last block to the embedding space: last layer norm, then the projection. Not normalised."""
-    embedding = layer_norm(x, tower.norm) @ tower.projection.to(x.dtype)
+    """Tokens leaving the last layer to the embedding space: last norm, then the projection. Not normalised."""
+    embedding = layer_norm(x, tower.norm)
+    if tower.projection is None:
+        return embedding.to(tower.stem.dtype)
+    embedding = embedding @ tower.projection.to(x.dtype)
     embedding = embedding if tower.bias is None else embedding + tower.bias.detach().to(x.dtype)
     return embedding.to(tower.projection.dtype)
 
 
-def project_qkv(attn: nn.Module, queries_of: Tensor, x: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+def project_qkv(layer: Layer, queries_of: Tensor, x: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
     """q of some normed tokens, k and v of all of them; (images, heads, tokens, width) each."""
-    weight, bias, channels = attn.in_proj_weight, attn.in_proj_bias, x.shape[-1]
-    q = linear(queries_of, weight[:channels], bias[:channels])
-    k, v = linear(x, weight[channels:], bias[channels:]).chunk(2, dim=-1)
-    return split_heads(q, heads), split_heads(k, heads), split_heads(v, heads)
+    if len(layer.qkv) == 3:
+        parts = (linear(source, part) for source, part in zip((queries_of, x, x), layer.qkv, strict=True))
+    elif queries_of is x:
+        parts = linear(x, layer.qkv[0]).chunk(3, dim=-1)
+    else:
+        weight, bias = layer.qkv[0].weight, layer.qkv[0].bias
+        cut = len(weight) // 3
+        q = linear(queries_of, Affine(weight[:cut], None if bias is None else bias[:cut]))
+        k, v = linear(x, Affine(weight[cut:], None if bias is None else bias[cut:])).chunk(2, dim=-1)
+        parts = (q, k, v)
+    q, k, v = (split_heads(part, heads) for part in parts)
+    return q, k, v
 
 
 def pooled_row(x: Float[Tensor, "images *rest queries last"], pooled: Int[Tensor, " images"]) -> Tensor:
@@ -281,28 +244,6 @@ def gradients(
     return [torch.cat(parts, dim=1) for parts in zip(*found, strict=True)]
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Linear map in the weights' dtype, by detached weights, so that no gradient is ever kept for them."""
-    return F.linear(x.to(weight.dtype), weight.detach(), None if bias is None else bias.detach())
-
-
-def layer_norm(x: Tensor, norm: nn.Module) -> Tensor:
-    """Layer norm in float32 at least, as OpenAI's does, and back to the dtype of x."""
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    weight, bias = norm.weight.detach().to(dtype), norm.bias.detach().to(dtype)
-    return F.layer_norm(x.to(dtype), norm.normalized_shape, weight, bias, norm.eps).to(x.dtype)
-
-
-def split_heads(x: Float[Tensor, "*images tokens channels"], heads: int) -> Float[Tensor, "*images heads tokens width"]:
-    """Channels cut into heads."""
-    return x.unflatten(-1, (heads, -1)).transpose(-3, -2)
-
-
-def join_heads(x: Float[Tensor, "*images heads tokens width"]) -> Float[Tensor, "*images tokens channels"]:
-    """Heads side by side again: the inverse of `split_heads`."""
-    return x.transpose(-3, -2).flatten(-2)
-
-
 def _take(x: Tensor, rows: Tensor) -> Tensor:
     """Row `rows[i]` of image i, the axis kept: (images, 1, channels)."""
     return x[torch.arange(len(x), device=x.device), rows][:, None]
@@ -316,16 +257,6 @@ def _future(tokens: int, rows: Tensor | None, device: torch.device) -> Tensor:
     """True where a request may not look: (queries, tokens), or (images, 1, 1, tokens) for one row of each image."""
     position = torch.arange(tokens, device=device)
     return position > (position[:, None] if rows is None else rows[:, None, None, None])
-
-
-def _check_pixels(pixels: Tensor, patch: tuple[int, int]) -> None:
-    fits = pixels.ndim == 4 and pixels.shape[1] == 3 and pixels.is_floating_point() and len(pixels) > 0
-    sized = fits and all(side >= step and side % step == 0 for side, step in zip(pixels.shape[-2:], patch, strict=True))
-    if not sized:
-        raise TensorError(
-            f"got images of shape {tuple(pixels.shape)} and {pixels.dtype}, expected floats (images, 3, height, width)"
-            f" with height and width multiples of the patch, {patch[0]} x {patch[1]}"
-        )
 
 
 def _check_options(depth: int, heads: str, layers: int, single: int | None, start: str | None, tokens: str) -> int:

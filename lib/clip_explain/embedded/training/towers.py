@@ -14,7 +14,7 @@ from clip_explain.embedded.training.plans import Plan
 from clip_explain.models import load
 from clip_explain.models.embedded import embedded_path
 from clip_explain.models.resnet import resnet_stage
-from clip_explain.models.vit import resize_positions
+from clip_explain.models.stems import resize_positions
 from clip_explain.models.weights import clip, read_weights
 
 

@@ -1,0 +1,56 @@
+"""The pieces of a transformer's layer as plain functions: linear maps, norms, heads.
+
+Weights are read and detached, so that no gradient is ever kept for them.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class Affine(NamedTuple):
+    """A linear map whose weights belong to no `nn.Linear` of their own."""
+
+    weight: Float[Tensor, "outputs inputs"]
+    bias: Float[Tensor, " outputs"] | None = None
+
+
+Linear = Affine | nn.Module
+
+
+def linear(x: Tensor, part: Linear) -> Tensor:
+    """A linear map in its weights' dtype, by detached weights, so that no gradient is ever kept for them.
+
+    What is neither an `nn.Linear` nor an `Affine`, as a LoRA's wrapper of one, is called as it is.
+    """
+    if not isinstance(part, Affine) and type(part).forward is not nn.Linear.forward:
+        return part(x.to(part.weight.dtype))
+    bias = None if part.bias is None else part.bias.detach()
+    return F.linear(x.to(part.weight.dtype), part.weight.detach(), bias)
+
+
+def scaled(x: Tensor, scale: Tensor | None) -> Tensor:
+    """Layer scale, where there is one."""
+    return x if scale is None else x * scale.to(x.dtype)
+
+
+def layer_norm(x: Tensor, norm: nn.Module | None) -> Tensor:
+    """Layer norm in float32 at least, as OpenAI's does, and back to the dtype of x; x itself where there is none."""
+    if norm is None:
+        return x
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    weight, bias = norm.weight.detach().to(dtype), norm.bias.detach().to(dtype)
+    return F.layer_norm(x.to(dtype), norm.normalized_shape, weight, bias, norm.eps).to(x.dtype)
+
+
+def split_heads(x: Float[Tensor, "*images tokens channels"], heads: int) -> Float[Tensor, "*images heads tokens width"]:
+    """Channels cut into heads."""
+    return x.unflatten(-1, (heads, -1)).transpose(-3, -2)
+
+
+def join_heads(x: Float[Tensor, "*images heads tokens width"]) -> Float[Tensor, "*images tokens channels"]:
+    """Heads side by side again: the inverse of `split_heads`."""
+    return x.transpose(-3, -2).flatten(-2)

@@ -1,0 +1,170 @@
+"""A transformer in one description, whichever library built it: its weights, in the order of the forward.
+
+Below vit.py, which runs a `Tower`. `image_tower` and `text_tower` describe OpenAI's networks and those presented under
+their names; a network of another shape brings its own description (see adapters.py). A description is made anew for
+each forward and holds the network's own tensors, so it never says anything that the network no longer is.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from clip_explain.errors import ModelError
+from clip_explain.models.layers import Affine, Linear
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One block: y = x + scale_1 * out(attention(norm_1(x))), then y + scale_2 * down(activation(up(norm_2(y)))).
+
+    `qkv` is one packed map, or those of q, k and v. With a `gate` the MLP is down(activation(gate) * up) (SwiGLU).
+    A head that pools tokens by attention is a layer, too, the last: it has a `query` of its own, or no `residual`
+    around its attention, and perhaps no MLP (`up` is None). `module` is the network's own block.
+    """
+
+    module: nn.Module
+    heads: int
+    norm_1: nn.Module | None
+    qkv: tuple[Linear, ...]
+    out: Linear
+    norm_2: nn.Module | None = None
+    up: Linear | None = None
+    activation: Callable[[Tensor], Tensor] | None = None
+    down: Linear | None = None
+    gate: Linear | None = None
+    scale_1: Float[Tensor, " channels"] | None = None
+    scale_2: Float[Tensor, " channels"] | None = None
+    query: Float[Tensor, "1 channels"] | None = None
+    residual: bool = True
+
+
+@dataclass(frozen=True)
+class Patches:
+    """From pixels to the tokens entering the first layer: a convolution, a class token or none, positions, a norm.
+
+    `positions` has a row for the class token, if there is one, and then one for each cell of `grid` (height, width).
+    """
+
+    kernel: Float[Tensor, "channels colours patch_h patch_w"]
+    bias: Float[Tensor, " channels"] | None
+    class_token: Float[Tensor, " channels"] | None
+    positions: Float[Tensor, "tokens channels"]
+    grid: tuple[int, int]
+    norm: nn.Module | None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.kernel.dtype
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """From token numbers to the tokens entering the first layer, in number format `dtype`.
+
+    `end` is the number of the end token; None where it is the largest of the vocabulary.
+    """
+
+    embedding: Float[Tensor, "vocabulary channels"]
+    positions: Float[Tensor, "context channels"]
+    dtype: torch.dtype
+    end: int | None = None
+
+
+@dataclass(frozen=True)
+class Tower:
+    """One transformer: its stem, its layers, and how tokens become an embedding.
+
+    `pooling`: an image's "class" token, or "attention": the last layer is a head that pools; a text's "end" token, or
+    its "last" one. After it come `norm`, `projection` and `bias`, where the network has them. `score` says how an
+    embedding is compared with a target: by the "cosine", or by the "dot" product (class logits).
+    """
+
+    stem: Patches | Tokens
+    layers: tuple[Layer, ...]
+    pooling: str
+    norm: nn.Module | None
+    projection: Float[Tensor, "channels embedding"] | None
+    bias: Float[Tensor, " embedding"] | None = None
+    causal: bool = False
+    score: str = "cosine"
+
+    @property
+    def prefix(self) -> int:
+        """How many tokens stand before the patches: 1, the class token, or 0."""
+        return 0 if self.pooling == "attention" and self.layers[-1].query is not None else 1
+
+
+def image_tower(network: nn.Module) -> Tower:
+    """The image transformer of `network`; ModelError for a ResNet."""
+    if hasattr(network, "image_tower"):
+        return network.image_tower()
+    visual = network.visual
+    if not hasattr(visual, "transformer"):
+        raise ModelError(f"the image encoder is a {type(visual).__name__}; a trace needs a vision transformer (ViT)")
+    projection_bias = getattr(visual, "proj_bias", None)  # BLIP's projection has one, CLIP's has not
+    return Tower(
+        _patches(visual), _layers(visual.transformer), "class", visual.ln_post, visual.proj.detach(), projection_bias
+    )
+
+
+def text_tower(network: nn.Module) -> Tower:
+    """The text transformer of `network`."""
+    if hasattr(network, "text_tower"):
+        return network.text_tower()
+    projection = network.text_projection.detach()
+    stem = Tokens(network.token_embedding.weight.detach(), network.positional_embedding.detach(), projection.dtype)
+    return Tower(stem, _layers(network.transformer), "end", network.ln_final, projection, causal=True)
+
+
+def square(positions: int) -> tuple[int, int]:
+    """The grid of so many positions where nothing else says its shape."""
+    side = round(positions**0.5)
+    return side, side
+
+
+def present(norm: nn.Module) -> nn.Module | None:
+    """A norm, or None for an identity that stands in its place."""
+    return None if isinstance(norm, nn.Identity) else norm
+
+
+def _patches(visual: nn.Module) -> Patches:
+    bias = visual.conv1.bias  # CLIP's has none, other vision transformers have one
+    positions = visual.positional_embedding.detach()
+    return Patches(
+        kernel=visual.conv1.weight.detach(),
+        bias=None if bias is None else bias.detach(),
+        class_token=visual.class_embedding.detach(),
+        positions=positions,
+        grid=square(len(positions) - 1),
+        norm=present(visual.ln_pre),
+    )
+
+
+def _layers(transformer: nn.Module) -> tuple[Layer, ...]:
+    return tuple(_layer(block) for block in transformer.resblocks)
+
+
+def _layer(block: nn.Module) -> Layer:
+    attn, mlp = block.attn, block.mlp
+    return Layer(
+        module=block,
+        heads=attn.num_heads,
+        norm_1=block.ln_1,
+        qkv=(Affine(attn.in_proj_weight, attn.in_proj_bias),),
+        out=attn.out_proj,
+        norm_2=block.ln_2,
+        up=mlp.c_fc,
+        activation=mlp.gelu,
+        down=mlp.c_proj,
+        scale_1=_scale(block, "ls_1"),
+        scale_2=_scale(block, "ls_2"),
+    )
+
+
+def _scale(block: nn.Module, name: str) -> Tensor | None:
+    """open_clip's layer scale, where the block has one."""
+    gamma = getattr(getattr(block, name, None), "gamma", None)
+    return None if gamma is None else gamma.detach()
