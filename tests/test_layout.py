@@ -14,8 +14,7 @@ LAYOUT = runpy.run_path(str(ROOT / "docs" / "modules.py"))
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
 MODULES = LAYOUT["modules"]()
 LIBRARY = LAYOUT["LIBRARY"]
-DATA = ("papers.claims",)  # and two that are still to be cut
-DATA += ("sweep.run", "sweep.shard")
+DATA = ("papers.claims",)
 # In blocks of Python: "# file", a colon or comma with a remark perhaps, and lines of that file.
 EXCERPTS = [
     pair

@@ -1,6 +1,6 @@
 """Files that are complete or not there: the one way in which the library writes to a folder.
 
-Above errors.py alone; storage.py does the same for a sweep's folder or URL.
+Above errors.py alone; sweep/store.py does the same for a sweep's folder or URL.
 """
 
 import os

@@ -14,7 +14,7 @@ from clip_explain.explainers import EXPLAINERS
 from clip_explain.files import data_folder
 from clip_explain.metrics.intervals import bootstrap
 from clip_explain.papers.published import LIBRARY_NAMES, PAPERS, RELATIONS, PaperClaim
-from clip_explain.sweep import shard as shards
+from clip_explain.sweep import measures
 
 COLUMNS = ["paper", "table", "row", "column", "value", "direction", "setting"]
 CELLS = {  # table -> numbers in it
@@ -218,7 +218,7 @@ def test_a_sweeps_table_has_the_names_that_claims_ask_for():
     whole_sweep = {("grad_eclip", "table3"), ("epfl", "figure4"), ("epfl", "sectionIV-B")}
     asked = [claim for claim in papers.CLAIMS if (claim.paper, claim.where) in whole_sweep]
     asked += [claim for claim in papers.claims("grad_eclip", "table1") if "predicted" not in claim.metric]
-    assert {claim.metric for claim in asked if "for the true" not in claim.methods[0]} <= set(shards.METRICS)
+    assert {claim.metric for claim in asked if "for the true" not in claim.methods[0]} <= set(measures.METRICS)
     plain = {name for paper in LIBRARY_NAMES.values() for name in paper.values() if " " not in name}
     assert plain - {"iclip"} <= set(EXPLAINERS)  # ICLIP is a model of its own
 

@@ -1,4 +1,4 @@
-"""`clip-explain sweep`: the command line of sweep.py.
+"""`clip-explain sweep`: the command line of sweep/run.py.
 
 Beside __main__.py, which hands it the arguments. The library is imported only when there is something to do.
 """
@@ -66,7 +66,7 @@ def options_by_owner(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The --option arguments by method, metric or dataset, each value with the type that its signature gives it."""
     from clip_explain.cli.explain import typed
     from clip_explain.datasets import DATASETS
-    from clip_explain.sweep.shard import METHODS, METRICS
+    from clip_explain.sweep.measures import METHODS, METRICS
 
     owners = {name: source.reader for name, source in DATASETS.items()} | METRICS | METHODS
     found: dict[str, dict[str, Any]] = {}

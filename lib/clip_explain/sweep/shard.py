@@ -1,48 +1,35 @@
-"""One shard of a sweep: some images of a dataset, all methods and metrics on each, one Parquet file.
+"""One shard of a sweep: some images of a dataset, all methods and metrics on each, one Parquet file with its checksum.
 
-Above the explainers, the metrics and datasets.py; sweep.py cuts the shards and runs them here, in processes or on Dask
-workers. A shard depends on its plan alone, so it may be made anywhere, in any order, and more than once.
+Above plan.py, below run.py, which makes shards here, in processes or on Dask workers. A shard depends on its plan
+alone, so it may be made anywhere, in any order, and more than once.
 """
 
 import hashlib
+import io
 import json
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property, lru_cache, partial
-from pathlib import Path
-from typing import Any
+from functools import lru_cache
 
-import numpy as np
 import pyarrow as pa
-import torch
-import torchvision.transforms.functional as TF
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from pyarrow import parquet
 from torch import Tensor
 
-from clip_explain import datasets
-from clip_explain.datasets import Dataset, Record
-from clip_explain.directions import targets
-from clip_explain.errors import DatasetError, ImageError, ModelError, TensorError, TextError, WeightsError
-from clip_explain.explainers import EXPLAINERS, options_of
+from clip_explain.datasets import Record
+from clip_explain.errors import DatasetError, ImageError, ModelError, OutputError, TensorError, TextError, WeightsError
+from clip_explain.explainers import options_of
 from clip_explain.images import preprocess
-from clip_explain.metrics import registry
-from clip_explain.metrics.faithfulness import auc, confidence, perturbed_embeddings
-from clip_explain.metrics.readouts import classification, cosines
-from clip_explain.metrics.registry import Area, Confidence, Metric
 from clip_explain.models import load
-from clip_explain.models.model import Model
 from clip_explain.request import Request
-from clip_explain.sweep import store as storage
-from clip_explain.texts import BARE, Templates
+from clip_explain.sweep import store
+from clip_explain.sweep.measures import METHODS, METRICS, Case, Session, image_seed, visible, visible_masks
+from clip_explain.sweep.plan import Plan, library_versions, settings_hash
 
-FOLDER = "shards"
-TEXTS_KEPT = 20_000  # text features that a process keeps at most
-# What no number of a sweep depends on; all other modules count as formulas.
-NO_FORMULAS = ("plots", "explorer", "cli", "papers", "embedded/training", "embedded/cards")
 # What is wrong with one image alone; all else ends the sweep.
 OF_ONE_IMAGE = (ImageError, TextError, TensorError, DatasetError)
+# A shard's bytes hold this mark and after it, in hexadecimal digits, their own SHA-256 with zeros for those digits.
+MARK, ZEROS = b"sha256:", b"0" * 64
 
 SCHEMA = pa.schema(
     [
@@ -58,185 +45,7 @@ SCHEMA = pa.schema(
 )
 
 
-@dataclass(frozen=True)
-class Plan:
-    """All that decides a sweep's numbers, and where they go. `methods` and `metrics` hold the options of each.
-
-    `reader` holds those of the dataset's reader; `templates` a set's name, or templates.
-    """
-
-    model: str
-    sha256: str
-    device: str
-    dtype: str
-    dataset: str
-    reader: dict[str, Any]
-    images: int
-    seed: int
-    fit: str
-    templates: str | list[str]
-    methods: dict[str, dict]
-    metrics: dict[str, dict]
-    shard_size: int
-    out: str
-    versions: dict[str, str]
-
-    def records(self) -> Dataset:
-        """The dataset, as it lies on this machine."""
-        return datasets.load(self.dataset, self.images, self.seed, **self.reader)
-
-    @property
-    def starts(self) -> range:
-        """The first image of each shard."""
-        return range(0, self.images, self.shard_size)
-
-    def size(self, start: int) -> int:
-        """How many images the shard that begins there has."""
-        return min(self.shard_size, self.images - start)
-
-    def shard(self, start: int) -> str:
-        """The file name of a shard: its first image, and the one after its last."""
-        return f"{start:07d}-{start + self.size(start):07d}.parquet"
-
-
-@dataclass(frozen=True)
-class Session:
-    """What a process keeps from image to image: the model, the dataset, and the features of the texts met so far.
-
-    Texts and classes are put into `templates`, as `explain` does it.
-    """
-
-    model: Model
-    dataset: Dataset
-    templates: Templates = BARE
-    texts: dict[str, Tensor] = field(default_factory=dict)
-
-    def features(self, texts: tuple[str, ...]) -> Float[Tensor, "texts embedding"]:
-        """Unit features, each text's computed once, and by itself: in a batch they would depend on its neighbours."""
-        for text in texts:
-            if text not in self.texts:
-                if len(self.texts) >= TEXTS_KEPT:
-                    self.texts.clear()
-                self.texts[text] = targets(self.model, text, self.templates)[0]
-        return torch.stack([self.texts[text] for text in texts])
-
-    @cached_property
-    def classes(self) -> Float[Tensor, "classes embedding"]:
-        """Unit features of the dataset's classes. DatasetError if it has none."""
-        if not self.dataset.classes:
-            raise DatasetError(f"{self.dataset.name} has no classes, so there is no accuracy")
-        return targets(self.model, list(self.dataset.classes), self.templates)
-
-
-@dataclass(frozen=True)
-class Case:
-    """One method's maps of one image, and what a metric may hold them against.
-
-    `masks`, and `ignore` (pixels that annotators left undecided), cover what the maps cover. `seed` belongs to the
-    image and is the same for all methods. `kept`: what several metrics share.
-    """
-
-    session: Session
-    request: Request
-    record: Record
-    masks: Bool[np.ndarray, "targets height width"] | None
-    ignore: Bool[np.ndarray, "height width"] | None
-    seed: int
-    maps: Float[Tensor, "targets grid_h grid_w"]
-    kept: dict = field(default_factory=dict)
-
-
-# -- methods and metrics
-
-
-def random_maps(
-    request: Request, *, generator: torch.Generator | int = 0
-) -> Float[Tensor, "images targets grid_h grid_w"]:
-    """Uniform noise for every image and target: what a method must beat."""
-    source = torch.Generator().manual_seed(generator) if isinstance(generator, int) else generator
-    return torch.rand(_map_shape(request), generator=source).to(request.pixels.device)
-
-
-def constant_maps(request: Request) -> Float[Tensor, "images targets grid_h grid_w"]:
-    """The same value everywhere: what says nothing."""
-    return torch.ones(_map_shape(request), device=request.pixels.device)
-
-
-def _map_shape(request: Request) -> tuple[int, int, int, int]:
-    cell = request.model.patch_size
-    height, width = request.pixels.shape[-2:]
-    return len(request.pixels), len(request.targets), height // cell, width // cell
-
-
-def _measure(name: str, metric: Metric) -> Callable[..., Tensor]:
-    """How a sweep computes a metric of the registry: (case, own options) -> one number a target."""
-    match metric.score:
-        case Area(protocol, mode, readout):
-            return _area(protocol, mode, readout)
-        case Confidence(change):
-            return _confidence(change)
-    return partial(_localize, name, metric)
-
-
-def _localize(name: str, metric: Metric, case: Case) -> Tensor:
-    """A metric of maps against masks; pixels that annotators left undecided are not counted."""
-    if case.masks is None:
-        raise DatasetError(f"{case.record.id} has no masks, which {name} needs")
-    return metric(case.maps, case.masks, case.ignore)
-
-
-def _area(protocol: str, mode: str, readout: str) -> Callable[..., Tensor]:
-    """The area under a perturbation curve; the readouts of one protocol and mode share its forwards."""
-
-    def score(case: Case, *, every: int = 1, batch_size: int = 64) -> Tensor:
-        key = (protocol, mode, every, batch_size)
-        if key not in case.kept:
-            request, options = case.request, dict(every=every, batch_size=batch_size, seed=case.seed)
-            case.kept[key] = perturbed_embeddings(
-                request.model, request.pixels, case.maps[None], protocol, mode, **options
-            )
-        curve = _readout(case, readout)(case.kept[key])
-        return auc(curve, protocol)[0]
-
-    return score
-
-
-def _readout(case: Case, name: str) -> Callable[[Tensor], Tensor]:
-    if name == "score":
-        return partial(cosines, directions=case.request.targets[None])
-    labels = torch.tensor([_class_of(case, text) for text in case.record.texts], device=case.request.targets.device)
-    scale = float(case.request.model.logit_scale)
-    return classification(case.session.classes, labels[None], scale)[name]
-
-
-def _class_of(case: Case, text: str) -> int:
-    """The class that a text asks for: the one of this name, or the label of an image with one text and one label."""
-    if text in case.session.dataset.classes:
-        return case.session.dataset.classes.index(text)
-    if len(case.record.texts) != 1:
-        raise DatasetError(f"{case.record.id}: {text!r} is no class of {case.session.dataset.name}; use a ..._score")
-    return case.record.label
-
-
-def _confidence(name: str) -> Callable[..., Tensor]:
-    """M2IB's drop or increase of the cosine."""
-
-    def score(case: Case, *, batch_size: int = 64) -> Tensor:
-        request = case.request
-        return confidence(request.model, request.pixels, case.maps[None], request.targets[None], batch_size)[name][0]
-
-    return score
-
-
-BASELINES: dict[str, Callable[..., Tensor]] = {"random": random_maps, "constant": constant_maps}
-
-METHODS: dict[str, Callable[..., Tensor]] = EXPLAINERS | BASELINES
-
-# Each: (case, own options) -> one number a target.
-METRICS: dict[str, Callable[..., Tensor]] = {name: _measure(name, metric) for name, metric in registry.METRICS.items()}
-
-
-# -- a shard
+# -- made
 
 
 def run_shard(plan: Plan, start: int, session: Session | None = None, tick: Callable[[], object] = lambda: None) -> int:
@@ -245,17 +54,16 @@ def run_shard(plan: Plan, start: int, session: Session | None = None, tick: Call
     `tick` is called after each image. What is wrong with one image becomes a row with its error. Raises OutputError,
     MethodError, and, naming this machine, ModelError or WeightsError if it lacks the model or has another.
     """
-    name = f"{FOLDER}/{plan.shard(start)}"
-    if not storage.exists(plan.out, name):
+    images = plan.indices(start)
+    if not store.exists(plan.out, plan.shard(start)):
         session = session or _session(json.dumps(vars(plan)))
         rows = []
-        for index in range(start, start + plan.size(start)):
+        for index in images:
             rows += _rows(plan, session, index)
             tick()
         arrays = [pa.array(column, kind.type) for column, kind in zip(zip(*rows, strict=True), SCHEMA, strict=True)]
-        table = pa.table(arrays, SCHEMA)
-        storage.write(plan.out, name, lambda path: parquet.write_table(table, path))
-    return plan.size(start)
+        write_shard(plan, start, pa.table(arrays, SCHEMA))
+    return len(images)
 
 
 def _rows(plan: Plan, session: Session, index: int) -> list[tuple]:
@@ -298,23 +106,6 @@ def _explain(
     return explainer(request, **options)[0]
 
 
-def image_seed(seed: int, image: str, purpose: str) -> int:
-    """A seed that depends on these three alone, so that neither shards nor order change what is drawn."""
-    return int.from_bytes(hashlib.sha256(f"{seed}\n{image}\n{purpose}".encode()).digest()[:8]) >> 1
-
-
-def visible_masks(record: Record, fit: str) -> Bool[np.ndarray, "targets height width"]:
-    """The part of a record's masks that maps under `fit` cover."""
-    return visible(record.masks, record, fit)
-
-
-def visible(pixels: Bool[np.ndarray, "*axes height width"], record: Record, fit: str) -> np.ndarray:
-    """The part of a mask, or of several, of a record's image that maps under `fit` cover."""
-    if fit != "crop":
-        return pixels
-    return TF.center_crop(torch.as_tensor(pixels), [min(record.image.size)] * 2).numpy()
-
-
 # -- what a process needs
 
 
@@ -333,11 +124,48 @@ def _session(plan: str) -> Session:
     return Session(clip, wanted.records(), wanted.templates)
 
 
-@lru_cache
-def library_versions() -> dict[str, str]:
-    """What changes numbers beside the settings: a checksum of the library's own formulas, and torch's version."""
-    here, checksum = Path(__file__).parents[1], hashlib.sha256()
-    for file in sorted(here.rglob("*.py")):
-        if not any(file.is_relative_to(here / name) for name in NO_FORMULAS):
-            checksum.update(file.read_bytes())
-    return {"formulas": checksum.hexdigest()[:16], "torch": torch.__version__}
+# -- written and read
+
+
+def write_shard(plan: Plan, start: int, table: pa.Table) -> None:
+    """Write a shard as Parquet; its metadata are the checksum of the sweep's settings and that of the whole file."""
+    facts = {b"settings": settings_hash(plan).encode(), b"checksum": MARK + ZEROS}
+    file = io.BytesIO()
+    parquet.write_table(table.replace_schema_metadata(facts), file)
+    content, place = file.getvalue(), _place_of_checksum(file.getvalue())
+    content = content[:place] + checksum(content) + content[place + len(ZEROS) :]
+    store.write(plan.out, plan.shard(start), lambda path: path.write_bytes(content))
+
+
+def read_shard(plan: Plan, start: int) -> pa.Table:
+    """A shard's table, if it is whole, of this sweep's settings and of these images; else OutputError."""
+    name = plan.shard(start)
+    try:
+        content = store.read(plan.out, name)
+    except OutputError as error:
+        raise OutputError(f"{error}. Workers need a folder that all machines share, or a URL") from error
+    place = _place_of_checksum(content)
+    if content[place : place + len(ZEROS)] != checksum(content):
+        raise _refused(plan, name, "is damaged: its checksum is another than it was written with")
+    table = parquet.read_table(io.BytesIO(content), use_threads=False)
+    if (table.schema.metadata or {}).get(b"settings") != settings_hash(plan).encode():
+        raise _refused(plan, name, "was made with other settings than this sweep's")
+    images = table["index"].unique().to_pylist()
+    if images != list(plan.indices(start)):
+        raise _refused(plan, name, f"holds the images {images}, expected {list(plan.indices(start))}")
+    return table
+
+
+def checksum(content: bytes) -> bytes:
+    """The SHA-256 of a shard's bytes, in hexadecimal digits, with zeros in the place where it stands in them."""
+    place = _place_of_checksum(content)
+    return hashlib.sha256(content[:place] + ZEROS + content[place + len(ZEROS) :]).hexdigest().encode()
+
+
+def _place_of_checksum(content: bytes) -> int:
+    """Behind the last mark: the metadata come after all else in a Parquet file. At 6, which fits none, without one."""
+    return content.rfind(MARK) + len(MARK)
+
+
+def _refused(plan: Plan, name: str, what: str) -> OutputError:
+    return OutputError(f"the shard {plan.out}/{name} {what}. Delete it and run again.")

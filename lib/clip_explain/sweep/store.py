@@ -1,17 +1,21 @@
 """The files of a sweep, in a folder or under any fsspec URL (s3://..., gs://...): each is whole or not there.
 
-Above files.py, below shards.py and sweep.py. fsspec is imported for a URL only.
+Above files.py, below plan.py. fsspec is imported for a URL only.
 """
 
 import os
 import tempfile
+import time
+import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from clip_explain import files as folders
 from clip_explain.errors import OutputError
+
+ABANDONED = 3600  # seconds after which nobody writes any more to a temporary file
 
 
 def place(out: str | Path) -> str:
@@ -61,11 +65,44 @@ def write(out: str, name: str, fill: Callable[[Path], Any]) -> None:
         _put(out, name, fill)
 
 
-def sweep_up(out: str, folder: str = "") -> None:
-    """Remove the temporary files that killed writers have left in a local folder."""
+def create(out: str, name: str, content: bytes) -> None:
+    """Write a new file, unless there is one already; of two writers one is the first. OutputError as in `write`."""
+    with _refusing("write", out, name), suppress(FileExistsError):
+        if _is_url(out):
+            files, root = _remote(out)
+            files.pipe_file(f"{root}/{name}", content, mode="create")
+        else:
+            _create(Path(out) / name, content)
+
+
+def remove_abandoned(out: str, folder: str = "") -> None:
+    """Remove the temporary files that killed writers have left in a local folder, and none that is being written."""
     if not _is_url(out):
         for path in (Path(out) / folder).glob(".*.tmp"):
-            path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > ABANDONED:
+                    path.unlink()
+
+
+def _create(path: Path, content: bytes) -> None:
+    """FileExistsError if the name is taken. A hard link gives it to a file that is whole already."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}.tmp")
+    try:
+        temporary.write_bytes(content)
+        _name_new(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _name_new(temporary: Path, path: Path) -> None:
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        with path.open("xb") as file:
+            file.write(temporary.read_bytes())
 
 
 def _put(out: str, name: str, fill: Callable[[Path], Any]) -> None:

@@ -1,0 +1,186 @@
+"""What a sweep may measure: its methods, its metrics, and what a process keeps from image to image to measure them.
+
+Below plan.py. A method is an explainer or one of two baselines; a metric takes a `Case` and gives one number a target.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+
+import numpy as np
+import torch
+import torchvision.transforms.functional as TF
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from clip_explain.datasets import Dataset, Record
+from clip_explain.directions import targets
+from clip_explain.errors import DatasetError
+from clip_explain.explainers import EXPLAINERS
+from clip_explain.metrics import registry
+from clip_explain.metrics.faithfulness import auc, confidence, perturbed_embeddings
+from clip_explain.metrics.readouts import classification, cosines
+from clip_explain.metrics.registry import Area, Confidence, Metric
+from clip_explain.models.model import Model
+from clip_explain.request import Request
+from clip_explain.texts import BARE, Templates
+
+TEXTS_KEPT = 20_000  # text features that a process keeps at most
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a process keeps from image to image: the model, the dataset, and the features of the texts met so far.
+
+    Texts and classes are put into `templates`, as `explain` does it.
+    """
+
+    model: Model
+    dataset: Dataset
+    templates: Templates = BARE
+    texts: dict[str, Tensor] = field(default_factory=dict)
+
+    def features(self, texts: tuple[str, ...]) -> Float[Tensor, "texts embedding"]:
+        """Unit features, each text's computed once, and by itself: in a batch they would depend on its neighbours."""
+        for text in texts:
+            if text not in self.texts:
+                if len(self.texts) >= TEXTS_KEPT:
+                    self.texts.clear()
+                self.texts[text] = targets(self.model, text, self.templates)[0]
+        return torch.stack([self.texts[text] for text in texts])
+
+    @cached_property
+    def classes(self) -> Float[Tensor, "classes embedding"]:
+        """Unit features of the dataset's classes. DatasetError if it has none."""
+        if not self.dataset.classes:
+            raise DatasetError(f"{self.dataset.name} has no classes, so there is no accuracy")
+        return targets(self.model, list(self.dataset.classes), self.templates)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One method's maps of one image, and what a metric may hold them against.
+
+    `masks`, and `ignore` (pixels that annotators left undecided), cover what the maps cover. `seed` belongs to the
+    image and is the same for all methods. `kept`: what several metrics share.
+    """
+
+    session: Session
+    request: Request
+    record: Record
+    masks: Bool[np.ndarray, "targets height width"] | None
+    ignore: Bool[np.ndarray, "height width"] | None
+    seed: int
+    maps: Float[Tensor, "targets grid_h grid_w"]
+    kept: dict = field(default_factory=dict)
+
+
+# -- methods and metrics
+
+
+def random_maps(
+    request: Request, *, generator: torch.Generator | int = 0
+) -> Float[Tensor, "images targets grid_h grid_w"]:
+    """Uniform noise for every image and target: what a method must beat."""
+    source = torch.Generator().manual_seed(generator) if isinstance(generator, int) else generator
+    return torch.rand(_map_shape(request), generator=source).to(request.pixels.device)
+
+
+def constant_maps(request: Request) -> Float[Tensor, "images targets grid_h grid_w"]:
+    """The same value everywhere: what says nothing."""
+    return torch.ones(_map_shape(request), device=request.pixels.device)
+
+
+def _map_shape(request: Request) -> tuple[int, int, int, int]:
+    cell = request.model.patch_size
+    height, width = request.pixels.shape[-2:]
+    return len(request.pixels), len(request.targets), height // cell, width // cell
+
+
+def _measure(name: str, metric: Metric) -> Callable[..., Tensor]:
+    """How a sweep computes a metric of the registry: (case, own options) -> one number a target."""
+    match metric.score:
+        case Area(protocol, mode, readout):
+            return _area(protocol, mode, readout)
+        case Confidence(change):
+            return _confidence(change)
+    return partial(_localize, name, metric)
+
+
+def _localize(name: str, metric: Metric, case: Case) -> Tensor:
+    """A metric of maps against masks; pixels that annotators left undecided are not counted."""
+    if case.masks is None:
+        raise DatasetError(f"{case.record.id} has no masks, which {name} needs")
+    return metric(case.maps, case.masks, case.ignore)
+
+
+def _area(protocol: str, mode: str, readout: str) -> Callable[..., Tensor]:
+    """The area under a perturbation curve; the readouts of one protocol and mode share its forwards."""
+
+    def score(case: Case, *, every: int = 1, batch_size: int = 64) -> Tensor:
+        key = (protocol, mode, every, batch_size)
+        if key not in case.kept:
+            request, options = case.request, dict(every=every, batch_size=batch_size, seed=case.seed)
+            case.kept[key] = perturbed_embeddings(
+                request.model, request.pixels, case.maps[None], protocol, mode, **options
+            )
+        curve = _readout(case, readout)(case.kept[key])
+        return auc(curve, protocol)[0]
+
+    return score
+
+
+def _readout(case: Case, name: str) -> Callable[[Tensor], Tensor]:
+    if name == "score":
+        return partial(cosines, directions=case.request.targets[None])
+    labels = torch.tensor([_class_of(case, text) for text in case.record.texts], device=case.request.targets.device)
+    scale = float(case.request.model.logit_scale)
+    return classification(case.session.classes, labels[None], scale)[name]
+
+
+def _class_of(case: Case, text: str) -> int:
+    """The class that a text asks for: the one of this name, or the label of an image with one text and one label."""
+    if text in case.session.dataset.classes:
+        return case.session.dataset.classes.index(text)
+    if len(case.record.texts) != 1:
+        raise DatasetError(f"{case.record.id}: {text!r} is no class of {case.session.dataset.name}; use a ..._score")
+    return case.record.label
+
+
+def _confidence(name: str) -> Callable[..., Tensor]:
+    """M2IB's drop or increase of the cosine."""
+
+    def score(case: Case, *, batch_size: int = 64) -> Tensor:
+        request = case.request
+        return confidence(request.model, request.pixels, case.maps[None], request.targets[None], batch_size)[name][0]
+
+    return score
+
+
+BASELINES: dict[str, Callable[..., Tensor]] = {"random": random_maps, "constant": constant_maps}
+
+METHODS: dict[str, Callable[..., Tensor]] = EXPLAINERS | BASELINES
+
+# Each: (case, own options) -> one number a target.
+METRICS: dict[str, Callable[..., Tensor]] = {name: _measure(name, metric) for name, metric in registry.METRICS.items()}
+
+
+# -- seeds and masks
+
+
+def image_seed(seed: int, image: str, purpose: str) -> int:
+    """A seed that depends on these three alone, so that neither shards nor order change what is drawn."""
+    return int.from_bytes(hashlib.sha256(f"{seed}\n{image}\n{purpose}".encode()).digest()[:8]) >> 1
+
+
+def visible_masks(record: Record, fit: str) -> Bool[np.ndarray, "targets height width"]:
+    """The part of a record's masks that maps under `fit` cover."""
+    return visible(record.masks, record, fit)
+
+
+def visible(pixels: Bool[np.ndarray, "*axes height width"], record: Record, fit: str) -> np.ndarray:
+    """The part of a mask, or of several, of a record's image that maps under `fit` cover."""
+    if fit != "crop":
+        return pixels
+    return TF.center_crop(torch.as_tensor(pixels), [min(record.image.size)] * 2).numpy()

@@ -1,0 +1,225 @@
+"""What a sweep is to do: its checked plan, the settings that its numbers depend on, and their agreement with a folder.
+
+Above measures.py and store.py, below shard.py.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clip_explain import datasets
+from clip_explain.datasets import Dataset
+from clip_explain.errors import MethodError, OutputError, nearest
+from clip_explain.explainers import FOR_RESNETS, options_of
+from clip_explain.images import FITS
+from clip_explain.metrics import registry
+from clip_explain.models.model import Model
+from clip_explain.sweep import store
+from clip_explain.sweep.measures import BASELINES, METHODS, METRICS
+from clip_explain.texts import BARE, TEMPLATE_SETS, Templates, template_list
+
+SETTINGS, FOLDER = "settings.json", "shards"
+TABLE, ERRORS, SUMMARY = "table.parquet", "errors.parquet", "summary.csv"
+FILES = {SETTINGS, FOLDER, TABLE, ERRORS, SUMMARY}
+# Parts of the library that no number of a sweep depends on; all other modules count as formulas.
+NO_FORMULAS = ("plots", "explorer", "cli", "papers", "embedded/training", "embedded/cards")
+# Packages whose version may change a number.
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pillow")
+MOVABLE = ("model", "images", "out")  # fields of a plan that may change from one call to the next
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that decides a sweep's numbers, and where they go. `methods` and `metrics` hold the options of each.
+
+    `reader` holds those of the dataset's reader; `templates` a set's name, or templates.
+    """
+
+    model: str
+    sha256: str
+    device: str
+    dtype: str
+    dataset: str
+    reader: dict[str, Any]
+    images: int
+    seed: int
+    fit: str
+    templates: str | list[str]
+    methods: dict[str, dict]
+    metrics: dict[str, dict]
+    shard_size: int
+    out: str
+    versions: dict[str, str]
+
+    def records(self) -> Dataset:
+        """The dataset, as it lies on this machine."""
+        return datasets.load(self.dataset, self.images, self.seed, **self.reader)
+
+    @property
+    def starts(self) -> range:
+        """The first image of each shard."""
+        return range(0, self.images, self.shard_size)
+
+    def indices(self, start: int) -> range:
+        """The images of the shard that begins with image `start`."""
+        return range(start, min(start + self.shard_size, self.images))
+
+    def shard(self, start: int) -> str:
+        """The place of a shard in `out`, named by its first image and the one after its last."""
+        images = self.indices(start)
+        return f"{FOLDER}/{images.start:07d}-{images.stop:07d}.parquet"
+
+
+def make_plan(
+    model: str | Path,
+    clip: Model,
+    dataset: str,
+    methods: Sequence[str],
+    metrics: Sequence[str],
+    out: str | Path,
+    *,
+    images: int | None = None,
+    seed: int = 0,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    fit: str = "crop",
+    templates: Templates = BARE,
+    shard_size: int = 16,
+    device: str | None = None,
+    dtype: str | None = None,
+) -> Plan:
+    """The checked plan. Methods and metrics are put into the order of their registries, so theirs does not matter.
+
+    `clip` is the model at `model`. Raises MethodError, DatasetError or TextError for what cannot be done.
+    """
+    if fit not in FITS:
+        raise MethodError(f"unknown fit {fit!r}: {nearest(fit, FITS)}")
+    options = options or {}
+    reader = dict(options.get(dataset, {}))
+    count = len(datasets.load(dataset, images, seed, **reader))
+    methods = _chosen("method", methods, METHODS, options)
+    named = [metrics] if isinstance(metrics, str) else metrics
+    metrics = _chosen("metric", [registry.current_name(name) for name in named], METRICS, options)
+    if unused := options.keys() - methods.keys() - metrics.keys() - {dataset}:
+        raise MethodError(f"got options of {min(unused)!r}, which is no method, metric or dataset of this sweep")
+    _check_fits(clip, methods)
+    device = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return Plan(
+        model=str(Path(model).absolute()) if Path(model).is_file() else str(model),
+        sha256=clip.sha256,
+        device=device,
+        dtype=dtype or ("fp16" if device.startswith("cuda") else "fp32"),
+        dataset=dataset,
+        reader=reader,
+        images=count,
+        seed=seed,
+        fit=fit,
+        templates=templates if isinstance(templates, str) and templates in TEMPLATE_SETS else template_list(templates),
+        methods=methods,
+        metrics=metrics,
+        shard_size=shard_size,
+        out=store.place(out),
+        versions=library_versions(),
+    )
+
+
+def _chosen(kind: str, names: Sequence[str], registry: Mapping[str, Callable], options) -> dict[str, dict[str, Any]]:
+    """The options of each name, in the registry's order, checked by name and for being plain values."""
+    names = [names] if isinstance(names, str) else list(names)
+    if not names:
+        raise MethodError(f"got no {kind}s, expected at least one. {nearest('', registry)}")
+    for name in names:
+        if name not in registry:
+            raise MethodError(f"unknown {kind} {name!r}: {nearest(name, registry)}")
+        for option, value in options.get(name, {}).items():
+            if option not in (known := options_of(registry[name])):
+                raise MethodError(f"{name} has no option {option!r}: {nearest(option, known)}")
+            if not isinstance(value, int | float | str | None):
+                raise MethodError(f"got {name}.{option} of {type(value).__name__}, expected a number, a word or None")
+    return {name: dict(options.get(name, {})) for name in registry if name in names}
+
+
+def _check_fits(clip: Model, methods: Mapping[str, Any]) -> None:
+    unfit = [name for name in methods if not clip.is_vit and name not in FOR_RESNETS | BASELINES.keys()]
+    if unfit:
+        raise MethodError(f"{unfit[0]} needs a vision transformer; a ResNet takes {', '.join(sorted(FOR_RESNETS))}")
+
+
+# -- what its numbers depend on
+
+
+@lru_cache
+def library_versions() -> dict[str, str]:
+    """What changes numbers beside the settings: a checksum of the library's own formulas, and PACKAGES' versions."""
+    here, checksum = Path(__file__).parents[1], hashlib.sha256()
+    for file in sorted(here.rglob("*.py")):
+        if not any(file.is_relative_to(here / name) for name in NO_FORMULAS):
+            checksum.update(file.read_bytes())
+    return {"formulas": checksum.hexdigest()[:16], **{name: version(name) for name in PACKAGES}}
+
+
+def settings_of(plan: Plan) -> dict[str, Any]:
+    """What the numbers depend on and so must not change; more images may follow, and files may move."""
+    kept = {key: value for key, value in vars(plan).items() if key not in MOVABLE}
+    return json.loads(json.dumps({**kept, "device": plan.device.partition(":")[0]}))
+
+
+def settings_hash(plan: Plan) -> str:
+    """A checksum of the settings, which every shard carries."""
+    return hashlib.sha256(canonical(settings_of(plan)).encode()).hexdigest()
+
+
+def canonical(value: Any) -> str:
+    """One text for one value, by which settings are compared: NaN is NaN, 1 is not True."""
+    return json.dumps(value, sort_keys=True)
+
+
+def agree(plan: Plan) -> None:
+    """Write the settings into a new folder, or make sure that an old one has the same. OutputError if not.
+
+    Of two sweeps that begin together in one folder, one writes the settings, and the other is held against them.
+    """
+    there = store.names(plan.out)
+    if SETTINGS not in there:
+        if strange := sorted(there - FILES):
+            raise OutputError(f"{plan.out} is not a sweep's folder: it holds {strange[0]} but no {SETTINGS}")
+        store.create(plan.out, SETTINGS, (json.dumps(settings_of(plan), indent=1) + "\n").encode())
+    if differing := _differences(_read_settings(plan.out), settings_of(plan)):
+        raise OutputError(
+            f"{plan.out} holds a sweep with other settings: {'; '.join(differing)}. Take another folder, or delete it."
+        )
+
+
+def _read_settings(out: str) -> dict[str, Any]:
+    try:
+        found = json.loads(store.read(out, SETTINGS))
+        wrong = None if isinstance(found, dict) else f"it holds a {type(found).__name__}, expected an object"
+    except (ValueError, RecursionError) as error:
+        wrong = str(error)
+    if wrong:
+        raise OutputError(
+            f"{out}/{SETTINGS} is damaged: {wrong}. Delete it and run again: shards of other settings are not taken."
+        )
+    return found
+
+
+def _differences(old: dict, new: dict, prefix: str = "") -> list[str]:
+    """What differs, named down to the single option."""
+    found = []
+    for key in {**old, **new}:
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += _differences(before, after, f"{prefix}{key}.")
+        elif _shown(old, key) != _shown(new, key):
+            found.append(f"{prefix}{key} was {_shown(old, key)}, is {_shown(new, key)}")
+    return found
+
+
+def _shown(settings: dict, key: str) -> str:
+    return canonical(settings[key]) if key in settings else "absent"

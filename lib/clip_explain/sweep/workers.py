@@ -1,0 +1,99 @@
+"""Where the shards of a sweep are made, if not here: in local processes, or on the workers of a Dask scheduler.
+
+Above shard.py, below run.py.
+"""
+
+import importlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from clip_explain.errors import WorkerError
+from clip_explain.sweep.plan import Plan
+from clip_explain.sweep.shard import run_shard
+
+START = "spawn"  # how a process begins: clean, and safe beside CUDA
+SECONDS = 5  # that a scheduler has to answer
+
+
+def in_processes(plan: Plan, todo: Sequence[int], processes: int, bar: tqdm) -> None:
+    """Shards in new local processes; WorkerError if one of them is killed."""
+    context = multiprocessing.get_context(START)
+    pool = ProcessPoolExecutor(min(processes, len(todo)) or 1, context, _begin_process)
+    try:
+        for future in as_completed([pool.submit(run_shard, plan, start) for start in todo]):
+            bar.update(future.result())
+    except BrokenProcessPool as error:
+        raise WorkerError(
+            "a process was killed, perhaps for want of memory. Finished shards are kept: run again, with fewer "
+            "processes if need be."
+        ) from error
+    except BaseException:
+        for process in list((pool._processes or {}).values()):  # unfinished shards are worth nothing: do not wait
+            process.kill()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin_process() -> None:
+    """One thread; Ctrl-C is the parent's to handle; and no process outlives its parent."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
+def on_cluster(plan: Plan, todo: Sequence[int], scheduler: Any, bar: tqdm) -> None:
+    """Shards on Dask workers; those of lost workers are done again by others."""
+    distributed = _distributed()
+    client = _connect(distributed, scheduler) if isinstance(scheduler, str) else scheduler
+    futures = []
+    try:
+        resources = _resources(plan, client)
+        futures = [client.submit(run_shard, plan, start, pure=False, resources=resources) for start in todo]
+        with client.as_current():
+            for future in distributed.as_completed(futures):
+                bar.update(future.result())
+                bar.set_postfix(workers=len(client.nthreads()), refresh=False)
+    except (distributed.KilledWorker, distributed.CancelledError, OSError) as error:
+        raise WorkerError(
+            f"the cluster lost the sweep ({type(error).__name__}: {error}). Finished shards are kept: run again."
+        ) from error
+    finally:
+        client.cancel(futures)
+        if client is not scheduler:
+            client.close()
+
+
+def _distributed() -> Any:
+    try:
+        return importlib.import_module("distributed")
+    except ImportError as error:
+        raise WorkerError("a cluster needs the package distributed: pip install 'clip-explain[cluster]'") from error
+
+
+def _connect(distributed: Any, address: str) -> Any:
+    try:
+        return distributed.Client(address, timeout=SECONDS, set_as_default=False)
+    except (OSError, ValueError) as error:  # nobody listens, or it is no address
+        raise WorkerError(f"no Dask scheduler answers at {address}: {error}") from error
+
+
+def _resources(plan: Plan, client: Any) -> dict[str, int] | None:
+    """On cuda a shard takes one of a worker's GPUs, so that no two share one."""
+    if not plan.device.startswith("cuda"):
+        return None
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    if workers and not any("GPU" in worker.get("resources", {}) for worker in workers):
+        raise WorkerError(f'none of the {len(workers)} workers offers a GPU: start them with --resources "GPU=1"')
+    return {"GPU": 1}

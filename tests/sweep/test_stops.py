@@ -1,0 +1,49 @@
+"""Sweeps that are stopped, at any moment and by any means, and go on."""
+
+import random
+import time
+
+import torch
+
+from clip_explain.sweep import run as runs
+from clip_explain.sweep.run import sweep
+from small_sweeps import FORKS, contents, settings
+
+
+def sweep_by_one_thread(**given):
+    """A sweep in a process of its own, which would take a thread a core."""
+    torch.set_num_threads(1)
+    sweep(**given)
+
+
+def test_kills_at_random_moments_change_nothing(weights, tmp_path):
+    """Each child is killed at a random moment of the shard, or of the last files, that follows the next one."""
+    rng, out, reference = random.Random(1), tmp_path / "run", tmp_path / "reference"
+    sweep(**settings(weights, reference, images=24, shard_size=1))
+    for _ in range(4):
+        child = FORKS.Process(target=sweep_by_one_thread, kwargs=settings(weights, out, images=24, shard_size=1))
+        child.start()
+        before = len(list(out.glob("shards/0*")))
+        while len(list(out.glob("shards/0*"))) == before and child.is_alive():
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.03))
+        child.kill()
+        child.join()
+        assert child.exitcode == -9 and len(list(out.glob("shards/0*"))) > before
+    sweep(**settings(weights, out, images=24, shard_size=1))
+    assert contents(out) == contents(reference)
+
+
+def test_only_missing_shards_are_made(whole, weights, tmp_path, monkeypatch):
+    sweep(**settings(weights, tmp_path))
+    (tmp_path / "shards" / "0000002-0000004.parquet").unlink()
+    made, inner = [], runs.run_shard
+    monkeypatch.setattr(runs, "run_shard", lambda plan, start, *rest: made.append(start) or inner(plan, start, *rest))
+    sweep(**settings(weights, tmp_path))
+    assert made == [2] and contents(tmp_path) == contents(whole[0])
+
+
+def test_more_images_may_follow(whole, weights, tmp_path):
+    sweep(**settings(weights, tmp_path, images=3))
+    sweep(**settings(weights, tmp_path))
+    assert contents(tmp_path) == contents(whole[0])
