@@ -6,7 +6,6 @@ Below network.py, which builds a network for a state dict; this knows only files
 import hashlib
 import pickle
 import warnings
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from clip_explain.errors import WeightsError
+from clip_explain.models.archive import is_torchscript, read_archive
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
@@ -36,8 +36,9 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], str]:
     if not path.is_file():
         raise WeightsError(f"no weights file at {path}")
     try:
-        with warnings.catch_warnings(action="ignore"):  # torch.jit.load is deprecated, OpenAI's archives stay
-            content = _read_tensors(path)
+        content = _read_tensors(path)
+    except WeightsError as error:
+        raise WeightsError(f"{path} cannot be read as weights: {error}") from error
     except pickle.UnpicklingError as error:
         raise WeightsError(f"{path} is no state dict: it is damaged, or holds objects other than tensors") from error
     except Exception as error:  # each format has its own errors for a damaged file
@@ -65,16 +66,9 @@ def checksum(path: str | Path) -> str:
 def _read_tensors(path: Path) -> Any:
     if path.suffix == ".safetensors":
         return load_file(path)
-    if _is_torchscript(path):
-        return dict(torch.jit.load(path, map_location="cpu").state_dict())
+    if is_torchscript(path):
+        return read_archive(path)
     return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any("/code/" in name for name in archive.namelist())
 
 
 def _as_state(content: Any, path: Path) -> dict[str, Tensor]:
@@ -87,7 +81,19 @@ def _as_state(content: Any, path: Path) -> dict[str, Tensor]:
     if strangers:
         raise WeightsError(f"{path} is no state dict: these entries are no tensors: {some(strangers)}")
     state = {str(key).removeprefix("module."): value for key, value in content.items() if key not in ARCHIVE_ONLY}
+    _check_values(state, path)
     return unpack(state) if "token_embedding.rows" in state else state
+
+
+def _check_values(state: Mapping[str, Tensor], path: Path) -> None:
+    """Only plain tensors that take no more memory than their storage, and of finite numbers."""
+    for key, value in state.items():
+        if value.layout != torch.strided or value.is_quantized or value.is_meta or value.is_complex():
+            raise WeightsError(f"{path}: {key} is a {value.layout} tensor of {value.dtype}, expected a dense one")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise WeightsError(f"{path}: {key} has a shape of {tuple(value.shape)}, more than its storage holds")
+        if not value.isfinite().all():
+            raise WeightsError(f"{path}: {key} has NaN or infinite values")
 
 
 def fill(network: nn.Module, state: Mapping[str, Tensor], source: object, assign: bool = False) -> None:
