@@ -1,0 +1,75 @@
+"""AttnLRP (Achtibat et al., ICML 2024): relevance handed back through a vision transformer, layer by layer.
+
+Its rules are written as gradients: relevance is input times gradient of a forward whose layer norms divide by a
+constant, whose activations are constant factors, and whose products of two tensors hand half to each.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from clip_explain.checks import out_of_memory
+from clip_explain.explainers.attention import layer_count, on_grid, precise
+from clip_explain.models.vit import Trace, gradients, join_heads, linear, pooled_row, project_qkv
+from clip_explain.request import Request
+
+
+def attn_lrp(request: Request, *, layers: int | None = None) -> Float[Tensor, "images targets grid_h grid_w"]:
+    """AttnLRP of the image: relevance of each patch for the score, summed over channels; raw, signed, float32.
+
+    From the score back to the tokens that enter the last `layers` blocks (None: all blocks). Rules of the paper: linear
+    maps by epsilon-LRP with epsilon 0, softmax by its Taylor expansion, products of two tensors half to each factor,
+    layer norms and activations as factors that hand all of it on. The cosine's length is such a factor, too. The
+    relevance of biases is not handed on. MethodError for more layers than there are.
+
+    Differs from the authors' code, which uses the gamma rule in the linear maps of vision transformers: a parameter
+    that they tune for each model.
+    """
+    trace = request.trace(layers=layer_count(request, layers))
+    with out_of_memory(len(request.pixels), "{} images at once"), torch.inference_mode(False):
+        start = precise(trace.blocks[0].input).clone().requires_grad_()
+        with torch.enable_grad():
+            embedding = embed_with_rules(trace, start)
+        (slope,) = gradients(embedding, [start], request.targets, "dot")
+    return on_grid((start.detach()[:, None] * slope).sum(dim=-1), trace)
+
+
+def embed_with_rules(trace: Trace, x: Float[Tensor, "images tokens channels"]) -> Float[Tensor, "images embedding"]:
+    """The embedding as the score compares it, by the forward whose gradients are AttnLRP's rules."""
+    tower = trace.tower
+    for block in trace.blocks:
+        x = block_with_rules(block.module, x, block.v.shape[1])
+    embedding = norm_with_rules(pooled_row(x, trace.pooled), tower.norm) @ tower.projection.detach().to(x)
+    if tower.bias is not None:
+        embedding = embedding + tower.bias.detach().to(x)
+    return embedding / embedding.detach().norm(dim=-1, keepdim=True) if tower.score == "cosine" else embedding
+
+
+def block_with_rules(module: nn.Module, x: Tensor, heads: int) -> Float[Tensor, "images tokens channels"]:
+    """One residual attention block; see the module's docstring."""
+    normed = norm_with_rules(x, module.ln_1)
+    q, k, v = project_qkv(module.attn, normed, normed, heads)
+    attention = product_with_rules(q * q.shape[-1] ** -0.5, k.transpose(-2, -1)).softmax(dim=-1)
+    attended = join_heads(product_with_rules(attention, v))
+    x = x + linear(attended, module.attn.out_proj.weight, module.attn.out_proj.bias)
+    hidden = linear(norm_with_rules(x, module.ln_2), module.mlp.c_fc.weight, module.mlp.c_fc.bias)
+    return x + linear(activation_with_rules(module.mlp.gelu, hidden), module.mlp.c_proj.weight, module.mlp.c_proj.bias)
+
+
+def norm_with_rules(x: Tensor, norm: nn.Module) -> Tensor:
+    """A layer norm that divides by a constant."""
+    centred = x - x.mean(dim=-1, keepdim=True)
+    deviation = (centred.detach().square().mean(dim=-1, keepdim=True) + norm.eps).sqrt()
+    return centred / deviation * norm.weight.detach().to(x) + norm.bias.detach().to(x)
+
+
+def product_with_rules(a: Tensor, b: Tensor) -> Tensor:
+    """A matrix product whose gradients are halved, so that each factor takes half of the relevance."""
+    return 0.5 * (a @ b.detach() + a.detach() @ b)
+
+
+def activation_with_rules(activation: nn.Module, hidden: Tensor) -> Tensor:
+    """An activation as a constant factor of its input; where the input is 0, so is the output."""
+    value = activation(hidden.detach())
+    factor = torch.where(hidden.detach() == 0, 0.0, value / torch.where(hidden.detach() == 0, 1.0, hidden.detach()))
+    return hidden * factor
