@@ -4,13 +4,17 @@ Its rules are written as gradients: relevance is input times gradient of a forwa
 constant, whose activations are constant factors, and whose products of two tensors hand half to each.
 """
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from clip_explain.checks import out_of_memory
 from clip_explain.explainers.attention import layer_count, on_grid, precise
-from clip_explain.models.vit import Trace, gradients, join_heads, linear, pooled_row, project_qkv
+from clip_explain.models.layers import join_heads, linear, scaled
+from clip_explain.models.towers import Layer
+from clip_explain.models.vit import Trace, gradients, pooled_row, project_qkv
 from clip_explain.request import Request
 
 
@@ -38,22 +42,30 @@ def embed_with_rules(trace: Trace, x: Float[Tensor, "images tokens channels"]) -
     """The embedding as the score compares it, by the forward whose gradients are AttnLRP's rules."""
     tower = trace.tower
     for block in trace.blocks:
-        x = block_with_rules(block.module, x, block.v.shape[1])
+        x = block_with_rules(block.layer, x, block.v.shape[1])
     embedding = norm_with_rules(pooled_row(x, trace.pooled), tower.norm) @ tower.projection.detach().to(x)
     if tower.bias is not None:
         embedding = embedding + tower.bias.detach().to(x)
     return embedding / embedding.detach().norm(dim=-1, keepdim=True) if tower.score == "cosine" else embedding
 
 
-def block_with_rules(module: nn.Module, x: Tensor, heads: int) -> Float[Tensor, "images tokens channels"]:
+def block_with_rules(layer: Layer, x: Tensor, heads: int) -> Float[Tensor, "images tokens channels"]:
     """One residual attention block; see the module's docstring."""
-    normed = norm_with_rules(x, module.ln_1)
-    q, k, v = project_qkv(module.attn, normed, normed, heads)
+    normed = norm_with_rules(x, layer.norm_1)
+    q, k, v = project_qkv(layer, normed, normed, heads)
     attention = product_with_rules(q * q.shape[-1] ** -0.5, k.transpose(-2, -1)).softmax(dim=-1)
     attended = join_heads(product_with_rules(attention, v))
-    x = x + linear(attended, module.attn.out_proj.weight, module.attn.out_proj.bias)
-    hidden = linear(norm_with_rules(x, module.ln_2), module.mlp.c_fc.weight, module.mlp.c_fc.bias)
-    return x + linear(activation_with_rules(module.mlp.gelu, hidden), module.mlp.c_proj.weight, module.mlp.c_proj.bias)
+    x = x + scaled(linear(attended, layer.out), layer.scale_1)
+    hidden = mlp_with_rules(layer, norm_with_rules(x, layer.norm_2))
+    return x + scaled(linear(hidden, layer.down), layer.scale_2)
+
+
+def mlp_with_rules(layer: Layer, normed: Tensor) -> Float[Tensor, "images tokens hidden"]:
+    """The hidden units after their activation; with a gate, half of the relevance goes to each factor."""
+    if layer.gate is None:
+        return activation_with_rules(layer.activation, linear(normed, layer.up))
+    gate, hidden = activation_with_rules(layer.activation, linear(normed, layer.gate)), linear(normed, layer.up)
+    return 0.5 * (gate * hidden.detach() + gate.detach() * hidden)
 
 
 def norm_with_rules(x: Tensor, norm: nn.Module) -> Tensor:
@@ -68,7 +80,7 @@ def product_with_rules(a: Tensor, b: Tensor) -> Tensor:
     return 0.5 * (a @ b.detach() + a.detach() @ b)
 
 
-def activation_with_rules(activation: nn.Module, hidden: Tensor) -> Tensor:
+def activation_with_rules(activation: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
     """An activation as a constant factor of its input; where the input is 0, so is the output."""
     value = activation(hidden.detach())
     factor = torch.where(hidden.detach() == 0, 0.0, value / torch.where(hidden.detach() == 0, 1.0, hidden.detach()))

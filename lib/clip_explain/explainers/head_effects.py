@@ -50,7 +50,8 @@ def block_effects(
     """A_hi (W_h v_hi . direction) for the pooled token's row of attention in one block."""
     attention = precise(pooled_row(block.attention, trace.pooled))  # images heads tokens
     v = precise(block.v)  # images heads tokens width
-    weight = block.module.attn.out_proj.weight.detach().to(v)
+    scale = 1.0 if block.layer.scale_1 is None else block.layer.scale_1.detach().to(v)[:, None]
+    weight = block.layer.out.weight.detach().to(v) * scale
     by_head = weight.T.unflatten(0, (v.shape[1], v.shape[3]))  # heads width channels
     read = torch.einsum("itc,hwc->ithw", towards.to(v), by_head)
     return torch.einsum("ihn,ithw,ihnw->ithn", attention, read, v)

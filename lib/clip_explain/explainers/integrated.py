@@ -11,7 +11,8 @@ from clip_explain.checks import check_counts, out_of_memory
 from clip_explain.errors import MethodError
 from clip_explain.explainers.attention import on_grid, on_words, precise
 from clip_explain.explainers.m2ib import embed_from
-from clip_explain.models.vit import Trace, gradients, image_tower, text_tower
+from clip_explain.models.towers import image_tower, text_tower
+from clip_explain.models.vit import Trace, gradients
 from clip_explain.request import Request, WordRequest
 
 
@@ -64,7 +65,7 @@ def gradient_at(
 def blocks_from(request: Request | WordRequest, layer: int) -> int:
     """How many blocks run from the one that `layer` counts to the last."""
     tower = image_tower if isinstance(request, Request) else text_tower
-    depth = len(tower(request.model.network).blocks)
+    depth = len(tower(request.model.network).layers)
     if not 0 <= layer < depth:
         raise MethodError(f"got layer={layer}, expected 0 to {depth - 1}: the tower has {depth} layers")
     return depth - layer
