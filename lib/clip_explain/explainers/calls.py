@@ -21,6 +21,7 @@ from clip_explain.explainers.similarity import itsm, maskclip, reversed_itsm
 from clip_explain.explainers.surgery import clip_surgery, gem
 from clip_explain.images import Images
 from clip_explain.models.model import Model
+from clip_explain.models.tokenizer import vocabulary_of
 from clip_explain.request import make_request, make_word_request, tokens_of, words_of
 from clip_explain.texts import BARE, Templates
 
@@ -117,10 +118,10 @@ def explain_words(
     with out_of_memory(len(request.tokens), "{} texts at once"):
         weights = explainer(request, **options)
     owners, members = words_of(request) if per == "word" else tokens_of(request)
-    found = []
+    found, decode = [], vocabulary_of(model).decode
     for index, tokens in enumerate(request.tokens):
         groups = members[owners == index]
-        shown = [model.tokenizer.decode(tokens[group].tolist()).strip() for group in groups]
+        shown = [decode(tokens[group].tolist()).strip() for group in groups]
         found.append((shown, weights[index] @ groups[:, : weights.shape[-1]].T.to(weights)))
     return found
 
