@@ -1,8 +1,8 @@
 """What every explainer costs, in time and memory: `python benchmarks/explainer_cost.py`.
 
 ViT-B/16 with random weights, one 224 x 224 image, one text, float32; image methods in units of `encode_image`, word
-methods of `encode_text`, RISE and occlusion of bare batched forwards of as many images as they mask. Targets are given
-as directions. Each round times every line once, in turn. It prints, and writes nothing without --out.
+methods of `encode_text`, RISE and Shapley values of bare batched forwards of as many images as they mask. Targets are
+given as directions. Each round times every line once, in turn. It prints, and writes nothing without --out.
 """
 
 import argparse
@@ -27,7 +27,7 @@ TEXT = "two people riding brown horses on the beach at sunset"
 
 
 def groups(model: Model, images: int, masks: int = 2 * BATCH, steps: int = 10) -> list[dict[str, Call]]:
-    """Every line by name in groups, each with its unit first. `masks` is for RISE and occlusion, `steps` for M2IB."""
+    """Every line by name in groups, each with its unit first. `masks` is for RISE and shapley, `steps` for M2IB."""
     random = torch.Generator().manual_seed(0)
     pixels, crowd = (torch.randn(n, 3, 224, 224, generator=random).to(model.device) for n in (images, BATCH))
     targets = torch.randn(64, 512, generator=random).to(model.device)
@@ -35,14 +35,14 @@ def groups(model: Model, images: int, masks: int = 2 * BATCH, steps: int = 10) -
         "clip_surgery": dict(redundant=targets[1:2]),  # the texts' features are given, that of the empty text as well
         "m2ib": dict(steps=steps),
         "rise": dict(masks=masks, batch_size=BATCH),
-        "occlusion": dict(samples=masks - 2, batch_size=BATCH),  # it adds the empty and the whole image
+        "shapley": dict(samples=masks - 2, batch_size=BATCH),  # it adds the empty and the whole image
     }
     found = image_calls(model, pixels, targets[:1], options=options)
     found["grad_eclip, 64 texts"] = lambda: explain(model, pixels, targets)
     found["grad_eclip, 12 layers"] = lambda: explain(model, pixels, targets[:1], layers=12)
     encode = image_calls(model, crowd, targets, [])["encode_image"]
     bare = {f"encode_image of {BATCH}, batched": lambda: [encode() for _ in range(masks // BATCH)]}
-    masked = bare | {name: found.pop(name) for name in ("rise", "occlusion")}
+    masked = bare | {name: found.pop(name) for name in ("rise", "shapley")}
     slow = {name: found[name] for name in ("encode_image", "m2ib")}
     del found["m2ib"]
     texts = [TEXT] * images

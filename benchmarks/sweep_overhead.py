@@ -21,20 +21,20 @@ warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
 
 from clip_explain import datasets  # noqa: E402
 from clip_explain.directions import targets  # noqa: E402
-from clip_explain.explainers import EXPLAINERS  # noqa: E402
+from clip_explain.explainers import METHODS  # noqa: E402
 from clip_explain.images import preprocess  # noqa: E402
 from clip_explain.metrics.localization import LOCALIZATION  # noqa: E402
 from clip_explain.models import load  # noqa: E402
 from clip_explain.request import Request  # noqa: E402
 from clip_explain.sweep.run import sweep  # noqa: E402
 
-METHODS = ["self_attention", "maskclip", "attention_grad_cam", "last_gradient", "grad_eclip"]
+CHOSEN = ["self_attention", "maskclip", "attention_grad_cam", "last_gradient", "grad_eclip"]
 METRICS = ["pointing_game", "energy_pointing_game", "iou_mean"]
 LIMITS = {"sweep / bare loop": 1.25, "one process / two": 1.6, "peak memory, most / fewest images": 1.05}
 
 
 def arguments_of(out: str | Path, images: int, **changed) -> dict:
-    given = dict(model="tiny-vit", dataset="scenes", methods=METHODS, metrics=METRICS, out=str(out), images=images)
+    given = dict(model="tiny-vit", dataset="scenes", methods=CHOSEN, metrics=METRICS, out=str(out), images=images)
     return given | dict(device="cpu", progress=False) | changed
 
 
@@ -47,8 +47,8 @@ def bare_loop(images: int) -> None:
                 texts[text] = targets(model, text)[0]
         features = torch.stack([texts[text] for text in record.texts])
         request = Request(model, preprocess(model, record.image), features)
-        for method in METHODS:
-            maps = EXPLAINERS[method](request)[0]
+        for method in CHOSEN:
+            maps = METHODS[method].image(request)[0]
             for metric in METRICS:
                 LOCALIZATION[metric](maps, record.masks).tolist()
 

@@ -14,13 +14,13 @@ SHARE, DIFFERENCE = (0.0, 1.0), (-1.0, 1.0)
 SMOKE = {
     "01_grad_eclip_at_a_glance": {"values": {"chance": (0.001, 0.5), "hit loose": SHARE, "own loose": SHARE}},
     "02_method_comparison": {
-        "parameters": {"n_slow": "1", "rise_masks": "8", "occlusion_samples": "8"},
+        "parameters": {"n_slow": "1", "rise_masks": "8", "shapley_samples": "8"},
         "values": {
             "chance": (0.001, 0.5),
             "grad_eclip: point game": SHARE,
             "grad_eclip: AP": (0.001, 1.0),
             "rollout: own - others": (-1e-6, 1e-6),  # its map is the same for every text
-            "occlusion: above chance": DIFFERENCE,
+            "shapley: above chance": DIFFERENCE,
         },
         "files": ["1_comparison.png", "2_numbers.png", "methods.csv"],
     },
@@ -63,7 +63,7 @@ SMOKE = {
     "07_localization": {
         "parameters": {
             **{"processes": "1", "n_slow": "1", "m2ib_samples": "1"},
-            "slow": "{'rise': {'masks': 8}, 'occlusion': {'samples': 8}}",
+            "slow": "{'rise': {'masks': 8}, 'shapley': {'samples': 8}}",
         },
         "values": {
             "chance": (0.001, 0.5),
@@ -74,7 +74,7 @@ SMOKE = {
             "random: energy_pointing_game, equal footing": (0.001, 0.5),
             "grad_eclip: iou_searched, as released": SHARE,
             "clip_surgery: pixel_accuracy_mask, equal footing": SHARE,
-            "occlusion: pointing_game, equal footing": SHARE,
+            "shapley: pointing_game, equal footing": SHARE,
         },
         "files": ["1_maps.png", "3_pointing.png", "4_segmentation.png", "table3.csv", "tests.csv"],
     },
@@ -223,7 +223,7 @@ SMOKE = {
             "legrad: random weights": DIFFERENCE,
             "gem: grid": SHARE,
             "constant: grid": (0.0, 0.0),
-            "occlusion: rank": (1.0, 17.0),
+            "shapley: rank": (1.0, 17.0),
             "legrad: cost": (0.01, 1000.0),  # no timed test: wide enough for any machine
         },
         "files": [

@@ -13,7 +13,7 @@ import clip_explain.models.vit as trace_module
 import small_clip
 from clip_explain.directions import difference, targets
 from clip_explain.errors import MethodError, TensorError, TextError
-from clip_explain.explainers import EXPLAINERS, WORD_EXPLAINERS, explain, explain_words, options_of
+from clip_explain.explainers import METHODS, explain, explain_words, names_of, options_of
 from clip_explain.images import encode_image, preprocess
 from clip_explain.models.embed import IMAGES_AT_ONCE, embed_images, encode_text, image_features, unit
 from clip_explain.request import make_request, make_word_request, scores
@@ -239,12 +239,12 @@ def test_a_word_query_takes_images_or_their_embeddings():
 
 # Options for a model of two layers, and for little work.
 DEEP = {"clip_surgery": dict(layers=2), "gem": dict(layers=2), "m2ib": dict(layer=0, steps=2)}
-LONG = {"rise": dict(masks=4), "occlusion": dict(samples=8)}
-DEEP_WORDS = {"m2ib": dict(layer=0, steps=2), "occlusion": {}, "self_attention": {}}
+LONG = {"rise": dict(masks=4), "shapley": dict(samples=8)}
+DEEP_WORDS = {"m2ib": dict(layer=0, steps=2), "leave_one_out": {}, "self_attention": {}}
 
 
 def test_every_registered_explainer_gives_finite_float32_maps_of_its_shape():
-    for method in EXPLAINERS:
+    for method in names_of():
         options = (DEEP | LONG).get(method, {})
         maps = explain(model(), PIXELS, ["a dog", "a cat", "a car"], method=method, **options)
         grid = (224, 224) if method == "rise" else (7, 7)
@@ -252,7 +252,7 @@ def test_every_registered_explainer_gives_finite_float32_maps_of_its_shape():
 
 
 def test_every_registered_word_explainer_gives_tokens_and_weights():
-    for method in WORD_EXPLAINERS:
+    for method in names_of(words=True):
         options = DEEP_WORDS.get(method, dict(layers=2))
         found = explain_words(model(), PIXELS, ["a dog", "horseback riding"], method=method, **options)
         assert [tokens for tokens, _ in found] == [["a", "dog"], ["horseback", "riding"]]
@@ -273,7 +273,7 @@ def test_an_unknown_option_is_answered_with_those_of_the_method():
 
 
 def test_options_of_an_explainer_and_their_defaults():
-    assert options_of(EXPLAINERS["grad_eclip"]) == {"heads": "single", "layers": 1, "spatial": "loose", "head": None}
+    assert options_of(METHODS["grad_eclip"].image) == {"heads": "single", "layers": 1, "spatial": "loose", "head": None}
 
 
 def test_a_resnet_is_told_which_methods_fit_it():

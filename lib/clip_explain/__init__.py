@@ -35,6 +35,10 @@ _RENAMED = {
 def __getattr__(name: str):
     if name in _RENAMED:
         return _renamed(name)
+    if name in ("EXPLAINERS", "WORD_EXPLAINERS"):
+        from clip_explain.explainers import old_table
+
+        return old_table(name)
     return _from_module(name)
 
 

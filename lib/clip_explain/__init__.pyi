@@ -25,10 +25,10 @@ from .errors import TensorError as TensorError
 from .errors import TextError as TextError
 from .errors import WeightsError as WeightsError
 from .errors import WorkerError as WorkerError
-from .explainers import EXPLAINERS as EXPLAINERS
-from .explainers import WORD_EXPLAINERS as WORD_EXPLAINERS
+from .explainers import METHODS as METHODS
 from .explainers import explain as explain
 from .explainers import explain_words as explain_words
+from .explainers import methods_for as methods_for
 from .images import encode_image as encode_image
 from .images import preprocess as preprocess
 from .images import read_image as read_image

@@ -126,8 +126,8 @@ def test_words_are_printed_with_their_weights(weights, photo, tmp_path, monkeypa
     [
         (["--method", "grad_clip"], "unknown method 'grad_clip': did you mean 'grad_eclip'"),
         (["--option", "layer=2"], "no option 'layer': did you mean 'layers'"),
-        (["--option", "layers=two"], "layers takes int, got 'two'"),
-        (["--option", "layers"], "layers takes int, got ''"),
+        (["--option", "layers=two"], "got layers='two', expected 1 to the number of layers"),
+        (["--option", "layers"], "got layers='', expected 1 to the number of layers"),
         (["--option", "layers=3"], "layers=3, expected 1 to 2"),
         (["--fit", "crops"], "did you mean 'crop'"),
         (["--device", "gpu"], "device 'gpu' cannot be used"),
@@ -179,7 +179,7 @@ def test_help_is_quick_and_list_is_quiet():
     shown = subprocess.run([sys.executable, "-m", "clip_explain", "--list"], capture_output=True, text=True)
     assert (shown.returncode, shown.stderr) == (0, "")
     assert "methods for --words" in shown.stdout
-    assert "  ViT-B/16\n" in shown.stdout and "  grad_eclip " in shown.stdout and "layers=1" in shown.stdout
+    assert " ViT-B/16 " in shown.stdout and "  grad_eclip: Grad-ECLIP" in shown.stdout and "layers=1" in shown.stdout
 
 
 def test_options_get_the_type_of_the_signature():

@@ -11,7 +11,7 @@ import oracles_readers
 import small_clip
 from clip_explain import maps as scaling
 from clip_explain.errors import MethodError
-from clip_explain.explainers import EXPLAINERS, WORD_EXPLAINERS, explain
+from clip_explain.explainers import METHODS, explain
 from clip_explain.explainers.grad_cam import VARIANTS, grad_cam
 from clip_explain.models.embed import unit
 from clip_explain.models.model import Model
@@ -95,7 +95,7 @@ def close(got, expected):
 def check_oracle(method, options, oracle, model=None, **oracle_options):
     """Each image and target of a batch against `oracle(state, image, target, native heads, ...)`."""
     model, pixels, directions = model or exact_model(), images(), random_targets(3)
-    got = EXPLAINERS[method](Request(model, pixels, directions), **options)
+    got = METHODS[method].image(Request(model, pixels, directions), **options)
     assert got.shape == (2, 3, 3, 5) and got.dtype == torch.float32 and got.any()
     for index, image in enumerate(pixels):
         for number, target in enumerate(directions):
@@ -105,7 +105,7 @@ def check_oracle(method, options, oracle, model=None, **oracle_options):
 
 def check_word_oracle(method, options, oracle, **oracle_options):
     model, directions = exact_model(), random_targets(2)
-    got = WORD_EXPLAINERS[method](WordRequest(model, TOKENS, directions), **options)
+    got = METHODS[method].words(WordRequest(model, TOKENS, directions), **options)
     assert got.shape == (2, 2, 7) and got.dtype == torch.float32 and got.any()
     for index, text in enumerate(TOKENS):
         end = int(text.argmax())
@@ -139,13 +139,13 @@ def without_target(oracle):
 )
 def test_golden(key, method, options):
     expected = torch.from_numpy(GOLDEN[key]).reshape(-1, 7, 7).expand(3, 7, 7)
-    assert relative_error(EXPLAINERS[method](golden_query(), **options)[0], expected) < 1e-4
+    assert relative_error(METHODS[method].image(golden_query(), **options)[0], expected) < 1e-4
 
 
 @pytest.mark.parametrize("method", ["last_gradient", "all_gradients", "attention_grad_cam"])
 def test_golden_negative_saliency_is_that_of_the_negated_target(method):
     negated = Request(golden_model(), golden_query().pixels, -golden_query().targets)
-    assert relative_error(EXPLAINERS[method](negated)[0], GOLDEN[f"{method}_negative"]) < 1e-4
+    assert relative_error(METHODS[method].image(negated)[0], GOLDEN[f"{method}_negative"]) < 1e-4
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_golden_negative_saliency_is_that_of_the_negated_target(method):
 )
 def test_golden_words(key, method, options):
     request = make_word_request(golden_model(), torch.from_numpy(GOLDEN["image_features"]), TEXTS)
-    found = WORD_EXPLAINERS[method](request, **options)
+    found = METHODS[method].words(request, **options)
     for index, end in enumerate(request.tokens.argmax(dim=-1).tolist()):
         assert relative_error(found[index, 0, 1:end], GOLDEN[f"{key}/{index}"]) < 1e-4
 
@@ -214,8 +214,8 @@ def test_oracle_itsm():
 
 def test_reversed_itsm_once_scaled_is_the_papers():
     request = Request(small32(), images(dtype=torch.float32), random_targets(3, torch.float32))
-    expected = (1 - scaling.normalize(EXPLAINERS["itsm"](request))).abs()
-    assert torch.allclose(scaling.normalize(EXPLAINERS["reversed_itsm"](request)), expected, atol=1e-5)
+    expected = (1 - scaling.normalize(METHODS["itsm"].image(request))).abs()
+    assert torch.allclose(scaling.normalize(METHODS["reversed_itsm"].image(request)), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("layers, read", [(1, 1), (None, 3)])
@@ -275,7 +275,7 @@ def test_oracle_resnet_grad_cam(layer, stage, grid):
 )
 def test_oracle_resnet_pooling(method, oracle):
     model, pixels, directions = resnet(torch.float64), images((64, 64)), random_targets(3)
-    got = EXPLAINERS[method](Request(model, pixels, directions))
+    got = METHODS[method].image(Request(model, pixels, directions))
     assert got.shape == (2, 3, 2, 2) and got.dtype == torch.float32
     for index in range(2):
         for number in range(3):
@@ -353,7 +353,7 @@ def test_score_cam_of_a_batch_is_the_loop():
 def test_a_resnet_is_told_what_fits_it():
     pixels, directions = images((64, 64), dtype=torch.float32), random_targets(1, torch.float32)
     for method in {name for name, _ in READERS} - {name for name, _ in RESNET_READERS}:
-        with pytest.raises(MethodError, match=f"{method} needs a vision transformer .*grad_cam, itsm, maskclip"):
+        with pytest.raises(MethodError, match=f"{method} needs a vision transformer .*grad_cam, maskclip, itsm"):
             explain(resnet(), pixels, directions, method=method)
 
 
@@ -375,9 +375,9 @@ def test_a_batch_is_the_loop_over_its_images_and_targets(method, options):
 @pytest.mark.parametrize("method", ["game", "legrad"])
 def test_targets_taken_in_parts_are_those_taken_together(method, monkeypatch):
     request = Request(small32(), images(dtype=torch.float32), random_targets(5, torch.float32))
-    together = EXPLAINERS[method](request)
+    together = METHODS[method].image(request)
     monkeypatch.setattr("clip_explain.explainers.gradients.VALUES_AT_ONCE", 1)
-    assert relative_error(EXPLAINERS[method](request), together) < 1e-5
+    assert relative_error(METHODS[method].image(request), together) < 1e-5
 
 
 @pytest.mark.parametrize("method, options", READERS)
@@ -410,10 +410,10 @@ def test_maps_of_attention_are_the_same_for_every_target_and_at_most_one_in_sum(
 @pytest.mark.parametrize("method, options", WORD_READERS)
 def test_word_weights_do_not_depend_on_the_rest_of_the_batch(method, options):
     directions = random_targets(2, torch.float32)
-    batch = WORD_EXPLAINERS[method](WordRequest(small32(), TOKENS, directions), **options)
+    batch = METHODS[method].words(WordRequest(small32(), TOKENS, directions), **options)
     assert batch.shape == (2, 2, 7) and torch.isfinite(batch).all()
     for index, end in enumerate(TOKENS.argmax(dim=-1).tolist()):
-        alone = WORD_EXPLAINERS[method](WordRequest(small32(), TOKENS[index : index + 1], directions[1:]), **options)
+        alone = METHODS[method].words(WordRequest(small32(), TOKENS[index : index + 1], directions[1:]), **options)
         assert relative_error(alone[0, 0, 1:end], batch[index, 1, 1:end]) < 1e-4
 
 
@@ -476,7 +476,7 @@ def test_resnet_options_out_of_range_are_told_the_range(method, options, message
 @pytest.mark.parametrize("method, options", [("rollout", dict(layers=4)), ("game", dict(layers=0))])
 def test_word_options_out_of_range_are_told_the_range(method, options):
     with pytest.raises(MethodError, match="expected 1 to 3"):
-        WORD_EXPLAINERS[method](WordRequest(small32(), TOKENS, random_targets(1, torch.float32)), **options)
+        METHODS[method].words(WordRequest(small32(), TOKENS, random_targets(1, torch.float32)), **options)
 
 
 def test_without_the_package_grad_cam_of_a_resnet_says_how_to_get_it(monkeypatch):

@@ -14,6 +14,7 @@ from test_readers import resnet
 import clip_explain as cx
 import small_clip
 from clip_explain import explorer
+from clip_explain.explainers import names_of
 from clip_explain.explorer import app
 from clip_explain.explorer import code as explorer_code
 from clip_explain.explorer import options as explorer_options
@@ -60,7 +61,8 @@ def changed_state(state, **values):
 
 @pytest.mark.parametrize("words", [False, True])
 def test_every_option_of_every_explainer_has_a_widget_or_is_named_as_hidden(model, words):
-    for name, explainer in (cx.WORD_EXPLAINERS if words else cx.EXPLAINERS).items():
+    for name in names_of(words):
+        explainer = cx.METHODS[name].words if words else cx.METHODS[name].image
         own = [p for p in inspect.signature(explainer).parameters.values() if p.kind is p.KEYWORD_ONLY]
         found = {each.name: each for each in explorer_options.controls(name, model, words)}
         assert {p.name for p in own} - found.keys() <= explorer_options.HIDDEN
@@ -75,12 +77,13 @@ def test_every_option_of_every_explainer_has_a_widget_or_is_named_as_hidden(mode
 @pytest.mark.parametrize("words", [False, True])
 def test_untouched_widgets_ask_for_the_defaults_but_where_a_slow_method_begins_small(words):
     model = small_clip.golden_model()  # 8 and 10 layers
-    for name in explorer_options.methods(model, words):
+    for name in cx.methods_for(model, words):
         found = [
             (each, explorer_parts.control_widget(each).value) for each in explorer_options.controls(name, model, words)
         ]
         asked = dict(explorer_options.changed(found))
-        small = {} if words else explorer_options.SMALL.get(name, {})
+        options = cx.METHODS[name].options_for(words)
+        small = {option.name: option.quick for option in options.values() if option.quick is not None}
         cut = {"layer": 8 if words else 6} if name == "m2ib" else {}  # of 10 and 8 layers, the default is 9
         assert asked == {**small, **cut}, name
 
@@ -109,8 +112,8 @@ def test_all_layers_is_none_and_an_empty_decimal_is_the_default(model):
 
 
 def test_only_methods_that_take_the_model_are_offered(model):
-    assert explorer_options.methods(model) == list(cx.EXPLAINERS)
-    assert "grad_cam" in explorer_options.methods(resnet()) and "game" not in explorer_options.methods(resnet())
+    assert cx.methods_for(model) == names_of()
+    assert "grad_cam" in cx.methods_for(resnet()) and "game" not in cx.methods_for(resnet())
 
 
 # -- maps

@@ -14,7 +14,7 @@ import small_clip
 from clip_explain import datasets
 from clip_explain.directions import empty_text, targets
 from clip_explain.errors import MethodError, TensorError
-from clip_explain.explainers import WORD_EXPLAINERS
+from clip_explain.explainers import METHODS
 from clip_explain.images import preprocess
 from clip_explain.maps import resize
 from clip_explain.metrics.faithfulness import (
@@ -465,8 +465,8 @@ def test_every_word_explainer_goes_in():
     readouts = word_retrieval(
         unit(random(3, 64).float()), unit(random(2, 64).float()), torch.tensor([0, 1]), torch.tensor([0, 1])
     )
-    for name in ("self_attention", "rollout", "occlusion"):
-        got = word_curves(request, WORD_EXPLAINERS[name](request), readouts)
+    for name in ("self_attention", "rollout", "leave_one_out"):
+        got = word_curves(request, METHODS[name].words(request), readouts)
         assert {tuple(curve.shape) for curve in got.values()} == {(2, 1, 6)} and len(got) == 6
 
 

@@ -10,7 +10,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 import small_clip
 from clip_explain.errors import MethodError, TensorError
-from clip_explain.explainers import EXPLAINERS
+from clip_explain.explainers import METHODS
 from clip_explain.maps import normalize
 from clip_explain.metrics.sanity import SIMILARITIES, parameter_randomisation, pearson, randomised, spearman, ssim
 from clip_explain.models.model import Model
@@ -89,13 +89,13 @@ def test_a_method_that_looks_at_pixels_only_is_found_out(asked):
 
 @pytest.mark.parametrize("by", SIMILARITIES)
 def test_a_method_that_looks_at_the_model_changes(asked, by):
-    found = parameter_randomisation(asked, EXPLAINERS["itsm"], seed=0, by=by)
+    found = parameter_randomisation(asked, METHODS["itsm"].image, seed=0, by=by)
     assert found["none"].min() > 0.999 and found["patches"].shape == (2, 3)
     assert found["patches"].mean() < 0.5
 
 
 def test_the_seed_gives_the_weights(asked):
-    first, again, other = (parameter_randomisation(asked, EXPLAINERS["grad_eclip"], seed) for seed in (0, 0, 1))
+    first, again, other = (parameter_randomisation(asked, METHODS["grad_eclip"].image, seed) for seed in (0, 0, 1))
     assert all(torch.equal(first[stage], again[stage]) for stage in first)
     assert not torch.equal(first["patches"], other["patches"])
 

@@ -138,7 +138,9 @@ def test_export_keeps_the_teacher_and_its_attention_is_measured(trained, monkeyp
     pool = open_pool(folder / "pool-three-1")
     found = separation(model, pool)
     inside = torch.from_numpy(pool.ids >= 0)
-    maps = cx.EXPLAINERS["self_attention"](make_request(model, pixels_of(pool, slice(None)), torch.eye(64)[:1]))[:, 0]
+    maps = cx.METHODS["self_attention"].image(make_request(model, pixels_of(pool, slice(None)), torch.eye(64)[:1]))[
+        :, 0
+    ]
     even = torch.nn.functional.interpolate(maps[:, None], (224, 224), mode="bilinear", align_corners=False)[:, 0]
     shares = [(each * mask).sum() / each.sum() for each, mask in zip(even, inside, strict=True)]
     assert found["attention on things"] == pytest.approx(float(torch.stack(shares).mean()), abs=1e-3)
@@ -184,7 +186,7 @@ def test_vit_of_transformers_is_traced_as_it_is(vit):
     torch.testing.assert_close(tokens, said.last_hidden_state, rtol=1e-4, atol=1e-4)
     attention = said.attentions[-1][:, :, 0, 1:].mean(1).view(1, 3, 3)
     torch.testing.assert_close(mask, normalize(attention).flatten(1), rtol=1e-3, atol=1e-4)
-    maps = cx.EXPLAINERS["self_attention"](make_request(model, pixels, torch.eye(24)[:1]))
+    maps = cx.METHODS["self_attention"].image(make_request(model, pixels, torch.eye(24)[:1]))
     torch.testing.assert_close(maps[:, 0], attention, rtol=1e-3, atol=1e-5)
     assert features(model, small_clip.pixels(1, 32, 64))[1].shape == (1, 8)  # of another size
 

@@ -116,7 +116,7 @@ def test_features_are_the_networks_own_and_the_mask_its_attention(encoder):
     visual = encoder.network.visual
     torch.testing.assert_close(tokens[:, 0], visual(PIXELS), rtol=1e-4, atol=1e-5)  # its projection is the identity
     assert tokens.shape == (1, 17, 128) and mask.min() == 0 and mask.max() == 1
-    maps = cx.EXPLAINERS["self_attention"](make_request(encoder, PIXELS, torch.eye(128)[:1]))
+    maps = cx.METHODS["self_attention"].image(make_request(encoder, PIXELS, torch.eye(128)[:1]))
     torch.testing.assert_close(mask, cx.maps.normalize(maps[:, 0]).flatten(1), rtol=1e-4, atol=1e-5)
 
 
@@ -144,7 +144,7 @@ def literal_map(tokens, mask, projection, target):
 def test_map_is_that_of_the_equations(model, encoder):
     request = make_request(model, PIXELS, ["a red cube", "a ball"])
     tokens, mask = (part.double()[0] for part in features(encoder, PIXELS))
-    got = cx.EXPLAINERS["iclip"](request)
+    got = cx.METHODS["iclip"].image(request)
     projection = model.network.text.image_projection[1].double()
     for found, target in zip(got[0], request.targets.double(), strict=True):
         expected = literal_map(tokens[1:], mask, projection, target).view(4, 4)
@@ -153,7 +153,7 @@ def test_map_is_that_of_the_equations(model, encoder):
 
 def test_norm_of_each_token_cancels_the_mask(model, encoder):
     request = make_request(model, PIXELS, ["a red cube"])
-    got, plain = (cx.EXPLAINERS["iclip"](request, norm="token"), cx.EXPLAINERS["itsm"](request))
+    got, plain = (cx.METHODS["iclip"].image(request, norm="token"), cx.METHODS["itsm"].image(request))
     mask = features(encoder, PIXELS)[1].view(1, 1, 4, 4)
     torch.testing.assert_close(got, torch.where(mask > 0, plain, 0.0), rtol=1e-3, atol=1e-5)
     with pytest.raises(errors.MethodError, match="expected one of 'image', 'token'"):

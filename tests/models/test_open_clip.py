@@ -90,6 +90,8 @@ def test_unknown_architectures_and_weights_are_said():
 def test_a_query_is_built_of_an_open_clip_in_half_precision(tmp_path):
     torch.save(open_clip.create_model("ViT-S-32-alt").state_dict(), tmp_path / "x.pt")
     full, half = (cx.load(f"open_clip:ViT-S-32-alt/{tmp_path / 'x.pt'}", "cpu", dtype) for dtype in ("fp32", "bf16"))
-    one, other = (cx.EXPLAINERS["self_attention"](make_request(m, pixels(0, 224, 224), "a dog")) for m in (full, half))
+    one, other = (
+        cx.METHODS["self_attention"].image(make_request(m, pixels(0, 224, 224), "a dog")) for m in (full, half)
+    )
     assert half.dtype == torch.bfloat16
     assert torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1] > 0.98

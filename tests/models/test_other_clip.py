@@ -12,7 +12,7 @@ import oracles
 import oracles_interveners
 import oracles_readers
 import small_clip
-from clip_explain.explainers import EXPLAINERS, WORD_EXPLAINERS
+from clip_explain.explainers import METHODS, names_of
 from clip_explain.models.embed import embed_images, embed_tokens, unit
 from clip_explain.models.model import Model
 from clip_explain.request import Request, WordRequest
@@ -101,7 +101,7 @@ IMAGES = {
     "gem": (dict(layers=2), lambda state, image, targets: oracles_interveners.gem(state, image, targets, HEADS, 2)),
     "m2ib": (dict(layer=1, steps=3, samples=2, noise=NOISE[:, :, :7]), for_each_target(m2ib)),
     "rise": (dict(masks=MASKS), for_each_target(oracles_interveners.rise, masks=MASKS, keep=0.5)),
-    "occlusion": (dict(samples=64), for_each_target(exact_shapley)),
+    "shapley": (dict(samples=64), for_each_target(exact_shapley)),
 }
 
 
@@ -134,15 +134,15 @@ def test_its_towers_are_traced_as_they_are():
 
 
 def test_every_explainer_is_here():
-    assert set(IMAGES) == set(EXPLAINERS)
-    assert set(WORDS) == set(WORD_EXPLAINERS) - {"occlusion"}  # which needs the words of a real vocabulary
+    assert set(IMAGES) == set(names_of())
+    assert set(WORDS) == set(names_of(words=True)) - {"leave_one_out"}  # which needs the words of a real vocabulary
 
 
 @pytest.mark.parametrize("method", IMAGES)
 def test_maps(method):
     options, oracle = IMAGES[method]
     request = Request(odd(), pixels(32, 48), directions())
-    got = EXPLAINERS[method](request, **options)
+    got = METHODS[method].image(request, **options)
     assert got.shape == ((2, 2, 32, 48) if method == "rise" else (2, 2, 2, 3)) and got.any()
     for found, image in zip(got, request.pixels, strict=True):
         expected = oracle(odd().network.state_dict(), image, request.targets)
@@ -153,7 +153,7 @@ def test_maps(method):
 def test_word_weights(method):
     options, oracle = WORDS[method]
     request = WordRequest(odd(), TOKENS, directions())
-    got = WORD_EXPLAINERS[method](request, **options)
+    got = METHODS[method].words(request, **options)
     for found, text in zip(got, TOKENS, strict=True):
         end = int(text.argmax())
         expected = oracle(odd().network.state_dict(), text, request.targets)

@@ -10,7 +10,7 @@ import pytest
 
 from clip_explain import papers
 from clip_explain.errors import DatasetError, MethodError, TensorError
-from clip_explain.explainers import EXPLAINERS
+from clip_explain.explainers import METHODS
 from clip_explain.files import data_folder
 from clip_explain.metrics.intervals import bootstrap
 from clip_explain.papers.published import LIBRARY_NAMES, PAPERS, RELATIONS, PaperClaim
@@ -220,7 +220,7 @@ def test_a_sweeps_table_has_the_names_that_claims_ask_for():
     asked += [claim for claim in papers.claims("grad_eclip", "table1") if "predicted" not in claim.metric]
     assert {claim.metric for claim in asked if "for the true" not in claim.methods[0]} <= set(measures.METRICS)
     plain = {name for paper in LIBRARY_NAMES.values() for name in paper.values() if " " not in name}
-    assert plain - {"iclip"} <= set(EXPLAINERS)  # ICLIP is a model of its own
+    assert plain - {"iclip"} <= set(METHODS)  # ICLIP is a model of its own
 
 
 def test_claims_are_found_by_paper_and_place():

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,9 @@ from clip_explain.metrics.faithfulness import auc, curves
 from clip_explain.metrics.localization import LOCALIZATION, pointing_game
 from clip_explain.metrics.readouts import classification
 from clip_explain.models import load
+from clip_explain.models.head import Head
 from clip_explain.sweep import measures
+from clip_explain.sweep.plan import make_plan
 from clip_explain.sweep.run import sweep
 from small_sweeps import METRICS, SMALL_SCENES, contents, settings
 
@@ -213,6 +216,7 @@ def test_a_full_disk_leaves_nothing_half_written(whole, weights, tmp_path, monke
         ({"options": {"rise": {"mask": 2}}}, MethodError, "no option 'mask': did you mean 'masks'"),
         ({"options": {"gem": {}}}, MethodError, "options of 'gem'"),
         ({"options": {"rise": {"masks": torch.ones(1)}}}, MethodError, "rise.masks of Tensor"),
+        ({"options": {"rise": {"keep": 2.0}}}, MethodError, "keep=2.0, expected a number above 0 and of at most 1"),
         ({"dataset": "scene"}, DatasetError, "did you mean 'scenes'"),
         ({"images": 0}, DatasetError, "at least 1"),
         ({"shard_size": 0}, MethodError, "shard_size=0"),
@@ -223,6 +227,20 @@ def test_bad_arguments_are_named_before_anything_is_written(weights, tmp_path, c
     with pytest.raises(error, match=message):
         sweep(**settings(weights, tmp_path / "run") | changed)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_method_that_explains_no_logit_is_not_planned_for_a_classifier(weights, tmp_path):
+    clip = load(weights, "cpu")
+    classifier = replace(clip, head=Head(torch.eye(2, clip.embedding_size), torch.zeros(2), ("cone", "ring")))
+    with pytest.raises(MethodError, match="maskclip does not explain a class logit .* is a classifier"):
+        make_plan(str(weights), classifier, "scenes", ["maskclip"], METRICS, tmp_path, images=1)
+
+
+def test_a_method_by_its_old_name_is_planned_by_its_new_one(weights, tmp_path):
+    given = settings(weights, tmp_path / "run", methods=["occlusion"], options={"occlusion": {"samples": 8}}, images=1)
+    with pytest.warns(DeprecationWarning, match="'occlusion' is now called 'shapley'"):
+        found = sweep(**given)
+    assert set(found["method"]) == {"shapley"}
 
 
 def test_the_command_line(whole, weights, tmp_path, capsys):

@@ -5,7 +5,6 @@ Above everything else. The library is imported only when there is something to d
 
 import argparse
 import contextlib
-import inspect
 import os
 import textwrap
 from collections.abc import Sequence
@@ -13,7 +12,9 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, get_args
 
+from clip_explain.cli.listing import listing
 from clip_explain.errors import MethodError, OutputError
+from clip_explain.explainers.registry import METHODS
 
 FORMATS = (".png", ".pdf", ".svg")
 COLUMNS = 4
@@ -25,7 +26,7 @@ def main(argv: Sequence[str]) -> None:
     """Explain one image, or print what there is."""
     arguments = parse(argv)
     if arguments.list:
-        print_list()
+        print(listing())
     elif arguments.words:
         print_words(arguments)
     else:
@@ -80,19 +81,6 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--without", **several, metavar="WORD", help="explain what this word adds to each text")
     parser.add_argument("--negative", action="store_true", help="explain what speaks against, not for")
     parser.add_argument("--words", action="store_true", help="print each word's weight; no picture is drawn")
-
-
-def print_list() -> None:
-    from clip_explain.explainers import EXPLAINERS, WORD_EXPLAINERS, options_of
-    from clip_explain.models import available_models
-
-    print("models:")
-    for name in available_models():
-        print(f"  {name}")
-    for title, registry in (("methods", EXPLAINERS), ("methods for --words", WORD_EXPLAINERS)):
-        print(f"{title} (with the options that --option takes):")
-        for name, explainer in registry.items():
-            print(f"  {name:24}", *(f"{option}={value}" for option, value in options_of(explainer).items()))
 
 
 def draw(arguments: argparse.Namespace) -> None:
@@ -161,16 +149,13 @@ def print_words(arguments: argparse.Namespace) -> None:
 
 
 def parse_options(method: str, pairs: Sequence[str], words: bool = False) -> dict[str, Any]:
-    """The --option arguments, each with the type that the signature of the (word) method gives it.
+    """The --option arguments, each with the type that the record of the method gives it.
 
     An unknown method or option is left as it is: `explain` refuses it, with the names it might have meant.
     """
-    from clip_explain.explainers import EXPLAINERS, WORD_EXPLAINERS
-
-    registry = WORD_EXPLAINERS if words else EXPLAINERS
+    known = METHODS[method].options_for(words) if method in METHODS else {}
     given = dict(pair.partition("=")[::2] for pair in pairs)
-    known = inspect.signature(registry[method]).parameters if method in registry else {}
-    return {name: typed(name, text, known[name].annotation) if name in known else text for name, text in given.items()}
+    return {name: known[name].read(text) if name in known else text for name, text in given.items()}
 
 
 def typed(name: str, text: str, annotation: Any) -> Any:

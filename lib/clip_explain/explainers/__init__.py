@@ -4,25 +4,54 @@ An explainer is a plain function: a `Request`, or a `WordRequest`, and its own k
 Importing this package is light; what needs torch is imported at first use.
 """
 
+import warnings
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from clip_explain.explainers.calls import (
-        EXPLAINERS,
-        FOR_CLASSIFIERS,
-        FOR_RESNETS,
-        WORD_EXPLAINERS,
-        explain,
-        explain_words,
-        options_of,
-    )
+from clip_explain.explainers.registry import METHODS, OLD_NAMES, check_fits, find_method, methods_for, names_of
 
-__all__ = ["EXPLAINERS", "FOR_CLASSIFIERS", "FOR_RESNETS", "WORD_EXPLAINERS", "explain", "explain_words", "options_of"]
+if TYPE_CHECKING:
+    from clip_explain.explainers.calls import explain, explain_words, options_of
+
+__all__ = [
+    "METHODS",
+    "OLD_NAMES",
+    "check_fits",
+    "explain",
+    "explain_words",
+    "find_method",
+    "methods_for",
+    "names_of",
+    "options_of",
+]
+
+# Names of an earlier release, and what is written now.
+OLD_TABLES = {
+    "EXPLAINERS": "METHODS[name].image",
+    "WORD_EXPLAINERS": "METHODS[name].words",
+    "FOR_RESNETS": "METHODS[name].resnets",
+    "FOR_CLASSIFIERS": "METHODS[name].classifiers",
+}
 
 
 def __getattr__(name: str):
-    if name not in __all__:
-        raise AttributeError(f"module 'clip_explain.explainers' has no attribute {name!r}")
-    from clip_explain.explainers import calls
+    if name in ("explain", "explain_words", "options_of"):
+        from clip_explain.explainers import calls
 
-    return getattr(calls, name)
+        return getattr(calls, name)
+    if name in OLD_TABLES:
+        return old_table(name)
+    raise AttributeError(f"module 'clip_explain.explainers' has no attribute {name!r}")
+
+
+def old_table(name: str):
+    """A table of methods as an earlier release had it, old names of methods included. Warns whoever asked for it."""
+    warnings.warn(f"{name} will go; write {OLD_TABLES[name]}", DeprecationWarning, stacklevel=3)
+    if name == "FOR_RESNETS":
+        return frozenset(each for each in names_of() if METHODS[each].resnets)
+    if name == "FOR_CLASSIFIERS":
+        return frozenset(each for each in names_of() if METHODS[each].classifiers)
+    if name == "EXPLAINERS":
+        now = {each: METHODS[each].image for each in names_of()}
+        return now | {old: now[new] for old, new in OLD_NAMES["images"].items()}
+    now = {each: METHODS[each].words for each in names_of(words=True)}
+    return now | {old: now[new] for old, new in OLD_NAMES["words"].items()}

@@ -58,16 +58,15 @@ def rollout_words(request: WordRequest, *, layers: int | None = None) -> Float[T
 
 
 def propagate(
-    steps: list[Float[Tensor, "images targets _ tokens"]], pooled: Int[Tensor, " images"], residual: bool = True
+    steps: list[Float[Tensor, "images targets _ tokens"]], pooled: Int[Tensor, " images"]
 ) -> Float[Tensor, "images targets tokens"]:
     """The pooled token's row of (I + M_n) ... (I + M_1), for one matrix M a layer, in order of the forward.
 
     As a row times one matrix after another, so that no product of two matrices is ever needed. Of the last layer only
-    the pooled token's row is read: of M_n alone where that layer is a head that pools, without a `residual`.
+    the pooled token's row is read.
     """
-    row = pooled_row(steps[-1], pooled)
-    if residual:
-        row = row + F.one_hot(pooled, row.shape[-1]).to(row)[:, None]
+    last = pooled_row(steps[-1], pooled)
+    row = F.one_hot(pooled, last.shape[-1]).to(last)[:, None] + last
     for step in reversed(steps[:-1]):
         row = row + (row[..., None, :] @ step)[..., 0, :]
     return row
@@ -75,12 +74,14 @@ def propagate(
 
 def on_grid(row: Float[Tensor, "images targets tokens"], trace: Trace) -> Float[Tensor, "images targets grid_h grid_w"]:
     """The patches' part of a row over all tokens of an image, as maps in float32."""
-    return row[..., trace.tower.prefix :].unflatten(-1, trace.grid).float()
+    return row[..., 1:].unflatten(-1, trace.grid).float()
 
 
 def on_words(row: Float[Tensor, "texts images tokens"], trace: Trace) -> Float[Tensor, "texts images tokens"]:
     """A row over all tokens of a text, in float32, with zeros outside the words (start, end and padding)."""
-    return torch.where(trace.own[:, None], row, 0.0).float()
+    position = torch.arange(row.shape[-1], device=row.device)
+    words = (position > 0) & (position < trace.pooled[:, None])
+    return torch.where(words[:, None], row, 0.0).float()
 
 
 def layer_count(request: Request | WordRequest, layers: int | None) -> int:
@@ -107,8 +108,7 @@ def _pooling_attention(request: Request, heads: str) -> Float[Tensor, "images ta
 
 def _rollout(trace: Trace) -> Float[Tensor, "images one tokens"]:
     steps = [precise(block.attention).mean(dim=1)[:, None] for block in trace.blocks]
-    averaged = sum(block.layer.residual for block in trace.blocks)
-    return propagate(steps, trace.pooled, trace.blocks[-1].layer.residual) / 2**averaged
+    return propagate(steps, trace.pooled) / 2 ** len(steps)
 
 
 def precise(x: Tensor) -> Tensor:

@@ -11,7 +11,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from clip_explain.errors import MethodError
-from clip_explain.explainers.attention import on_grid, on_words
 from clip_explain.models.embed import compared
 from clip_explain.models.vit import Block, Trace, gradients, join_heads, linear, pooled_row, split_heads
 from clip_explain.request import Request, WordRequest
@@ -38,7 +37,9 @@ def grad_eclip(
     """
     _check(spatial, head)
     trace = request.trace(heads="native" if head is not None else heads, layers=layers, start="attended")
-    return on_grid(signed_map(trace, request.targets, spatial, head, trace.own).relu(), trace)
+    patches = torch.arange(trace.blocks[0].k.shape[-2], device=trace.pooled.device) > 0
+    total = signed_map(trace, request.targets, spatial, head, patches.expand(len(trace.pooled), -1))
+    return total[..., 1:].relu().unflatten(-1, trace.grid).float()
 
 
 def grad_eclip_words(
@@ -59,7 +60,8 @@ def grad_eclip_words(
     position = torch.arange(trace.blocks[0].k.shape[-2], device=trace.pooled.device)
     seen = (position <= trace.pooled[:, None]) | released
     total = signed_map(trace, request.targets, spatial, head, seen)
-    return on_words(total.relu(), trace)
+    words = (position > 0) & (position < trace.pooled[:, None])
+    return torch.where(words[:, None], total, 0.0).relu().float()
 
 
 def signed_map(
@@ -150,11 +152,10 @@ def grad_eclip_parts(request: Request, *, heads: str = "single") -> Parts:
     block = trace.blocks[0]
     (slope,) = gradients(trace.embedding, [block.attended], request.targets, request.model.score)
     with torch.no_grad():
-        first = trace.tower.prefix
+        patches = (torch.arange(block.k.shape[-2], device=slope.device) > 0).expand(len(slope), -1)
         w_c = channel_weight(slope, block, trace).float()
-        places = (spatial_weight(block, trace, rule, trace.own) for rule in ("loose", "softmax"))
-        w_i, attention = (place[..., first:].float() for place in places)
-        v = block.v[..., first:, :].float()
+        w_i, attention = (spatial_weight(block, trace, rule, patches)[..., 1:].float() for rule in ("loose", "softmax"))
+        v = block.v[..., 1:, :].float()
         by_head = torch.einsum("ithw,ihnw->ithn", w_c, v)
         rows = (v.transpose(-2, -1), w_i, attention, by_head.sum(dim=2), (by_head * w_i[:, None]).sum(dim=2))
         v, w_i, attention, unplaced, signed = (row.unflatten(-1, trace.grid) for row in rows)

@@ -9,14 +9,13 @@ from torch import Tensor
 from clip_explain.checks import check_counts, out_of_memory, seeded
 from clip_explain.errors import MethodError
 from clip_explain.models.embed import embed_tokens, unit
-from clip_explain.models.tokenizer import vocabulary_of
-from clip_explain.request import Request, WordRequest, longest, masked_scores, words_of
+from clip_explain.request import Request, WordRequest, masked_scores, words_of
 from clip_explain.texts import drop_tokens
 
 VALUES = ("shapley", "banzhaf")
 
 
-def occlusion(
+def shapley(
     request: Request,
     *,
     value: str = "shapley",
@@ -56,7 +55,7 @@ def occlusion(
 def draw_sets(
     players: int, value: str, samples: int, generator: torch.Generator
 ) -> tuple[Bool[Tensor, "sets players"], Float[Tensor, " sets"]]:
-    """Sets of players and their weights in the fit; see `occlusion`. On the CPU; an odd `samples` is rounded up."""
+    """Sets of players and their weights in the fit; see `shapley`. On the CPU; an odd `samples` is rounded up."""
     if players < 31 and 2**players <= max(samples, 2):
         sets = (torch.arange(2**players)[:, None] >> torch.arange(players)) % 2 == 1
         sizes = sets.sum(dim=1)
@@ -105,7 +104,7 @@ def enlarge(masks: Bool[Tensor, "masks grid_h grid_w"], patch: int) -> Float[Ten
     return masks.float().repeat_interleave(patch, dim=1).repeat_interleave(patch, dim=2)
 
 
-def occlusion_words(request: WordRequest, *, batch_size: int = 256) -> Float[Tensor, "texts images tokens"]:
+def leave_one_out(request: WordRequest, *, batch_size: int = 256) -> Float[Tensor, "texts images tokens"]:
     """What a word adds to the cosine: that of the text less that of the text without the word; raw, signed, float32.
 
     The rest closes up, so later words move. A word of several tokens is dropped whole and its weight shared evenly by
@@ -115,11 +114,11 @@ def occlusion_words(request: WordRequest, *, batch_size: int = 256) -> Float[Ten
     check_counts(batch_size=batch_size)
     owners, dropped = words_of(request)
     with torch.no_grad(), out_of_memory(batch_size):
-        shorter = drop_tokens(request.tokens[owners], dropped, vocabulary_of(request.model)).split(batch_size)
+        shorter = drop_tokens(request.tokens[owners], dropped).split(batch_size)
         embedded = torch.cat([embed_tokens(request.model, part) for part in shorter])
         whole = unit(request.trace().embedding)[owners]
         change = (whole - embedded) @ request.targets.T.to(whole)
         shares = dropped / dropped.sum(dim=1, keepdim=True)
         weights = change.new_zeros(len(request.tokens), *change.shape[1:], request.tokens.shape[1])
         weights.index_add_(0, owners, change[..., None] * shares[:, None].to(change))
-    return weights[..., : longest(request)].float()
+    return weights[..., : int(request.tokens.argmax(dim=-1).max()) + 1].float()

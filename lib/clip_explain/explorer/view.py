@@ -20,7 +20,7 @@ from torch import Tensor
 
 from clip_explain.directions import targets, without_word
 from clip_explain.errors import TextError
-from clip_explain.explainers import EXPLAINERS, explain_words
+from clip_explain.explainers import METHODS, explain_words
 from clip_explain.images import preprocess, visible_part
 from clip_explain.maps import degenerate
 from clip_explain.models.embed import embed_images
@@ -40,11 +40,6 @@ MOST_TEXTS = 6
 SIDE = 336  # px, of a picture's longer side
 QUALITY = 88  # of its JPEG
 KEPT = 300  # maps remembered
-# Too slow to be made for every word in advance: a word's map comes when it is clicked.
-SLOW = frozenset({"m2ib", "rise", "occlusion"})
-# Its map of one text depends on which other texts are asked for.
-BY_SET = frozenset({"clip_surgery"})
-
 Asked = tuple[tuple[str, str], ...]  # texts, each with the word of it whose map is wanted, or ""
 Words = list[tuple[list[str], Tensor]]  # of each text
 
@@ -178,7 +173,7 @@ def directions(model: Model, asked: Asked, way: str) -> Float[Tensor, "asked emb
 
 def evidence(request: Request, panel: Panel, sign: str) -> Float[Tensor, "targets grid_h grid_w"]:
     """A panel's maps of what speaks for the targets, against them, or of the one less the other."""
-    explainer, options = EXPLAINERS[panel.method], dict(panel.options)
+    explainer, options = METHODS[panel.method].image, dict(panel.options)
     if sign == "for":
         return explainer(request, **options)[0]
     against = explainer(replace(request, targets=-request.targets), **options)[0]
@@ -193,13 +188,13 @@ def word_maps(
     asked = tuple((text, word) for word in ("", *words))
     for panel in state.panels:
         rows = []
-        if panel.method in BY_SET:
+        if METHODS[panel.method].by_set:
             for pair in asked:
                 if stale():
                     return None
                 among = tuple(pair if i == index else other for i, other in enumerate(state.asked))
                 rows.append(remembered_maps(model, pixels, state, panel, among, memory)[index])
-        elif panel.method not in SLOW:
+        elif not METHODS[panel.method].slow:  # a slow map of a word comes when it is clicked
             if stale():
                 return None
             rows = remembered_maps(model, pixels, state, panel, asked, memory)

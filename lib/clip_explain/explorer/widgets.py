@@ -9,8 +9,9 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from clip_explain.explainers import methods_for
 from clip_explain.explorer import view as explorer_view
-from clip_explain.explorer.options import Control, changed, controls, methods
+from clip_explain.explorer.options import Control, changed, controls
 from clip_explain.explorer.view import Found, Panel, State
 from clip_explain.models.model import Model
 
@@ -68,7 +69,7 @@ class Chooser:
 
     def adopt(self, model: Model) -> None:
         """Offer what this model takes; keep the method last chosen, and its options, if they fit."""
-        self._model, names = None, methods(model, self.words)
+        self._model, names = None, methods_for(model, self.words)
         self.method.options = names
         fitting = [name for name in (self._wished, INSTEAD, *names) if name in names]
         self.method.value = fitting[0] if fitting else None

@@ -29,7 +29,7 @@ def parameter_randomisation(
     """How alike maps stay when the image tower's weights become random: stage -> similarity to the true map, each map.
 
     The first entry, "none", is with no weight changed: 1, unless the explainer draws at random itself. `explainer`
-    takes a request, as those of EXPLAINERS do; bind its options first. `order` and stages as in `randomised`, `by` a
+    takes a request, as METHODS[name].image does; bind its options first. `order` and stages as in `randomised`, `by` a
     name in SIMILARITIES. A method whose maps stay alike to the end does not show what was learned. The targets
     stay as they are.
     """

@@ -29,7 +29,7 @@ DINO = "facebook/dino-vitb16"
 def load_dino(name: str | Path = TINY, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Model:
     """A DINO: the embedded "tiny-dino", a .safetensors file like it, or a `ViTModel` on the hub or in a folder.
 
-    "facebook/dino-vitb16" is the paper's: patches of 16 px, 224 px, ImageNet without labels. Any cx.EXPLAINERS that
+    "facebook/dino-vitb16" is the paper's: patches of 16 px, 224 px, ImageNet without labels. Any of cx.METHODS that
     needs no text may be asked of it; targets are directions in the space of its channels. Raises ModelError or
     WeightsError.
     """

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from clip_explain.errors import MethodError
-from clip_explain.explainers import EXPLAINERS, WORD_EXPLAINERS, explain, explain_words
+from clip_explain.explainers import explain, explain_words, names_of
 from clip_explain.metrics.faithfulness import PROTOCOLS, curves
 from clip_explain.metrics.readouts import classification
 from clip_explain.models.embed import unit
@@ -42,7 +42,7 @@ LIMITS = {
     "grad_eclip": 1.0,
     "grad_eclip, 64 texts": 1.15,
     "rise": 1 / 0.9,
-    "occlusion": 1 / 0.9,
+    "shapley": 1 / 0.9,
     "deletion": 1 / 0.9,
     "insertion": 1 / 0.9,
 }
@@ -59,7 +59,7 @@ def image_calls(
     model: Model,
     pixels: Tensor,
     targets: Tensor,
-    methods: Iterable[str] = tuple(EXPLAINERS),
+    methods: Iterable[str] = tuple(names_of()),
     options: Mapping[str, dict] | None = None,
 ) -> dict[str, Call]:
     """The model's own `encode_image`, then each method on preprocessed pixels and directions, as calls to be timed.
@@ -79,7 +79,7 @@ def word_calls(
     tokens: Tensor,
     texts: list[str],
     embeddings: Tensor,
-    methods: Iterable[str] = tuple(WORD_EXPLAINERS),
+    methods: Iterable[str] = tuple(names_of(words=True)),
     options: Mapping[str, dict] | None = None,
 ) -> dict[str, Call]:
     """The model's own `encode_text` of the tokenized texts, then each word method on them and images' embeddings."""

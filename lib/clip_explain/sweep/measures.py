@@ -14,10 +14,10 @@ import torchvision.transforms.functional as TF
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from clip_explain import explainers
 from clip_explain.datasets import Dataset, Record
 from clip_explain.directions import targets
 from clip_explain.errors import DatasetError
-from clip_explain.explainers import EXPLAINERS
 from clip_explain.metrics import registry
 from clip_explain.metrics.faithfulness import auc, confidence, perturbed_embeddings
 from clip_explain.metrics.readouts import classification, cosines
@@ -160,7 +160,9 @@ def _confidence(name: str) -> Callable[..., Tensor]:
 
 BASELINES: dict[str, Callable[..., Tensor]] = {"random": random_maps, "constant": constant_maps}
 
-METHODS: dict[str, Callable[..., Tensor]] = EXPLAINERS | BASELINES
+METHODS: dict[str, Callable[..., Tensor]] = {
+    name: explainers.METHODS[name].image for name in explainers.names_of()
+} | BASELINES
 
 # Each: (case, own options) -> one number a target.
 METRICS: dict[str, Callable[..., Tensor]] = {name: _measure(name, metric) for name, metric in registry.METRICS.items()}

@@ -17,7 +17,7 @@ import torch
 from clip_explain import datasets
 from clip_explain.datasets import Dataset
 from clip_explain.errors import MethodError, OutputError, nearest
-from clip_explain.explainers import FOR_RESNETS, options_of
+from clip_explain.explainers import OLD_NAMES, check_fits, find_method, options_of
 from clip_explain.images import FITS
 from clip_explain.metrics import registry
 from clip_explain.models.model import Model
@@ -103,6 +103,7 @@ def make_plan(
     options = options or {}
     reader = dict(options.get(dataset, {}))
     count = len(datasets.load(dataset, images, seed, **reader))
+    methods, options = _names_of_now(methods, options)
     methods = _chosen("method", methods, METHODS, options)
     named = [metrics] if isinstance(metrics, str) else metrics
     metrics = _chosen("metric", [registry.current_name(name) for name in named], METRICS, options)
@@ -129,6 +130,13 @@ def make_plan(
     )
 
 
+def _names_of_now(methods: Sequence[str], options: Mapping) -> tuple[list[str], dict]:
+    """Methods and options under their present names; an old name warns."""
+    methods = [methods] if isinstance(methods, str) else list(methods)
+    now = {old: find_method(old).name for old in {*methods, *options} & OLD_NAMES["images"].keys()}
+    return [now.get(name, name) for name in methods], {now.get(name, name): each for name, each in options.items()}
+
+
 def _chosen(kind: str, names: Sequence[str], registry: Mapping[str, Callable], options) -> dict[str, dict[str, Any]]:
     """The options of each name, in the registry's order, checked by name and for being plain values."""
     names = [names] if isinstance(names, str) else list(names)
@@ -146,9 +154,11 @@ def _chosen(kind: str, names: Sequence[str], registry: Mapping[str, Callable], o
 
 
 def _check_fits(clip: Model, methods: Mapping[str, Any]) -> None:
-    unfit = [name for name in methods if not clip.is_vit and name not in FOR_RESNETS | BASELINES.keys()]
-    if unfit:
-        raise MethodError(f"{unfit[0]} needs a vision transformer; a ResNet takes {', '.join(sorted(FOR_RESNETS))}")
+    """MethodError for a method that does not take the model, or an option's value that it does not take."""
+    for name, options in methods.items():
+        if name not in BASELINES:
+            check_fits(clip, name)
+            find_method(name).check_options(options)
 
 
 # -- what its numbers depend on

@@ -22,7 +22,7 @@ from clip_explain.embedded.scenes.world import ATTRIBUTES
 from clip_explain.embedded.training.batches import normalized
 from clip_explain.embedded.training.plans import PLANS, Plan
 from clip_explain.embedded.training.towers import build
-from clip_explain.explainers import EXPLAINERS
+from clip_explain.explainers import METHODS
 from clip_explain.files import data_folder
 from clip_explain.images import encode_image
 from clip_explain.metrics.localization import points_at
@@ -130,7 +130,7 @@ def pointing(model: Model, pool: Pool, method: str = "grad_eclip", **options) ->
             continue
         masks = np.stack([ids == thing for thing, _ in asked])
         request = Request(model, pixels_of(pool, slice(scene, scene + 1)), directions[[pair for _, pair in asked]])
-        hits += points_at(EXPLAINERS[method](request, **options)[0], masks).diagonal().tolist()
+        hits += points_at(METHODS[method].image(request, **options)[0], masks).diagonal().tolist()
         chance += masks.mean((1, 2)).tolist()
     found = {"point game": float(np.mean(hits)), "point game by chance": float(np.mean(chance))}
     return {**{key: round(value, 4) for key, value in found.items()}, "phrases": len(hits)}

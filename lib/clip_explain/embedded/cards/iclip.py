@@ -22,7 +22,7 @@ from clip_explain.embedded.training.dino import build as build_pair
 from clip_explain.embedded.training.iclip import build as build_text
 from clip_explain.embedded.training.iclip import packed
 from clip_explain.embedded.training.plans import DINO_PLANS, ICLIP_PLANS
-from clip_explain.explainers import EXPLAINERS, explain
+from clip_explain.explainers import METHODS, explain
 from clip_explain.files import data_folder
 from clip_explain.images import encode_image
 from clip_explain.metrics.localization import energy_pointing_game, foreground_minus_background, iou_curves, mfmb, mmiou
@@ -85,7 +85,7 @@ def separation(model: Model, pool: Pool) -> dict[str, float]:
     energies, areas = [], []
     for start in tqdm(range(0, len(pool), AT_ONCE), "attention", leave=False):
         part = slice(start, min(start + AT_ONCE, len(pool)))
-        maps = EXPLAINERS["self_attention"](Request(model, pixels_of(pool, part), direction))[:, 0]
+        maps = METHODS["self_attention"].image(Request(model, pixels_of(pool, part), direction))[:, 0]
         inside = np.asarray(pool.ids[part]) >= 0
         energies += energy_pointing_game(maps, inside).tolist()
         areas += inside.mean((1, 2)).tolist()

@@ -1,0 +1,37 @@
+"""What `clip-explain --list` prints: every family of models and every method with its options. Imports no torch."""
+
+from clip_explain.explainers.method import Method, Option
+from clip_explain.explainers.registry import METHODS, names_of
+
+# How a model is named -> what it is; models/__init__.py loads them. The word before a colon is that of its loaders.
+FAMILIES = {
+    "tiny-vit tiny-vit-32 tiny-resnet": "embedded CLIPs, trained on rendered scenes",
+    "ViT-B/32 ViT-B/16 ViT-L/14 ViT-L/14@336px RN50 RN101 RN50x4 RN50x16 RN50x64": "OpenAI's CLIPs, downloaded",
+    "PATH": "a weights file in OpenAI's layout: .safetensors, .pt, .pth, .bin",
+    "open_clip:ARCH/TAG": "OpenCLIP's; TAG may be a checkpoint's path; extra: open-clip",
+    "torchvision:NAME": "an ImageNet classifier, as torchvision:vit_b_16; its classes are the targets",
+    "blip:NAME_OR_FOLDER": "BLIP of image-text retrieval; extra: hugging-face",
+    "iclip": "the embedded ICLIP; iclip:PATH for another of its kind",
+}
+
+
+def listing() -> str:
+    """One line for each family of models, one for each method, and one for each of its options."""
+    lines = ["models:", *(f"  {names}: {says}" for names, says in FAMILIES.items())]
+    for title, words in (("methods", False), ("methods for --words", True)):
+        lines += ["", f"{title}, and what --option takes:"]
+        for name in names_of(words):
+            lines.append(method_line(METHODS[name], words))
+            lines += [option_line(option) for option in METHODS[name].options_for(words).values()]
+    return "\n".join(lines)
+
+
+def method_line(method: Method, words: bool) -> str:
+    """A method's name, title, paper, and what it needs; for words always a text tower."""
+    year = f" {method.year}" if method.year else ""
+    needs = "a text tower" if words else method.needs
+    return f"  {method.name}: {method.title} ({method.paper}{year}), for {needs}"
+
+
+def option_line(option: Option) -> str:
+    return f"    {option.name}={option.default}: {option.allowed}; {option.says}"

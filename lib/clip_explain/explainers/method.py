@@ -1,0 +1,172 @@
+"""What is known of a method and of its options, as plain records. The records themselves stand in registry.py.
+
+Nothing here imports torch: a list of all methods is printed at once. A method's functions are imported when first used.
+"""
+
+import math
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Literal
+
+from clip_explain.errors import MethodError, nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Kind = Literal["switch", "choice", "count", "number", "layers", "layer", "head", "text", "tensor", "seed"]
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a method: its default, what it does, and what it may be.
+
+    `kind`: "switch" (True or False); "choice" (one of `choices`); "count" (a whole number) and "number" (any), from
+    `least`, or `above`, to `most`; "layers" (how many of the last layers), "layer" (the number of one, from `least`;
+    not the last where `before_last`) and "head", whose largest value depends on the model; "text"; "tensor"; "seed" (a
+    whole number or a torch.Generator). `none` says what None means, where it is allowed; `or_tensor` allows a tensor,
+    too. `quick` is a value with which a slow method can be tried quickly.
+    """
+
+    name: str
+    kind: Kind
+    default: Any
+    says: str
+    choices: tuple[str, ...] = ()
+    least: int | float | None = None
+    above: int | float | None = None
+    most: int | float | None = None
+    none: str = ""
+    or_tensor: bool = False
+    before_last: bool = False
+    quick: Any = None
+
+    @property
+    def allowed(self) -> str:
+        """What the option may be, in words."""
+        words = {
+            "switch": "True or False",
+            "choice": "one of " + ", ".join(map(repr, self.choices)),
+            "layers": "1 to the number of layers",
+            "layer": f"{self.least} to the last layer" + (" but one" if self.before_last else ""),
+            "head": "0 to the last head",
+            "text": "a text, or several",
+            "tensor": "a tensor",
+            "seed": "a whole number or a torch.Generator",
+            "count": "a whole number" + self._range(),
+            "number": "a number" + self._range(),
+        }[self.kind]
+        tensor = ", or a tensor" if self.or_tensor else ""
+        return words + tensor + (f", or None ({self.none})" if self.none else "")
+
+    def check(self, value: Any) -> None:
+        """MethodError for a value of another type, or out of the range that holds for every model."""
+        if not self._takes(value):
+            raise MethodError(f"got {self.name}={value!r}, expected {self.allowed}")
+
+    def read(self, text: str) -> Any:
+        """The value that a text, as a command line gives it, stands for. MethodError for one that it cannot take."""
+        word = text.strip().lower()
+        value: Any = text
+        if word == "none" and self.none:
+            value = None
+        elif self.kind == "switch":
+            value = {"true": True, "yes": True, "false": False, "no": False}.get(word, text)
+        elif self.kind not in ("choice", "text"):
+            with suppress(ValueError):
+                value = float(text) if self.kind == "number" else int(text)
+        self.check(value)
+        return value
+
+    def _range(self) -> str:
+        parts = [f" of at least {self.least}"] if self.least is not None else []
+        parts += [f" above {self.above}"] if self.above is not None else []
+        parts += [f" of at most {self.most}"] if self.most is not None else []
+        return " and".join(parts)
+
+    def _takes(self, value: Any) -> bool:
+        if value is None:
+            return bool(self.none)
+        if self.kind == "switch":
+            return isinstance(value, bool)
+        if self.kind == "choice":
+            return isinstance(value, str) and value in self.choices
+        if isinstance(value, bool | str):
+            return isinstance(value, str) and self.kind == "text"
+        if not isinstance(value, Real):  # a tensor, a generator, several texts: the method looks at these
+            return self.or_tensor or self.kind in ("text", "tensor", "seed")
+        if self.kind in ("text", "tensor"):
+            return False
+        return (self.kind == "number" or isinstance(value, Integral)) and self._holds(value)
+
+    def _holds(self, value: int | float) -> bool:
+        if self.kind in ("layers", "layer", "head"):  # the range is the model's, and the method names it
+            return True
+        if not math.isfinite(value) or (self.least is not None and value < self.least):
+            return False
+        return (self.above is None or value > self.above) and (self.most is None or value <= self.most)
+
+
+@dataclass(frozen=True)
+class Method:
+    """All that is known of a method; `METHODS` in registry.py has one record for each.
+
+    `title` is its name in the papers; `paper` and `year` where it comes from (None: the report bears no date); `says`
+    one sentence on what a map is. `options` are those of its function for images and `word_options` those for words;
+    None where there is no such function. `resnets`: it takes a ResNet as well as a ViT. `classifiers`: it also explains
+    a classifier's logit; the others compare patches with a direction by the cosine. `signed`: 0 says nothing, and what
+    is below 0 speaks against the target. `slow`: many forwards. `by_set`: the map depends on the other targets.
+    """
+
+    name: str
+    title: str
+    paper: str
+    year: int | None
+    says: str
+    options: tuple[Option, ...] | None = ()
+    word_options: tuple[Option, ...] | None = None
+    resnets: bool = False
+    classifiers: bool = False
+    signed: bool = False
+    slow: bool = False
+    by_set: bool = False
+
+    @property
+    def image(self) -> Callable[..., "Tensor"]:
+        """Its function for images: (Request, options) -> raw maps. MethodError if it has none."""
+        from clip_explain.explainers.functions import IMAGE_FUNCTIONS
+
+        if self.options is None:
+            raise MethodError(f"{self.name} explains words, not images")
+        return IMAGE_FUNCTIONS[self.name]
+
+    @property
+    def words(self) -> Callable[..., "Tensor"]:
+        """Its function for words: (WordRequest, options) -> raw weights. MethodError if it has none."""
+        from clip_explain.explainers.functions import WORD_FUNCTIONS
+
+        if self.word_options is None:
+            raise MethodError(f"{self.name} explains images, not words")
+        return WORD_FUNCTIONS[self.name]
+
+    @property
+    def needs(self) -> str:
+        """Which models it takes, in words."""
+        if self.options is None:
+            return "a text tower"
+        tower = "a ViT or a ResNet" if self.resnets else "a ViT"
+        return f"{tower}, a classifier too" if self.classifiers else tower
+
+    def options_for(self, words: bool = False) -> dict[str, Option]:
+        """The options of its function for images, or for words, by name."""
+        options = self.word_options if words else self.options
+        return {option.name: option for option in options or ()}
+
+    def check_options(self, options: dict[str, Any], words: bool = False) -> None:
+        """MethodError for an option that the method does not have or a value that it cannot take."""
+        known = self.options_for(words)
+        for name, value in options.items():
+            if name not in known:
+                raise MethodError(f"{self.name} has no option {name!r}: {nearest(name, known)}")
+            known[name].check(value)
