@@ -7,7 +7,7 @@ import types
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Integral, Real
-from typing import Any, ParamSpec, TypeVar, Union, get_args, get_origin, no_type_check
+from typing import Annotated, Any, ParamSpec, TypeVar, Union, get_args, get_origin, no_type_check
 
 import numpy as np
 import torch
@@ -35,8 +35,8 @@ def checked(error: Error = MethodError) -> Callable[[Callable[P, R]], Callable[P
 
     A whole number has no fraction and is no bool, a float is finite, a list of texts is not one text, and a tensor has
     the axes of its annotation, of one length wherever an axis is named twice. What is refused raises TensorError where
-    a tensor or an array is wanted, ModelError where a model is, and `error` otherwise. What an annotation does not say,
-    a range or a choice, the function checks itself.
+    a tensor or an array is wanted, ModelError where a model is, and `error` otherwise; of Annotated[TYPE, ERROR, WORDS]
+    that error, with these words. What an annotation does not say, a range or a choice, the function checks itself.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -69,6 +69,8 @@ def fits(value: Any, hint: Any) -> bool:
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return any(fits(value, each) for each in inner)
+    if origin is Annotated:
+        return fits(value, inner[0])
     if origin is Callable:
         return callable(value)
     if hint is None:
@@ -103,6 +105,8 @@ def spoken(hint: Any) -> str:
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return " or ".join(spoken(each) for each in inner)
+    if origin is Annotated:
+        return inner[2]
     if origin is Callable:
         return "a function"
     if isinstance(origin, type) and issubclass(origin, Collection) and not issubclass(origin, Mapping):
@@ -128,6 +132,8 @@ def error_for(hint: Any, error: Error) -> Error:
     """The error that says best that a value is not of this type; `error` where no tensor and no model is wanted."""
     kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     for kind in kinds:
+        if get_origin(kind) is Annotated:
+            return get_args(kind)[1]
         if isinstance(kind, type) and issubclass(kind, AbstractArray | Tensor | np.ndarray):
             return TensorError
         if getattr(kind, "__name__", "") == "Model":

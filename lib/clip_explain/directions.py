@@ -1,31 +1,40 @@
 """What is explained, as directions in the embedding space: of texts, images, classes, differences."""
 
+import os
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Annotated
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from clip_explain.checks import checked, finite, told
 from clip_explain.errors import TensorError, TextError
-from clip_explain.images import preprocess
+from clip_explain.images import Readable, preprocessed
 from clip_explain.models.embed import compared, embed_images, embed_texts, embed_tokens, unit
 from clip_explain.models.head import class_rows
 from clip_explain.models.model import Model
 from clip_explain.models.tokenizer import tokenize
 from clip_explain.texts import BARE, Templates, _occurrences, drop_tokens, template_list
 
-Targets = str | int | Path | Image.Image | Sequence[str | int | Path | Image.Image] | Tensor
+ImageTarget = os.PathLike | Image.Image | np.ndarray | Readable
+Targets = Annotated[
+    str | int | ImageTarget | Sequence[str | int | ImageTarget] | Tensor,
+    TextError,
+    "texts, or images (PIL, pathlib.Path, an array, an open file), or directions (targets, embedding)",
+]
 
 
+@checked()
 def targets(
     model: Model, spec: Targets, templates: Templates = BARE, fit: str = "crop", truncate: bool = False
 ) -> Float[Tensor, "targets embedding"]:
     """Unit vectors to explain: of texts, of other images, or a float tensor (targets, embedding) scaled to length 1.
 
-    `spec`: one or several texts (a str is always a text); or one or several images, PIL or a `pathlib.Path`, read and
-    fitted as `preprocess` does, or preprocessed pixels (images, 3, height, width). With several `templates` ("a photo
+    `spec`: one or several texts (a str is always a text); or one or several images, PIL, a `pathlib.Path`, an array or
+    an open file, read and fitted as `pixels` does, or the `Pixels` that it makes. With several `templates` ("a photo
     of a {}.", or "imagenet", "clip_surgery": a set of TEMPLATE_SETS) a text's target is the mean of its unit embeddings
     in all of them, scaled to length 1 again: CLIP's prompt ensemble. Templates and `truncate` are for texts alone.
     Of a classifier: classes by name or index, whose directions are the head's weights, at their own length. Raises
@@ -35,20 +44,21 @@ def targets(
     if model.head is not None and not isinstance(spec, Tensor):
         return directions(model, class_rows(model.head, spec))
     if isinstance(spec, Tensor):
-        return embed_images(model, preprocess(model, spec)) if spec.ndim == 4 else directions(model, spec)
-    names = [spec] if isinstance(spec, str | Path | Image.Image) else list(spec)
-    if names and all(isinstance(name, Path | Image.Image) for name in names):
-        return torch.cat([embed_images(model, preprocess(model, name, fit)) for name in names])
+        return embed_images(model, preprocessed(model, spec)) if spec.ndim == 4 else directions(model, spec)
+    names = [spec] if isinstance(spec, str | int | ImageTarget) else list(spec)
+    if names and all(isinstance(name, ImageTarget) for name in names):
+        return torch.cat([embed_images(model, preprocessed(model, name, fit)) for name in names])
     if not names or not all(isinstance(name, str) and name.strip() for name in names):
         raise TextError(
-            f"got targets {names!r}, expected at least one text, and none of them empty; or images alone, "
-            "as PIL images or pathlib.Path"
+            f"got targets {told(names)}, expected at least one text, and none of them empty; or images alone, "
+            "as PIL images, pathlib.Path, arrays or open files"
         )
     filled = [template.replace("{}", name) for name in names for template in prompts]
     embedded = embed_texts(model, filled, truncate)
     return unit(embedded.unflatten(0, (len(names), -1)).mean(dim=1))
 
 
+@checked()
 def difference(
     model: Model, positive: Targets, negative: Targets, templates: Templates = BARE
 ) -> Float[Tensor, "targets embedding"]:
@@ -56,6 +66,7 @@ def difference(
     return directions(model, targets(model, positive, templates) - targets(model, negative, templates))
 
 
+@checked()
 def without_word(
     model: Model, text: str, words: str | Sequence[str], truncate: bool = False
 ) -> Float[Tensor, "targets embedding"]:
@@ -70,6 +81,7 @@ def without_word(
     return directions(model, embedded[:1] - embedded[1:])
 
 
+@checked()
 def empty_text(model: Model) -> Float[Tensor, "1 embedding"]:
     """The unit embedding of the empty text: a start and an end token, which `tokenize` refuses as a text."""
     if model.embed_texts is not None:
@@ -78,6 +90,7 @@ def empty_text(model: Model) -> Float[Tensor, "1 embedding"]:
     return embed_tokens(model, drop_tokens(tokens, (tokens != tokens[0, 0]) & (tokens != tokens.max())))
 
 
+@checked()
 def directions(model: Model, vectors: Tensor) -> Float[Tensor, "targets embedding"]:
     """Checked vectors at unit length, float32 (or float64) on the model's device. TensorError for a bad one.
 
@@ -88,8 +101,7 @@ def directions(model: Model, vectors: Tensor) -> Float[Tensor, "targets embeddin
         raise TensorError(
             f"got targets of shape {tuple(vectors.shape)} and {vectors.dtype}, expected floats (targets, {width})"
         )
-    if not torch.isfinite(vectors).all():
-        raise TensorError("got targets with NaN or infinite values, expected finite ones")
+    finite("targets", vectors)
     if not vectors.any(dim=1).all():
         raise TensorError("got a target that is all zero, which has no direction")
     vectors = vectors.detach().to(model.device)

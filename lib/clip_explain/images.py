@@ -1,73 +1,157 @@
-"""Images: read from files, fitted to what a model takes, and normalised.
+"""Images: read from files, arrays and addresses, fitted to what a model takes, and normalised.
 
 Above models, whose size and patch it asks; nothing is ever stretched but by fit="squash".
 """
 
-from collections.abc import Sequence
+import io
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Annotated, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 import torchvision.transforms.functional as TF
 from jaxtyping import Float
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor, nn
 
+from clip_explain.checks import checked, count, finite
 from clip_explain.errors import ImageError, MethodError, TensorError, nearest
 from clip_explain.models.model import Model
 
 FITS = ("crop", "full", "squash")
 MAX_ASPECT = 20  # sides that differ more than this make a strip of thousands of patches
+MOST_PIXELS = 89_478_485  # of a file; as Pillow's own limit, from which it warns: a quarter of a GiB
+# What Pillow reads by itself. Others, such as EPS, it hands to programs outside.
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+ORIENTATION = 0x0112  # EXIF's number for it
+Turn = Image.Transpose
+UPRIGHT = {  # what undoes an orientation
+    2: Turn.FLIP_LEFT_RIGHT,
+    3: Turn.ROTATE_180,
+    4: Turn.FLIP_TOP_BOTTOM,
+    5: Turn.TRANSPOSE,
+    6: Turn.ROTATE_270,
+    7: Turn.TRANSVERSE,
+    8: Turn.ROTATE_90,
+}
+GREY_LEVELS = (255, 4095, 65535)  # the largest of 8, 12 and 16 bits
+KINDS = "a path, a URL, a PIL image, an array, an open file, or a list of them"
 
-ImageSource = str | Path | Image.Image
-Images = ImageSource | Sequence[ImageSource] | Tensor
+
+@runtime_checkable
+class Readable(Protocol):
+    """A file opened for reading bytes, or what reads like one."""
+
+    def read(self, size: int = -1, /) -> bytes: ...
 
 
+class Pixels(Tensor):
+    """Preprocessed images (images, 3, height, width), as `pixels` makes them, that know where they are from.
+
+    `fit` is how they were fitted, None where that is not known; `sizes` are the (height, width) of the images before.
+    A slice, and a copy in another place or number format, are `Pixels` too; all else that is computed from them is a
+    plain tensor.
+    """
+
+    fit: str | None
+    sizes: tuple[tuple[int, int], ...]
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    def __getitem__(self, index):
+        part = super().__getitem__(index)
+        return mark(part, self.fit, self.sizes[index]) if isinstance(index, slice) else part
+
+    def to(self, *args, **kwargs) -> "Pixels":
+        return mark(super().to(*args, **kwargs), self.fit, self.sizes)
+
+
+def mark(values: Tensor, fit: str | None, sizes: Sequence[tuple[int, int]]) -> Pixels:
+    """A tensor as `Pixels`; it shares its numbers."""
+    found = values.as_subclass(Pixels)
+    found.fit, found.sizes = fit, tuple(sizes)
+    return found
+
+
+ImageSource = str | os.PathLike | Image.Image | np.ndarray | Readable
+Images = Annotated[ImageSource | Iterable[ImageSource] | Pixels, ImageError, KINDS]
+
+
+@checked()
 def encode_image(model: Model, images: Images) -> Float[Tensor, "images embedding"]:
     """The model's own image features at unit length, in float32, of centre crops or of pixels at its native size."""
     with torch.no_grad():
-        return nn.functional.normalize(model.network.encode_image(preprocess(model, images)).float(), dim=-1)
+        return nn.functional.normalize(model.network.encode_image(preprocessed(model, images)).float(), dim=-1)
 
 
-def preprocess(model: Model, images: Images, fit: str = "crop") -> Float[Tensor, "images 3 height width"]:
-    """Normalised pixels on the model's device and in its dtype, ready for the image tower.
+@checked()
+def pixels(model: Model, images: Images | Tensor, fit: str = "crop") -> Pixels:
+    """Normalised pixels on the model's device and in its dtype, ready for the image tower: (images, 3, height, width).
 
     `fit` is "crop" (CLIP's own: short side to the model's size, centre square), "full" (the whole image at its own
     aspect, short side to the model's size, both sides rounded to whole patches) or "squash" (the whole image,
-    stretched to the square). All resize bicubically. Images are read as `read_image` does. A float tensor is taken as
-    already preprocessed: it is checked, not changed.
+    stretched to the square). All resize bicubically. Images are read as `read_image` does. A float tensor is one's own
+    preprocessed pixels: it is checked and marked, not changed; other functions take it only so marked.
 
     Raises ImageError (also for a list of different sizes under "full"), TensorError, MethodError (unknown `fit`).
     """
     if fit not in FITS:
         raise MethodError(f"unknown fit {fit!r}: {nearest(fit, FITS)}")
     if isinstance(images, Tensor):
-        return _check_pixels(model, images).to(model.device, model.dtype)
-    sources = [images] if isinstance(images, str | Path | Image.Image) else list(images)
+        return _own_pixels(model, images).to(model.device, model.dtype)
+    read = [read_image(source) for source in listed(images)]
+    fitted = [TF.to_tensor(fit_image(model, image, fit)) for image in read]
+    shapes = sorted({tuple(image.shape[1:]) for image in fitted})
+    if len(shapes) > 1:
+        found = ", ".join(f"{height} x {width}" for height, width in shapes[:4])
+        raise ImageError(f"images of one call need one size, fit='full' gives {found}: call once per size, or squash")
+    normal = TF.normalize(torch.stack(fitted), model.mean, model.std).to(model.device, model.dtype)
+    return mark(normal, fit, [(image.height, image.width) for image in read])
+
+
+preprocess = pixels  # its name in the first edition
+
+
+def preprocessed(model: Model, images: Images, fit: str = "crop") -> Pixels:
+    """`pixels`, but TensorError for a tensor that is not marked: it may be preprocessed or not, nothing tells."""
+    if isinstance(images, Tensor) and not isinstance(images, Pixels):
+        raise TensorError(
+            f"got a tensor of shape {tuple(images.shape)} for images, expected {KINDS}; "
+            "preprocessed pixels are marked by cx.pixels(model, tensor)"
+        )
+    return pixels(model, images, fit)
+
+
+def listed(images: Images) -> list[ImageSource]:
+    """The images, one or several, as a list. ImageError for none."""
+    one = isinstance(images, str | os.PathLike | Image.Image | np.ndarray | Readable)
+    sources = [images] if one else list(images)
     if not sources:
         raise ImageError("no images: expected at least one")
-    pixels = [TF.to_tensor(fit_image(model, read_image(source), fit)) for source in sources]
-    sizes = sorted({tuple(image.shape[1:]) for image in pixels})
-    if len(sizes) > 1:
-        found = ", ".join(f"{height} x {width}" for height, width in sizes[:4])
-        raise ImageError(f"images of one call need one size, fit='full' gives {found}: call once per size, or squash")
-    return TF.normalize(torch.stack(pixels), model.mean, model.std).to(model.device, model.dtype)
+    return sources
 
 
-def _check_pixels(model: Model, pixels: Tensor) -> Tensor:
-    got = f"got shape {tuple(pixels.shape)}, {str(pixels.dtype).removeprefix('torch.')}"
-    if pixels.ndim != 4 or pixels.shape[1] != 3 or not pixels.is_floating_point() or not len(pixels):
+def _own_pixels(model: Model, values: Tensor) -> Pixels:
+    got = f"got shape {tuple(values.shape)}, {str(values.dtype).removeprefix('torch.')}"
+    if values.ndim != 4 or values.shape[1] != 3 or not values.is_floating_point() or not len(values):
         raise TensorError(f"expected preprocessed images as a float tensor (images, 3, height, width), {got}")
     patch = model.patch_size
-    if any(side < patch or side % patch for side in pixels.shape[2:]):
+    if any(side < patch or side % patch for side in values.shape[2:]):
         raise TensorError(f"expected height and width in multiples of {patch} px, {got}")
-    if not torch.isfinite(pixels).all():
-        raise TensorError(f"expected finite pixels, {got} with NaN or infinite values")
-    return pixels
+    finite(f"shape {tuple(values.shape)}, pixels", values)
+    if isinstance(values, Pixels):
+        return values
+    return mark(values, None, [tuple(values.shape[2:])] * len(values))
 
 
+@checked()
 def fit_image(model: Model, image: Image.Image, fit: str = "crop") -> Image.Image:
-    """What the model sees of an RGB image: cropped, resized or squashed (see `preprocess`), before normalising."""
+    """What the model sees of an RGB image: cropped, resized or squashed (see `pixels`), before normalising."""
     size, patch = model.image_size, model.patch_size
     if fit == "squash":
         return image.resize((size, size), Image.Resampling.BICUBIC)
@@ -80,6 +164,7 @@ def fit_image(model: Model, image: Image.Image, fit: str = "crop") -> Image.Imag
     return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
+@checked()
 def visible_part(image: Image.Image, fit: str = "crop", longest: int = 1024) -> Image.Image:
     """The part of an image that a map under `fit` covers, undistorted, for drawing: at most `longest` px long."""
     if fit == "crop":
@@ -88,34 +173,120 @@ def visible_part(image: Image.Image, fit: str = "crop", longest: int = 1024) -> 
     return image if scale >= 1 else image.resize([max(1, round(side * scale)) for side in image.size])
 
 
-def read_image(source: ImageSource) -> Image.Image:
-    """An image as 8-bit RGB, upright.
+def pixel_batches(model: Model, images: Images, batch_size: int) -> Iterator[Pixels]:
+    """The pixels of so many images at once."""
+    count("batch_size", batch_size)
+    sources = images if isinstance(images, Tensor) else listed(images)
+    for first in range(0, len(sources), batch_size):
+        yield preprocessed(model, sources[first : first + batch_size])
 
-    EXIF rotation is applied, transparency laid on white, 16-bit grey divided by 257, all else converted by Pillow.
-    CLIP's own code ignores EXIF and drops transparency; on plain RGB and grey images the two are the same.
-    Raises ImageError, with the path, for what is missing, empty, truncated or no image.
+
+# -- reading
+
+
+@checked()
+def read_image(source: Annotated[ImageSource, ImageError, KINDS], upright: bool = True) -> Image.Image:
+    """An image as 8-bit RGB: of a path (~ is the home folder), a URL (by fsspec), an open file, an array or of PIL.
+
+    An array is uint8, or float in [0, 1], of (height, width) or (height, width, 1, 3 or 4 channels). A rotation in EXIF
+    is undone, unless not `upright`; all else in EXIF is ignored. Transparency is laid on white; grey of more than 8
+    bits is scaled from 12 or 16, the fewest that hold its largest value; all else is converted by Pillow. CLIP's own
+    code ignores EXIF and drops transparency; on plain RGB and grey images the two are the same.
+
+    Raises ImageError, with the path, for what is missing, empty, truncated, no image, no regular file, in a format
+    that is not one of FORMATS, or of more than MOST_PIXELS (an image that you open by PIL is not limited here).
     """
-    if not isinstance(source, str | Path | Image.Image):
-        raise ImageError(f"expected a path, a PIL image or a list of them, got {type(source).__name__}")
-    label = (getattr(source, "filename", "") or "image") if isinstance(source, Image.Image) else str(source)
+    label = _label(source)
     try:
+        if isinstance(source, np.ndarray):
+            return _to_rgb(_from_array(source))
         if isinstance(source, Image.Image):
-            return _to_rgb(source)
-        with Image.open(source) as image:
-            return _to_rgb(image)
+            source.load()
+            return _to_rgb(source, _turn(source) if upright else None)
+        with Image.open(_opened(source), formats=_readable_formats()) as image:
+            _check_size(image)
+            turn = _turn(image)
+            with suppress(Exception):
+                image.getexif()[ORIENTATION] = 1  # else Pillow itself turns a TIFF while it loads
+            return _to_rgb(image, turn if upright else None)
     except FileNotFoundError as error:
         raise ImageError(f"no image at {label}") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"{label} is too large: {error}. {_way_out()}") from error
     except Exception as error:  # Pillow's decoders raise all kinds
-        size = Path(label).stat().st_size if Path(label).is_file() else None
-        reason = "the file is empty" if size == 0 else str(error)
-        raise ImageError(f"{label} cannot be read as an image: {reason}") from error
+        raise ImageError(f"{label} cannot be read as an image: {error or type(error).__name__}") from error
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # I;16 and its kin; Pillow's I, too, is a file of more than 8 bits
-        grey = np.rint(np.asarray(image, dtype=np.float32) / 257).clip(0, 255)
-        image = Image.fromarray(grey.astype(np.uint8))
+def _label(source: ImageSource) -> str:
+    if isinstance(source, str | os.PathLike):
+        return os.fsdecode(source)
+    if isinstance(source, np.ndarray):
+        return "the array"
+    return str(getattr(source, "filename", "") or getattr(source, "name", "") or "image")
+
+
+def _opened(source: str | os.PathLike | Readable) -> Path | io.BytesIO | Readable:
+    """What Pillow opens: a regular file's path, the content of a URL, or the open file that was given."""
+    if isinstance(source, Readable):
+        return source
+    name = os.fsdecode(source)
+    if URL.match(name):
+        return io.BytesIO(_downloaded(name))
+    path = Path(name) if Path(name).exists() else Path(name).expanduser()
+    found = path.stat()
+    if stat.S_ISDIR(found.st_mode):
+        raise ImageError("it is a folder")
+    if not stat.S_ISREG(found.st_mode):
+        raise ImageError("it is a pipe or a device, no regular file")
+    if not found.st_size:
+        raise ImageError("the file is empty")
+    return path
+
+
+def _downloaded(url: str) -> bytes:
+    try:
+        import fsspec
+
+        with fsspec.open(url, "rb") as file:
+            return file.read()
+    except ImportError as error:
+        raise ImageError(f"a URL needs the package fsspec and what it needs for this one: {error}") from error
+
+
+def _readable_formats() -> list[str]:
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _check_size(image: Image.Image) -> None:
+    if image.width * image.height > MOST_PIXELS:
+        raise ImageError(f"it has {image.width} x {image.height} pixels, more than {MOST_PIXELS:,}. {_way_out()}")
+
+
+def _way_out() -> str:
+    return "Make it smaller, or open it with PIL.Image.open (Image.MAX_IMAGE_PIXELS = None lifts its limit) and pass it"
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    channels = array.shape[2] if array.ndim == 3 else 1
+    if array.ndim not in (2, 3) or channels not in (1, 3, 4) or not array.size:
+        raise ImageError(f"got shape {array.shape}, expected (height, width) or (height, width, 1, 3 or 4); list several")
+    if np.issubdtype(array.dtype, np.floating):
+        if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
+            raise ImageError("got floats outside [0, 1] or not finite; preprocessed pixels are a tensor for cx.pixels")
+        array = np.rint(array * 255).astype(np.uint8)
+    if array.dtype != np.uint8:
+        raise ImageError(f"got {array.dtype}, expected uint8, or floats in [0, 1]")
+    return Image.fromarray(np.ascontiguousarray(array[..., 0] if array.shape[2:] == (1,) else array))
+
+
+def _to_rgb(image: Image.Image, turn: Turn | None = None) -> Image.Image:
+    if not min(image.size):
+        raise ImageError(f"it has {image.width} x {image.height} pixels")
+    if turn is not None:
+        image = image.transpose(turn)
+    if image.mode.startswith("I"):
+        image = _eight_bits(image)
     if image.mode == "F":
         raise ImageError("its pixels are floating-point numbers of unknown range; save it with 8 or 16 bits")
     if image.has_transparency_data:
@@ -125,8 +296,18 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def pixel_batches(model: Model, images: Images, batch_size: int):
-    if not isinstance(images, Tensor | Sequence) or isinstance(images, str):
-        images = [images]
-    for first in range(0, len(images), batch_size):
-        yield preprocess(model, images[first : first + batch_size])
+def _turn(image: Image.Image) -> Turn | None:
+    """What undoes the rotation in EXIF; broken EXIF says nothing of one."""
+    try:
+        return UPRIGHT.get(int(image.getexif().get(ORIENTATION, 1)))
+    except Exception:  # whatever stands there, the image can be seen
+        return None
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey of up to 16 bits, the fewest of GREY_LEVELS that hold its largest value, as 8."""
+    grey = np.asarray(image).astype(np.int64)
+    if grey.min() < 0 or grey.max() > GREY_LEVELS[-1]:
+        raise ImageError(f"its grey runs from {grey.min()} to {grey.max()}, expected 0 to {GREY_LEVELS[-1]} at most")
+    most = next(most for most in GREY_LEVELS if grey.max() <= most)
+    return Image.fromarray(np.rint(grey * (255 / most)).astype(np.uint8))

@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from clip_explain.checks import out_of_memory
+from clip_explain.checks import checked, out_of_memory
 from clip_explain.directions import Targets, directions, targets
 from clip_explain.errors import ModelError
-from clip_explain.images import Images, preprocess
+from clip_explain.images import Images, preprocessed
 from clip_explain.models.embed import compared, embed_images
 from clip_explain.models.model import Model
 from clip_explain.models.tokenizer import tokenize
@@ -59,19 +59,21 @@ class WordRequest:
         return _cached(self._traces, lambda: trace_text(self.model.network, self.tokens, **options), options)
 
 
+@checked()
 def make_request(
     model: Model, images: Images, spec: Targets, fit: str = "crop", templates: Templates = BARE, truncate: bool = False
 ) -> Request:
-    """A request from images (a PIL image, a path, a list of either, preprocessed pixels) and `targets(model, spec)`."""
-    return Request(model, preprocess(model, images, fit), targets(model, spec, templates, fit, truncate))
+    """A request from images, as `pixels` takes them, or the `Pixels` that it makes, and `targets(model, spec)`."""
+    return Request(model, preprocessed(model, images, fit), targets(model, spec, templates, fit, truncate))
 
 
+@checked()
 def make_word_request(
     model: Model, images: Images | Tensor, texts: str | Sequence[str], fit: str = "crop", truncate: bool = False
 ) -> WordRequest:
     """A word request from texts and images, or the images' embeddings as a float tensor (images, embedding)."""
     given = isinstance(images, Tensor) and images.ndim == 2
-    embeddings = images if given else embed_images(model, preprocess(model, images, fit))
+    embeddings = images if given else embed_images(model, preprocessed(model, images, fit))
     return WordRequest(model, tokenize(model, texts, truncate), directions(model, embeddings))
 
 
@@ -113,11 +115,12 @@ def _cached(traces: dict, compute, options: dict) -> Trace:
     return traces[key]
 
 
+@checked()
 def class_logits(model: Model, images: Images, fit: str = "crop") -> Float[Tensor, "images classes"]:
     """A classifier's logits of all classes, from the trace. ModelError for a model without a head."""
     if model.head is None:
         raise ModelError(f"{model.name} is no classifier: it has no class logits")
-    features = embed_images(model, preprocess(model, images, fit)).detach()
+    features = embed_images(model, preprocessed(model, images, fit)).detach()
     return features @ model.head.weight.T.to(features) + model.head.bias.to(features)
 
 

@@ -19,7 +19,6 @@ from clip_explain.errors import DatasetError, ImageError, nearest
 from clip_explain.images import read_image
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-ORIENTATION = 0x0112  # EXIF's number for it
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,12 +88,7 @@ class Dataset:
 def open_stored(path: Path, name: str) -> Image.Image:
     """The image in a file as 8-bit RGB, not turned by its EXIF. ImageError with the record's name and the path."""
     try:
-        try:
-            with Image.open(path) as image:
-                image.getexif().pop(ORIENTATION, None)
-                return read_image(image)
-        except OSError:
-            return read_image(path)  # says what is wrong with the file
+        return read_image(path, upright=False)
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from error
 

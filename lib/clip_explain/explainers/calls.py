@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from jaxtyping import Float
 from torch import Tensor
 
-from clip_explain.checks import out_of_memory
+from clip_explain.checks import checked, out_of_memory
 from clip_explain.directions import Targets
 from clip_explain.errors import MethodError
 from clip_explain.explainers.registry import check_fits, find_method
@@ -18,6 +18,7 @@ from clip_explain.texts import BARE, Templates
 PER = ("token", "word")
 
 
+@checked()
 def explain(
     model: Model,
     images: Images,
@@ -46,6 +47,7 @@ def explain(
         return found.image(request, **options)
 
 
+@checked()
 def explain_words(
     model: Model,
     images: Images,
