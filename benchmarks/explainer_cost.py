@@ -17,6 +17,7 @@ import torch
 warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
 
 from clip_explain.explainers import explain  # noqa: E402
+from clip_explain.images import preprocess  # noqa: E402
 from clip_explain.models.model import Model  # noqa: E402
 from clip_explain.models.tokenizer import tokenize  # noqa: E402
 from clip_explain.papers.saving import write  # noqa: E402
@@ -29,7 +30,8 @@ TEXT = "two people riding brown horses on the beach at sunset"
 def groups(model: Model, images: int, masks: int = 2 * BATCH, steps: int = 10) -> list[dict[str, Call]]:
     """Every line by name in groups, each with its unit first. `masks` is for RISE and shapley, `steps` for M2IB."""
     random = torch.Generator().manual_seed(0)
-    pixels, crowd = (torch.randn(n, 3, 224, 224, generator=random).to(model.device) for n in (images, BATCH))
+    drawn = (torch.randn(n, 3, 224, 224, generator=random) for n in (images, BATCH))
+    pixels, crowd = (preprocess(model, each) for each in drawn)
     targets = torch.randn(64, 512, generator=random).to(model.device)
     options = {
         "clip_surgery": dict(redundant=targets[1:2]),  # the texts' features are given, that of the empty text as well

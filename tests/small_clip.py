@@ -14,6 +14,7 @@ import torch
 from clip.model import build_model, convert_weights
 from torch.nn import functional as F
 
+from clip_explain.images import mark
 from clip_explain.models.model import Model, clip
 from clip_explain.request import Request, make_request
 
@@ -73,7 +74,12 @@ def build(dtype=torch.float32, **options):
 def pixels(seed, height, width):
     """A smooth random image as CLIP's preprocessing would hand it on: float32, (1, 3, height, width)."""
     coarse = np.random.RandomState(seed).standard_normal((1, 3, 8, 8)).astype(np.float32)
-    return F.interpolate(torch.from_numpy(coarse), size=(height, width), mode="bicubic", align_corners=False)
+    return marked(F.interpolate(torch.from_numpy(coarse), size=(height, width), mode="bicubic", align_corners=False))
+
+
+def marked(values):
+    """A tensor as preprocessed pixels, as `cx.pixels` marks them."""
+    return mark(values, None, [tuple(values.shape[2:])] * len(values))
 
 
 def wrap(network):

@@ -97,7 +97,7 @@ def test_targets_are_texts_or_images_and_at_least_one(model, targets):
 @pytest.mark.parametrize("pixels", [torch.zeros(1, 3, SIDE, SIDE + 1), torch.full((1, 3, SIDE, SIDE), float("nan"))])
 def test_target_pixels_are_checked(model, pixels):
     with pytest.raises(cx.TensorError, match=r"expected .*got shape"):
-        cx.explain(model, colourful(), pixels)
+        cx.explain(model, colourful(), small_clip.marked(pixels))
 
 
 def test_unknown_templates_name_the_sets(model):
@@ -301,6 +301,8 @@ BAD_PIXELS = {
 @pytest.mark.parametrize("kind", BAD_PIXELS)
 def test_bad_pixels(model, kind):
     with pytest.raises(cx.TensorError, match=r"expected .*got shape"):
+        cx.pixels(model, BAD_PIXELS[kind])
+    with pytest.raises(cx.TensorError, match=r"expected .*marked by cx.pixels"):
         cx.explain(model, BAD_PIXELS[kind], "a cube")
 
 

@@ -26,7 +26,7 @@ def model():
     return small_clip.wrap(small_clip.build(vlayers=2, tlayers=2))
 
 
-PIXELS = torch.cat([small_clip.pixels(seed, 224, 224) for seed in (0, 1)])
+PIXELS = small_clip.marked(torch.cat([small_clip.pixels(seed, 224, 224) for seed in (0, 1)]))
 
 
 def test_text_targets_are_the_models_unit_text_features():
@@ -36,7 +36,7 @@ def test_text_targets_are_the_models_unit_text_features():
 
 
 def test_many_images_are_embedded_in_parts_as_all_at_once():
-    pixels = torch.cat([small_clip.pixels(seed, 32, 64) for seed in range(IMAGES_AT_ONCE + 3)])
+    pixels = small_clip.marked(torch.cat([small_clip.pixels(seed, 32, 64) for seed in range(IMAGES_AT_ONCE + 3)]))
     whole = unit(image_features(model(), pixels).detach())
     got = embed_images(model(), pixels)
     assert len(got) == IMAGES_AT_ONCE + 3

@@ -29,8 +29,8 @@ from .explainers import METHODS as METHODS
 from .explainers import explain as explain
 from .explainers import explain_words as explain_words
 from .explainers import methods_for as methods_for
-from .images import encode_image as encode_image
 from .images import Pixels as Pixels
+from .images import encode_image as encode_image
 from .images import pixels as pixels
 from .images import preprocess as preprocess
 from .images import read_image as read_image

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
-from clip_explain.checks import checked, count, finite
+from clip_explain.checks import checked, count
 from clip_explain.errors import ImageError, MethodError, TensorError, nearest
 from clip_explain.models.model import Model
 
@@ -79,7 +79,7 @@ def mark(values: Tensor, fit: str | None, sizes: Sequence[tuple[int, int]]) -> P
 
 
 ImageSource = str | os.PathLike | Image.Image | np.ndarray | Readable
-Images = Annotated[ImageSource | Iterable[ImageSource] | Pixels, ImageError, KINDS]
+Images = Annotated[ImageSource | Iterable[ImageSource] | Tensor, ImageError, KINDS]  # a tensor: `Pixels`
 
 
 @checked()
@@ -90,7 +90,7 @@ def encode_image(model: Model, images: Images) -> Float[Tensor, "images embeddin
 
 
 @checked()
-def pixels(model: Model, images: Images | Tensor, fit: str = "crop") -> Pixels:
+def pixels(model: Model, images: Images, fit: str = "crop") -> Pixels:
     """Normalised pixels on the model's device and in its dtype, ready for the image tower: (images, 3, height, width).
 
     `fit` is "crop" (CLIP's own: short side to the model's size, centre square), "full" (the whole image at its own
@@ -143,7 +143,8 @@ def _own_pixels(model: Model, values: Tensor) -> Pixels:
     patch = model.patch_size
     if any(side < patch or side % patch for side in values.shape[2:]):
         raise TensorError(f"expected height and width in multiples of {patch} px, {got}")
-    finite(f"shape {tuple(values.shape)}, pixels", values)
+    if not torch.isfinite(values).all():
+        raise TensorError(f"expected finite pixels, {got} with NaN or infinite values")
     if isinstance(values, Pixels):
         return values
     return mark(values, None, [tuple(values.shape[2:])] * len(values))
@@ -270,7 +271,7 @@ def _way_out() -> str:
 def _from_array(array: np.ndarray) -> Image.Image:
     channels = array.shape[2] if array.ndim == 3 else 1
     if array.ndim not in (2, 3) or channels not in (1, 3, 4) or not array.size:
-        raise ImageError(f"got shape {array.shape}, expected (height, width) or (height, width, 1, 3 or 4); list several")
+        raise ImageError(f"got shape {array.shape}, expected (height, width) or (height, width, 3); list several")
     if np.issubdtype(array.dtype, np.floating):
         if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
             raise ImageError("got floats outside [0, 1] or not finite; preprocessed pixels are a tensor for cx.pixels")

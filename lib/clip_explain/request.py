@@ -69,7 +69,7 @@ def make_request(
 
 @checked()
 def make_word_request(
-    model: Model, images: Images | Tensor, texts: str | Sequence[str], fit: str = "crop", truncate: bool = False
+    model: Model, images: Images, texts: str | Sequence[str], fit: str = "crop", truncate: bool = False
 ) -> WordRequest:
     """A word request from texts and images, or the images' embeddings as a float tensor (images, embedding)."""
     given = isinstance(images, Tensor) and images.ndim == 2

@@ -19,7 +19,7 @@ from small_clip import exact_model, relative_error
 
 def request(targets=2):
     generator = torch.Generator().manual_seed(3)
-    pixels = torch.cat([small_clip.pixels(seed, 64, 96) for seed in (1, 2)]).double()
+    pixels = small_clip.marked(torch.cat([small_clip.pixels(seed, 64, 96) for seed in (1, 2)]).double())
     return Request(exact_model(), pixels, unit(torch.randn(targets, 64, generator=generator, dtype=torch.float64)))
 
 

@@ -25,7 +25,7 @@ def random_targets(count, dtype=torch.float64):
 
 
 def images(size=(96, 160), count=2, dtype=torch.float64):
-    return torch.cat([small_clip.pixels(seed, *size) for seed in range(20, 20 + count)]).to(dtype)
+    return small_clip.marked(torch.cat([small_clip.pixels(seed, *size) for seed in range(20, 20 + count)]).to(dtype))
 
 
 # ------------------------------------------------------------------------------------------------- the authors' code
@@ -146,7 +146,7 @@ def test_half_precision_maps_follow_those_of_float32(dtype):
 @pytest.mark.parametrize("value", [0.0, 1.0, -50.0])
 @pytest.mark.parametrize("spatial", ["loose", "softmax", "none", "released"])
 def test_a_constant_image_has_a_finite_map(value, spatial):
-    maps = explain(small32(), torch.full((1, 3, 64, 96), value), "a dog", spatial=spatial)
+    maps = explain(small32(), small_clip.marked(torch.full((1, 3, 64, 96), value)), "a dog", spatial=spatial)
     assert maps.shape == (1, 1, 2, 3) and torch.isfinite(maps).all() and (maps >= 0).all()
 
 

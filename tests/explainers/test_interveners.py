@@ -55,7 +55,7 @@ def random_targets(count, dtype=torch.float64):
 
 
 def images(size=(96, 160), count=2, dtype=torch.float64):
-    return torch.cat([small_clip.pixels(seed, *size) for seed in range(20, 20 + count)]).to(dtype)
+    return small_clip.marked(torch.cat([small_clip.pixels(seed, *size) for seed in range(20, 20 + count)]).to(dtype))
 
 
 @functools.cache
@@ -502,7 +502,8 @@ def test_a_second_call_gives_the_same_numbers(method):
 @pytest.mark.parametrize("value", [0.0, 1.0, -50.0])
 @pytest.mark.parametrize("method", CHEAP)
 def test_a_constant_image_has_a_finite_map(method, value):
-    maps = explain(model32(), torch.full((1, 3, 64, 96), value), random_targets(2), method, **CHEAP[method])
+    pixels = small_clip.marked(torch.full((1, 3, 64, 96), value))
+    maps = explain(model32(), pixels, random_targets(2), method, **CHEAP[method])
     assert torch.isfinite(maps).all() and maps.shape[:2] == (1, 2)
 
 

@@ -16,7 +16,7 @@ from clip_explain.request import Request, make_request, scores
 def request() -> Request:
     """Two images of 3 x 5 patches, three targets, two heads."""
     model = small_clip.wrap(small_clip.build(vlayers=2, tlayers=1, vocab=100))
-    images = torch.cat([small_clip.pixels(seed, 96, 160) for seed in (3, 4)])
+    images = small_clip.marked(torch.cat([small_clip.pixels(seed, 96, 160) for seed in (3, 4)]))
     return make_request(model, images, unit(torch.randn(3, 64, generator=torch.Generator().manual_seed(0))))
 
 

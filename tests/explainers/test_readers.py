@@ -60,7 +60,7 @@ def random_targets(count, dtype=torch.float64):
 
 
 def images(size=(96, 160), count=2, dtype=torch.float64):
-    return torch.cat([small_clip.pixels(seed, *size) for seed in range(20, 20 + count)]).to(dtype)
+    return small_clip.marked(torch.cat([small_clip.pixels(seed, *size) for seed in range(20, 20 + count)]).to(dtype))
 
 
 @functools.cache
@@ -397,7 +397,7 @@ def test_bf16_maps_follow_those_of_float32(method, options):
 def test_constant_images_and_one_patch_have_finite_maps(method, options):
     directions = random_targets(1, torch.float32)
     for pixels in (torch.zeros(1, 3, 64, 96), torch.full((1, 3, 64, 96), -50.0), images((32, 32), 1, torch.float32)):
-        maps = explain(small32(), pixels, directions, method=method, **options)
+        maps = explain(small32(), small_clip.marked(pixels), directions, method=method, **options)
         assert maps.shape[-2:] == (pixels.shape[2] // 32, pixels.shape[3] // 32) and torch.isfinite(maps).all()
 
 

@@ -59,7 +59,7 @@ def model32():
 
 @functools.cache
 def images64():
-    return torch.cat([small_clip.pixels(seed, 64, 64) for seed in (1, 2)]).double()
+    return small_clip.marked(torch.cat([small_clip.pixels(seed, 64, 64) for seed in (1, 2)]).double())
 
 
 def random(*shape, seed=0, dtype=torch.float64):
@@ -361,7 +361,7 @@ def test_confidence_against_the_grad_cam_package():
 
 def test_confidence_of_degenerate_maps():
     """A constant map hides all; one that is 1 but at a far pixel nothing much."""
-    model, images = model32(), images64()[:1].float()
+    model, images = model32(), images64()[:1].to(torch.float32)
     directions = unit(model.network.encode_image(images))[:, None]
     hidden = unit(model.network.encode_image(torch.zeros_like(images)))
     got = confidence(model, images, torch.ones(1, 1, 4, 4), directions)
@@ -381,7 +381,7 @@ WEIGHTS = {"a": 0.1, "red": 0.9, "cube": 0.5, "behind": -0.2, "ball": 0.3, "two"
 
 @functools.cache
 def word_query():
-    return make_word_request(model32(), images64()[:1].float(), TEXTS)
+    return make_word_request(model32(), images64()[:1].to(torch.float32), TEXTS)
 
 
 def word_weights(request=None, texts=TEXTS):
@@ -420,7 +420,7 @@ def test_words_deleted_and_inserted_by_hand():
 
 
 def test_a_word_of_several_tokens_goes_as_one():
-    request = make_word_request(model32(), images64()[:1].float(), "a grad-eclip zebracorn, here")
+    request = make_word_request(model32(), images64()[:1].to(torch.float32), "a grad-eclip zebracorn, here")
     tokens = request.tokens[0].tolist()
     names = [request.model.tokenizer.decoder[number] for number in tokens[1 : request.tokens.argmax()]]
     ends = [index for index, name in enumerate(names) if name.endswith("</w>")]

@@ -22,7 +22,7 @@ STAGES = ["projection", "block 1", "block 0", "patches"]
 @pytest.fixture(scope="module")
 def asked():
     model = small_clip.wrap(small_clip.build(vocab=100, **small_clip.SMALL).requires_grad_(False))
-    pixels = torch.cat([small_clip.pixels(seed, 80, 64) for seed in (0, 1)])
+    pixels = small_clip.marked(torch.cat([small_clip.pixels(seed, 80, 64) for seed in (0, 1)]))
     return make_request(model, pixels, torch.randn(3, 64, generator=torch.Generator().manual_seed(2)))
 
 

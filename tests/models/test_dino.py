@@ -138,9 +138,9 @@ def test_export_keeps_the_teacher_and_its_attention_is_measured(trained, monkeyp
     pool = open_pool(folder / "pool-three-1")
     found = separation(model, pool)
     inside = torch.from_numpy(pool.ids >= 0)
-    maps = cx.METHODS["self_attention"].image(make_request(model, pixels_of(pool, slice(None)), torch.eye(64)[:1]))[
-        :, 0
-    ]
+    maps = cx.METHODS["self_attention"].image(
+        make_request(model, cx.pixels(model, pixels_of(pool, slice(None))), torch.eye(64)[:1])
+    )[:, 0]
     even = torch.nn.functional.interpolate(maps[:, None], (224, 224), mode="bilinear", align_corners=False)[:, 0]
     shares = [(each * mask).sum() / each.sum() for each, mask in zip(even, inside, strict=True)]
     assert found["attention on things"] == pytest.approx(float(torch.stack(shares).mean()), abs=1e-3)

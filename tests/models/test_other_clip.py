@@ -36,7 +36,7 @@ def odd(dtype: torch.dtype = torch.float64) -> Model:
 
 
 def pixels(*size):
-    return torch.cat([small_clip.pixels(seed, *size) for seed in (30, 31)]).double()
+    return small_clip.marked(torch.cat([small_clip.pixels(seed, *size) for seed in (30, 31)]).double())
 
 
 def directions():

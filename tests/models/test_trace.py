@@ -33,7 +33,7 @@ def full_size(patch):
 
 @pytest.mark.parametrize("network", [small, *(functools.partial(full_size, patch) for patch in (32, 16))])
 def test_embedding_is_the_models_own_image_embedding(network):
-    pixels = torch.cat([small_clip.pixels(seed, 224, 224) for seed in (1, 2)])
+    pixels = small_clip.marked(torch.cat([small_clip.pixels(seed, 224, 224) for seed in (1, 2)]))
     with torch.no_grad():
         expected = network().encode_image(pixels)
     assert relative_error(trace_image(network(), pixels, start="attended").embedding, expected) < 1e-5
@@ -111,7 +111,7 @@ def test_the_pooled_token_alone_is_its_row_of_all_tokens():
 
 
 def images():
-    return torch.cat([small_clip.pixels(seed, 96, 128) for seed in (5, 6, 7)])
+    return small_clip.marked(torch.cat([small_clip.pixels(seed, 96, 128) for seed in (5, 6, 7)]))
 
 
 @pytest.mark.parametrize("start, name", [("input", "input"), ("attention", "attention"), ("attended", "attended")])

@@ -8,12 +8,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from clip_explain.checks import checked
 from clip_explain.errors import MethodError
 from clip_explain.models.resnet import attention_pool, resnet_stage
 from clip_explain.models.vit import Trace, image_tower, pooled_row, text_tower
 from clip_explain.request import Request, WordRequest
 
 
+@checked()
 def self_attention(request: Request, *, heads: str = "native") -> Float[Tensor, "images targets grid_h grid_w"]:
     """Attention of the class token to the patches in the last block, mean over heads; the same map for every target.
 
@@ -28,6 +30,7 @@ def self_attention(request: Request, *, heads: str = "native") -> Float[Tensor, 
     return on_grid(_last_attention(trace)[:, None], trace).repeat(1, len(request.targets), 1, 1)
 
 
+@checked()
 def self_attention_words(
     request: WordRequest, *, heads: str = "native", single: int = 1
 ) -> Float[Tensor, "texts images tokens"]:
@@ -40,6 +43,7 @@ def self_attention_words(
     return on_words(_last_attention(trace)[:, None], trace).repeat(1, len(request.targets), 1)
 
 
+@checked()
 def rollout(request: Request, *, layers: int | None = None) -> Float[Tensor, "images targets grid_h grid_w"]:
     """Attention rollout (Abnar & Zuidema 2020, section 3): the class token's row of the product over layers.
 
@@ -51,6 +55,7 @@ def rollout(request: Request, *, layers: int | None = None) -> Float[Tensor, "im
     return on_grid(_rollout(trace), trace).repeat(1, len(request.targets), 1, 1)
 
 
+@checked()
 def rollout_words(request: WordRequest, *, layers: int | None = None) -> Float[Tensor, "texts images tokens"]:
     """As `rollout`, over the text blocks: the end token's row; zero outside the words, the same for every image."""
     trace = request.trace(layers=layer_count(request, layers))
@@ -84,6 +89,7 @@ def on_words(row: Float[Tensor, "texts images tokens"], trace: Trace) -> Float[T
     return torch.where(words[:, None], row, 0.0).float()
 
 
+@checked()
 def layer_count(request: Request | WordRequest, layers: int | None) -> int:
     """How many layers are read: all for None. The trace checks the range."""
     if layers is not None:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clip_explain.checks import out_of_memory
+from clip_explain.checks import checked, out_of_memory
 from clip_explain.explainers.attention import layer_count, on_grid, precise
 from clip_explain.models.layers import join_heads, linear, scaled
 from clip_explain.models.towers import Layer
@@ -18,6 +18,7 @@ from clip_explain.models.vit import Trace, gradients, pooled_row, project_qkv
 from clip_explain.request import Request
 
 
+@checked()
 def attn_lrp(request: Request, *, layers: int | None = None) -> Float[Tensor, "images targets grid_h grid_w"]:
     """AttnLRP of the image: relevance of each patch for the score, summed over channels; raw, signed, float32.
 

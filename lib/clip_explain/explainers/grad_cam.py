@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from clip_explain.checks import checked
 from clip_explain.errors import MethodError
 from clip_explain.explainers.attention import layer_count, precise
 from clip_explain.models.embed import compared
@@ -29,6 +30,7 @@ POOLS = ("patches", "tokens")
 MASKED_AT_ONCE = 32
 
 
+@checked()
 def grad_cam(
     request: Request,
     *,
@@ -65,6 +67,7 @@ def grad_cam(
     return _package_map(variant, request.pixels, features, _as_map(slope, grid))
 
 
+@checked()
 def score_weights(
     request: Request, features: Float[Tensor, "images channels grid_h grid_w"], scale: float | Tensor = 1.0
 ) -> Float[Tensor, "images targets channels"]:

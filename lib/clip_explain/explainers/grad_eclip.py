@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from clip_explain.checks import checked
 from clip_explain.errors import MethodError
 from clip_explain.models.embed import compared
 from clip_explain.models.vit import Block, Trace, gradients, join_heads, linear, pooled_row, split_heads
@@ -18,6 +19,7 @@ from clip_explain.request import Request, WordRequest
 SPATIAL = ("loose", "softmax", "none", "released")
 
 
+@checked()
 def grad_eclip(
     request: Request, *, heads: str = "single", layers: int = 1, spatial: str = "loose", head: int | None = None
 ) -> Float[Tensor, "images targets grid_h grid_w"]:
@@ -42,6 +44,7 @@ def grad_eclip(
     return total[..., 1:].relu().unflatten(-1, trace.grid).float()
 
 
+@checked()
 def grad_eclip_words(
     request: WordRequest, *, heads: str = "single", layers: int = 8, spatial: str = "loose", head: int | None = None
 ) -> Float[Tensor, "texts images tokens"]:
@@ -146,6 +149,7 @@ class Parts:
     score: Float[Tensor, "images targets"]
 
 
+@checked()
 def grad_eclip_parts(request: Request, *, heads: str = "single") -> Parts:
     """The parts of `grad_eclip(request, heads=heads)`."""
     trace = request.trace(heads=heads, layers=1, start="attended")

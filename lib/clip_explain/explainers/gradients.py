@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from clip_explain.checks import checked
 from clip_explain.errors import MethodError
 from clip_explain.explainers.attention import layer_count, on_grid, on_words, precise, propagate
 from clip_explain.models.vit import Block, Trace, finish_block, gradients, join_heads, pooled_row, project
@@ -20,6 +21,7 @@ VALUES_AT_ONCE = 2**27
 POOLS = ("mean", "class")
 
 
+@checked()
 def game(
     request: Request, *, layers: int | None = None, scale_logits: bool = True
 ) -> Float[Tensor, "images targets grid_h grid_w"]:
@@ -34,6 +36,7 @@ def game(
     return on_grid(_relevance(trace, request.targets, _scale(request, scale_logits)), trace)
 
 
+@checked()
 def game_words(
     request: WordRequest, *, layers: int | None = None, scale_logits: bool = True
 ) -> Float[Tensor, "texts images tokens"]:
@@ -42,11 +45,13 @@ def game_words(
     return on_words(_relevance(trace, request.targets, _scale(request, scale_logits)), trace)
 
 
+@checked()
 def all_gradients(request: Request) -> Float[Tensor, "images targets grid_h grid_w"]:
     """EP eq. 4-5: `game` over all layers with the cosine as the score."""
     return game(request, scale_logits=False)
 
 
+@checked()
 def last_gradient(request: Request) -> Float[Tensor, "images targets grid_h grid_w"]:
     """EP eq. 5-6: as `all_gradients`, with the last layer's gradient in place of every layer's own; raw, >= 0.
 
@@ -64,6 +69,7 @@ def last_gradient(request: Request) -> Float[Tensor, "images targets grid_h grid
     return on_grid(row, trace)
 
 
+@checked()
 def attention_grad_cam(request: Request, *, pooled: bool = False) -> Float[Tensor, "images targets grid_h grid_w"]:
     """EP III-B, Grad-CAM on the last attention A of the class token: mean over heads of ReLU(A * dcos/dA), raw, >= 0.
 
@@ -79,6 +85,7 @@ def attention_grad_cam(request: Request, *, pooled: bool = False) -> Float[Tenso
     return on_grid((slope * attention).relu().mean(dim=2), trace)
 
 
+@checked()
 def legrad(
     request: Request, *, layers: int | None = None, pool: str = "mean"
 ) -> Float[Tensor, "images targets grid_h grid_w"]:
@@ -98,6 +105,7 @@ def legrad(
     return on_grid(torch.stack(rows).mean(dim=0), trace)
 
 
+@checked()
 def by_layer(
     request: Request, *, tokens: str = "class"
 ) -> tuple[Float[Tensor, "images layers grid_h grid_w"], Float[Tensor, "images targets layers grid_h grid_w"]]:

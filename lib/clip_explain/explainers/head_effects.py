@@ -8,12 +8,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from clip_explain.checks import checked
 from clip_explain.errors import MethodError
 from clip_explain.explainers.attention import layer_count, on_grid, precise
 from clip_explain.models.vit import Block, Trace, pooled_row
 from clip_explain.request import Request
 
 
+@checked()
 def head_effects(
     request: Request, *, layers: int | None = 4, head: int | None = None
 ) -> Float[Tensor, "images targets grid_h grid_w"]:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from clip_explain.checks import checked
 from clip_explain.errors import MethodError
 from clip_explain.explainers.attention import precise
 from clip_explain.models.embed import unit
@@ -17,6 +18,7 @@ from clip_explain.request import Request
 NORMS = ("image", "token")
 
 
+@checked()
 def iclip(request: Request, *, norm: str = "image") -> Float[Tensor, "images targets grid_h grid_w"]:
     """ICLIP's image-text similarity map, IC eq. 9, 12 and 3: (f(x) * A) projection . text; raw, -1 to 1.
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clip_explain.checks import check_counts, out_of_memory
+from clip_explain.checks import check_counts, checked, out_of_memory
 from clip_explain.errors import MethodError
 from clip_explain.explainers.attention import on_grid, on_words, precise
 from clip_explain.explainers.m2ib import embed_from
@@ -16,6 +16,7 @@ from clip_explain.models.vit import Trace, gradients
 from clip_explain.request import Request, WordRequest
 
 
+@checked()
 def nib(request: Request, *, layer: int = 9, steps: int = 10) -> Float[Tensor, "images targets grid_h grid_w"]:
     """NIB of the image (Zhu et al., ICLR 2025): gradients along a narrowing bottleneck, summed over channels; signed.
 
@@ -29,6 +30,7 @@ def nib(request: Request, *, layer: int = 9, steps: int = 10) -> Float[Tensor, "
     return on_grid(integrated(trace, request.targets, steps), trace)
 
 
+@checked()
 def nib_words(request: WordRequest, *, layer: int = 9, steps: int = 10) -> Float[Tensor, "texts images tokens"]:
     """NIB of the words: as `nib`, in the text tower, with an image's embedding as the target; raw, signed, float32.
 
@@ -62,6 +64,7 @@ def gradient_at(
     return gradients(embedding, [start], targets, trace.tower.score)[0]
 
 
+@checked()
 def blocks_from(request: Request | WordRequest, layer: int) -> int:
     """How many blocks run from the one that `layer` counts to the last."""
     tower = image_tower if isinstance(request, Request) else text_tower

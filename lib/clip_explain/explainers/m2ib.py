@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clip_explain.checks import check_counts, out_of_memory, seeded
+from clip_explain.checks import check_counts, checked, out_of_memory, seeded
 from clip_explain.errors import MethodError, TensorError
 from clip_explain.explainers.attention import on_grid, on_words
 from clip_explain.models.embed import unit
@@ -30,6 +30,7 @@ from clip_explain.request import Request, WordRequest
 START = 5.0  # of alpha, so lambda = sigmoid(5) = 0.993: nearly everything passes at first
 
 
+@checked()
 def m2ib(
     request: Request,
     *,
@@ -60,6 +61,7 @@ def m2ib(
     return on_grid(information(trace, request.targets, noises, beta, lr, last_update, batch_size), trace)
 
 
+@checked()
 def m2ib_words(
     request: WordRequest,
     *,

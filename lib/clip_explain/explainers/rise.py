@@ -7,11 +7,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from clip_explain.checks import check_counts, seeded
-from clip_explain.errors import MethodError, TensorError
+from clip_explain.checks import check_counts, checked, number, seeded
+from clip_explain.errors import TensorError
 from clip_explain.request import Request, masked_scores
 
 
+@checked()
 def rise(
     request: Request,
     *,
@@ -36,12 +37,13 @@ def rise(
     pixels, as there, since the paper's floor would not cover every image.
     """
     check_counts(cells=cells, batch_size=batch_size)
-    if not 0 < keep <= 1:
-        raise MethodError(f"got keep={keep}, expected a probability above 0 and up to 1")
+    number("keep", keep, 0, 1, above=True)
     size = (request.pixels.shape[-2], request.pixels.shape[-1])
     if isinstance(masks, Tensor):
         if tuple(masks.shape[1:]) != size:
             raise TensorError(f"got masks of {tuple(masks.shape)}, expected (masks, {size[0]}, {size[1]})")
+        if not ((masks >= 0) & (masks <= 1)).all():
+            raise TensorError("got masks with values below 0, above 1 or NaN, expected 0 (hidden) to 1 (shown)")
         batches, count = masks.split(batch_size), len(masks)
     else:
         drawn = draw_masks(masks, size, cells, keep, batch_size, seeded(generator), request.pixels.device)

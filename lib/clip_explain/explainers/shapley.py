@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from clip_explain.checks import check_counts, out_of_memory, seeded
+from clip_explain.checks import check_counts, checked, out_of_memory, seeded
 from clip_explain.errors import MethodError
 from clip_explain.models.embed import embed_tokens, unit
 from clip_explain.request import Request, WordRequest, masked_scores, words_of
@@ -15,6 +15,7 @@ from clip_explain.texts import drop_tokens
 VALUES = ("shapley", "banzhaf")
 
 
+@checked()
 def shapley(
     request: Request,
     *,
@@ -104,6 +105,7 @@ def enlarge(masks: Bool[Tensor, "masks grid_h grid_w"], patch: int) -> Float[Ten
     return masks.float().repeat_interleave(patch, dim=1).repeat_interleave(patch, dim=2)
 
 
+@checked()
 def leave_one_out(request: WordRequest, *, batch_size: int = 256) -> Float[Tensor, "texts images tokens"]:
     """What a word adds to the cosine: that of the text less that of the text without the word; raw, signed, float32.
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from clip_explain.checks import checked
 from clip_explain.errors import MethodError
 from clip_explain.explainers.attention import on_grid, precise
 from clip_explain.models.embed import unit
@@ -18,6 +19,7 @@ from clip_explain.models.vit import Block, finish_block, join_heads, linear, pro
 from clip_explain.request import Request
 
 
+@checked()
 def maskclip(request: Request, *, key_weight: bool = False) -> Float[Tensor, "images targets grid_h grid_w"]:
     """MaskCLIP (Zhou et al. 2022a, section 3.2): cosine of the target and each patch's value; raw, -1 to 1.
 
@@ -39,6 +41,7 @@ def maskclip(request: Request, *, key_weight: bool = False) -> Float[Tensor, "im
     return on_grid(similarity, trace)
 
 
+@checked()
 def itsm(request: Request) -> Float[Tensor, "images targets grid_h grid_w"]:
     """Image-text similarity map, IC eq. 1-3: cosine of the target and each projected patch token; raw, -1 to 1.
 
@@ -52,6 +55,7 @@ def itsm(request: Request) -> Float[Tensor, "images targets grid_h grid_w"]:
         return on_grid(_cosines(project(trace.tower, trace.blocks[-1].output), request.targets), trace)
 
 
+@checked()
 def reversed_itsm(request: Request) -> Float[Tensor, "images targets grid_h grid_w"]:
     """Reversed similarity map, IC eq. 5: |1 - M|; raw, 0 to 2.
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from clip_explain.checks import checked
 from clip_explain.directions import directions, empty_text, targets
 from clip_explain.errors import MethodError, TensorError, TextError
 from clip_explain.models.embed import unit
@@ -20,6 +21,7 @@ NORMALIZE = ("channels", "tokens")
 TEMPERATURE = 2.0  # of the class weights in CLIP Surgery's feature surgery
 
 
+@checked()
 def clip_surgery(
     request: Request,
     *,
@@ -60,6 +62,7 @@ def clip_surgery(
         return maps.transpose(1, 2).unflatten(-1, trace.grid).float()
 
 
+@checked()
 def gem(
     request: Request, *, layers: int = 6, iterations: int = 1, temperature: float | None = None
 ) -> Float[Tensor, "images targets grid_h grid_w"]:

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from clip_explain import images
 from clip_explain.errors import MethodError
 from clip_explain.explainers import explain, explain_words, names_of
 from clip_explain.metrics.faithfulness import PROTOCOLS, curves
@@ -66,6 +67,7 @@ def image_calls(
 
     `options` holds those of a method under its name. Nothing is cached from call to call.
     """
+    pixels = images.pixels(model, pixels)
     encode = torch.no_grad()(lambda: model.network.encode_image(pixels))
     given = options or {}
     return {"encode_image": encode} | {
