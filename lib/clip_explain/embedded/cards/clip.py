@@ -24,7 +24,7 @@ from clip_explain.embedded.training.plans import PLANS, Plan
 from clip_explain.embedded.training.towers import build
 from clip_explain.explainers import METHODS
 from clip_explain.files import data_folder
-from clip_explain.images import encode_image
+from clip_explain.images import encode_image, preprocess
 from clip_explain.metrics.localization import points_at
 from clip_explain.models import load
 from clip_explain.models.model import Model
@@ -79,8 +79,9 @@ def pixels_of(pool: Pool, rows: slice) -> Tensor:
 
 def features(model: Model, pool: Pool) -> Tensor:
     """Unit image embeddings of all of a pool's pictures."""
-    parts = [slice(i, i + AT_ONCE) for i in range(0, len(pool), AT_ONCE)]
-    return torch.cat([encode_image(model, pixels_of(pool, part)) for part in tqdm(parts, "embedding", leave=False)])
+    slices = [slice(i, i + AT_ONCE) for i in range(0, len(pool), AT_ONCE)]
+    parts = (preprocess(model, pixels_of(pool, part)) for part in tqdm(slices, "embedding", leave=False))
+    return torch.cat([encode_image(model, part) for part in parts])
 
 
 def zero_shot(model: Model, embedded: Tensor, prompts: list[str]) -> np.ndarray:
@@ -147,7 +148,9 @@ def art(model: Model, folder: Path, count: int, group: int = 100) -> dict[str, f
     made = make_art(folder / f"held-out-art-{count}", count, HELD_OUT)
     pixels = torch.from_numpy(np.array(made.images)).permute(0, 3, 1, 2)
     parts = [normalized(pixels[i : i + AT_ONCE].float() / 255) for i in range(0, count, AT_ONCE)]
-    embedded = torch.cat([encode_image(model, part) for part in tqdm(parts, "embedding", leave=False)])
+    embedded = torch.cat(
+        [encode_image(model, preprocess(model, part)) for part in tqdm(parts, "embedding", leave=False)]
+    )
     paintings, faces = embedded[0::2], embedded[1::2]
     moods = [f"a {mood} face" for mood in MOODS]
     mood = zero_shot(model, faces, moods) == [moods.index(says[0]) for says in made.captions[1::2]]
