@@ -123,7 +123,7 @@ def told(value: Any) -> str:
     """A refused value, in short: a tensor or an array by its shape and type of numbers, all else as Python shows it."""
     if isinstance(value, Tensor | np.ndarray):
         return f"a {type(value).__name__} of shape {tuple(value.shape)}, {str(value.dtype).removeprefix('torch.')}"
-    shown = repr(value)
+    shown = " ".join(repr(value).split())
     shown = shown if len(shown) <= 80 else shown[:80] + "..."
     return f"{shown} ({type(value).__name__})"
 

@@ -70,6 +70,9 @@ class Pixels(Tensor):
     def to(self, *args, **kwargs) -> "Pixels":
         return mark(super().to(*args, **kwargs), self.fit, self.sizes)
 
+    def __deepcopy__(self, memo) -> "Pixels":
+        return mark(self.detach().clone(), self.fit, self.sizes)
+
 
 def mark(values: Tensor, fit: str | None, sizes: Sequence[tuple[int, int]]) -> Pixels:
     """A tensor as `Pixels`; it shares its numbers."""
