@@ -16,7 +16,9 @@ from clip_explain.images import Readable, preprocessed
 from clip_explain.models.embed import compared, embed_images, embed_texts, embed_tokens, unit
 from clip_explain.models.head import class_rows
 from clip_explain.models.model import Model
-from clip_explain.models.tokenizer import tokenize
+from clip_explain.models.stems import own_tokens
+from clip_explain.models.tokenizer import tokenize, vocabulary_of
+from clip_explain.models.towers import text_tower
 from clip_explain.texts import BARE, Templates, _occurrences, drop_tokens, template_list
 
 ImageTarget = os.PathLike | Image.Image | np.ndarray | Readable
@@ -76,7 +78,8 @@ def without_word(
     occurrence is dropped. All words dropped leave the empty text. TextError for a word that is not in the text.
     """
     tokens = tokenize(model, text, truncate)
-    rest = [drop_tokens(tokens, _occurrences(model, tokens[0], word)[None]) for word in _listed(words)]
+    found = [_occurrences(model, tokens[0], word)[None] for word in _listed(words)]
+    rest = [drop_tokens(tokens, dropped, vocabulary_of(model)) for dropped in found]
     embedded = embed_tokens(model, torch.cat([tokens, *rest]))
     return directions(model, embedded[:1] - embedded[1:])
 
@@ -87,7 +90,8 @@ def empty_text(model: Model) -> Float[Tensor, "1 embedding"]:
     if model.embed_texts is not None:
         return unit(model.embed_texts([""], False))
     tokens = tokenize(model, "a")
-    return embed_tokens(model, drop_tokens(tokens, (tokens != tokens[0, 0]) & (tokens != tokens.max())))
+    own = own_tokens(text_tower(model.network), tokens)
+    return embed_tokens(model, drop_tokens(tokens, own, vocabulary_of(model)))
 
 
 @checked()

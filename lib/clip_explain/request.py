@@ -17,7 +17,9 @@ from clip_explain.errors import ModelError
 from clip_explain.images import Images, preprocessed
 from clip_explain.models.embed import compared, embed_images
 from clip_explain.models.model import Model
-from clip_explain.models.tokenizer import tokenize
+from clip_explain.models.stems import own_tokens, pooled_tokens
+from clip_explain.models.tokenizer import tokenize, vocabulary_of
+from clip_explain.models.towers import text_tower
 from clip_explain.models.vit import Trace, trace_image, trace_text
 from clip_explain.texts import BARE, Templates
 
@@ -80,23 +82,30 @@ def make_word_request(
 def tokens_of(request: WordRequest) -> tuple[Int[Tensor, " tokens"], Bool[Tensor, "tokens context"]]:
     """Every token of every text between start and end: the text's index, and its place."""
     place = torch.arange(request.tokens.shape[1], device=request.tokens.device)
-    inside = (place > 0) & (place < request.tokens.argmax(dim=-1)[:, None])
-    owners, places = inside.nonzero(as_tuple=True)
+    owners, places = own_tokens(text_tower(request.model.network), request.tokens).nonzero(as_tuple=True)
     return owners, places[:, None] == place
 
 
 def words_of(request: WordRequest) -> tuple[Int[Tensor, " words"], Bool[Tensor, "words context"]]:
     """Every word of every text: the text's index, and which of its tokens the word is."""
+    owned = own_tokens(text_tower(request.model.network), request.tokens)
+    ends_word = vocabulary_of(request.model).ends_word
     owners, rows = [], []
-    for index, tokens in enumerate(request.tokens.tolist()):
-        end, first = max(range(len(tokens)), key=tokens.__getitem__), 1
-        for place in range(1, end):
-            if request.model.tokenizer.decoder[tokens[place]].endswith("</w>") or place == end - 1:
+    for index, (numbers, own) in enumerate(zip(request.tokens, owned, strict=True)):
+        places, word = own.nonzero()[:, 0].tolist(), []
+        for place, ends in zip(places, ends_word(numbers[own].tolist()), strict=True):
+            word.append(place)
+            if ends or place == places[-1]:
                 owners.append(index)
-                rows.append([first <= position <= place for position in range(len(tokens))])
-                first = place + 1
+                rows.append([position in word for position in range(len(numbers))])
+                word = []
     device = request.tokens.device
     return torch.tensor(owners, device=device), torch.tensor(rows, device=device)
+
+
+def longest(request: WordRequest) -> int:
+    """How many tokens a trace of the texts holds: up to the longest text's pooled token."""
+    return int(pooled_tokens(text_tower(request.model.network), request.tokens).max()) + 1
 
 
 def scores(request: Request | WordRequest, **options) -> Tensor:

@@ -8,7 +8,10 @@ from torch import Tensor
 
 from clip_explain.errors import TextError, nearest
 from clip_explain.models.model import Model
-from clip_explain.models.tokenizer import tokenize
+from clip_explain.models.stems import own_tokens
+from clip_explain.models.tokenizer import vocabulary_of
+from clip_explain.models.towers import text_tower
+from clip_explain.models.vocabulary import Vocabulary
 
 # The 80 templates for ImageNet of OpenAI's CLIP, in its order: notebooks/Prompt_Engineering_for_ImageNet.ipynb of
 # github.com/openai/CLIP, MIT License, Copyright (c) 2021 OpenAI.
@@ -123,23 +126,26 @@ def template_list(templates: Templates) -> list[str]:
     return found
 
 
-def drop_tokens(tokens: Int[Tensor, "texts context"], dropped: Bool[Tensor, "texts context"]) -> Tensor:
-    """Tokens with the dropped ones left out, the rest moved up to the start and zeros put behind them."""
-    order = dropped.to(torch.int8).argsort(dim=-1, stable=True)
-    return tokens.masked_fill(dropped, 0).gather(-1, order)
+def drop_tokens(
+    tokens: Int[Tensor, "texts context"], dropped: Bool[Tensor, "texts context"], vocabulary: Vocabulary | None = None
+) -> Tensor:
+    """Tokens with the dropped ones left out: the rest closes up; padding (zeros, or the vocabulary's) fills."""
+    left = vocabulary is not None and vocabulary.left
+    order = (~dropped if left else dropped).to(torch.int8).argsort(dim=-1, stable=True)
+    return tokens.masked_fill(dropped, 0 if vocabulary is None else vocabulary.pad).gather(-1, order)
 
 
 def _occurrences(model: Model, row: Int[Tensor, " context"], word: str) -> Bool[Tensor, " context"]:
     """True for the tokens of every occurrence of whole word(s) in a text's tokens."""
-    numbers = row[: int(row.argmax()) + 1].tolist()
-    wanted = tokenize(model, word)[0]
-    wanted = wanted[1 : int(wanted.argmax())].tolist()
-    decode, found = model.tokenizer.decoder, torch.zeros_like(row, dtype=torch.bool)
-    for start in range(1, len(numbers) - len(wanted)):
-        begins = start == 1 or decode[numbers[start - 1]].endswith("</w>")
-        if begins and numbers[start : start + len(wanted)] == wanted:
-            found[start : start + len(wanted)] = True
+    vocabulary, tower = vocabulary_of(model), text_tower(model.network)
+    places = own_tokens(tower, row[None])[0].nonzero()[:, 0].tolist()
+    numbers = row[places].tolist()
+    wanted = vocabulary.encode(word)
+    begins = [True, *vocabulary.ends_word(numbers)]
+    found = torch.zeros_like(row, dtype=torch.bool)
+    for start in range(len(numbers) - len(wanted) + 1):
+        if begins[start] and numbers[start : start + len(wanted)] == wanted:
+            found[places[start : start + len(wanted)]] = True
     if not found.any():
-        text = "".join(decode[number] for number in numbers[1:-1]).replace("</w>", " ").strip()
-        raise TextError(f"there is no word {word!r} in the text {text!r}")
+        raise TextError(f"there is no word {word!r} in the text {vocabulary.decode(numbers).strip()!r}")
     return found

@@ -5,7 +5,7 @@ They show where the model looks, not why a text fits. Also here: the product ove
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from clip_explain.checks import checked
@@ -63,15 +63,16 @@ def rollout_words(request: WordRequest, *, layers: int | None = None) -> Float[T
 
 
 def propagate(
-    steps: list[Float[Tensor, "images targets _ tokens"]], pooled: Int[Tensor, " images"]
+    steps: list[Float[Tensor, "images targets _ tokens"]], pooled: Int[Tensor, " images"], residual: bool = True
 ) -> Float[Tensor, "images targets tokens"]:
     """The pooled token's row of (I + M_n) ... (I + M_1), for one matrix M a layer, in order of the forward.
 
     As a row times one matrix after another, so that no product of two matrices is ever needed. Of the last layer only
-    the pooled token's row is read.
+    the pooled token's row is read: of M_n alone where that layer is a head that pools, without a `residual`.
     """
-    last = pooled_row(steps[-1], pooled)
-    row = F.one_hot(pooled, last.shape[-1]).to(last)[:, None] + last
+    row = pooled_row(steps[-1], pooled)
+    if residual:
+        row = row + F.one_hot(pooled, row.shape[-1]).to(row)[:, None]
     for step in reversed(steps[:-1]):
         row = row + (row[..., None, :] @ step)[..., 0, :]
     return row
@@ -79,14 +80,12 @@ def propagate(
 
 def on_grid(row: Float[Tensor, "images targets tokens"], trace: Trace) -> Float[Tensor, "images targets grid_h grid_w"]:
     """The patches' part of a row over all tokens of an image, as maps in float32."""
-    return row[..., 1:].unflatten(-1, trace.grid).float()
+    return row[..., trace.tower.prefix :].unflatten(-1, trace.grid).float()
 
 
 def on_words(row: Float[Tensor, "texts images tokens"], trace: Trace) -> Float[Tensor, "texts images tokens"]:
     """A row over all tokens of a text, in float32, with zeros outside the words (start, end and padding)."""
-    position = torch.arange(row.shape[-1], device=row.device)
-    words = (position > 0) & (position < trace.pooled[:, None])
-    return torch.where(words[:, None], row, 0.0).float()
+    return torch.where(trace.own[:, None], row, 0.0).float()
 
 
 @checked()
@@ -114,7 +113,8 @@ def _pooling_attention(request: Request, heads: str) -> Float[Tensor, "images ta
 
 def _rollout(trace: Trace) -> Float[Tensor, "images one tokens"]:
     steps = [precise(block.attention).mean(dim=1)[:, None] for block in trace.blocks]
-    return propagate(steps, trace.pooled) / 2 ** len(steps)
+    averaged = sum(block.layer.residual for block in trace.blocks)
+    return propagate(steps, trace.pooled, trace.blocks[-1].layer.residual) / 2**averaged
 
 
 def precise(x: Tensor) -> Tensor:

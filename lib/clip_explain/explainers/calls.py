@@ -12,6 +12,7 @@ from clip_explain.errors import MethodError
 from clip_explain.explainers.registry import check_fits, find_method
 from clip_explain.images import Images
 from clip_explain.models.model import Model
+from clip_explain.models.tokenizer import vocabulary_of
 from clip_explain.request import make_request, make_word_request, tokens_of, words_of
 from clip_explain.texts import BARE, Templates
 
@@ -72,10 +73,10 @@ def explain_words(
     with out_of_memory(len(request.tokens), "{} texts at once"):
         weights = found.words(request, **options)
     owners, members = words_of(request) if per == "word" else tokens_of(request)
-    listed = []
+    listed, decode = [], vocabulary_of(model).decode
     for index, tokens in enumerate(request.tokens):
         groups = members[owners == index]
-        shown = [model.tokenizer.decode(tokens[group].tolist()).strip() for group in groups]
+        shown = [decode(tokens[group].tolist()).strip() for group in groups]
         listed.append((shown, weights[index] @ groups[:, : weights.shape[-1]].T.to(weights)))
     return listed
 

@@ -110,8 +110,11 @@ def _stage_output(request: Request, layer: int | None, heads: str) -> tuple[Tens
 
 
 def _as_map(x: Tensor, grid: tuple[int, int] | None) -> Float[Tensor, "*axes channels grid_h grid_w"]:
-    """Tokens (*axes, tokens, channels) without the class token as a feature map; with no grid, x is one already."""
-    return precise(x) if grid is None else precise(x)[..., 1:, :].transpose(-2, -1).unflatten(-1, grid)
+    """The patches of tokens (*axes, tokens, channels) as a feature map; with no grid, x is one already."""
+    if grid is None:
+        return precise(x)
+    patches = precise(x)[..., x.shape[-2] - grid[0] * grid[1] :, :]
+    return patches.transpose(-2, -1).unflatten(-1, grid)
 
 
 def _combine(

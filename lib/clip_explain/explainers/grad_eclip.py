@@ -12,6 +12,7 @@ from torch import Tensor
 
 from clip_explain.checks import checked
 from clip_explain.errors import MethodError
+from clip_explain.explainers.attention import on_grid, on_words
 from clip_explain.models.embed import compared
 from clip_explain.models.vit import Block, Trace, gradients, join_heads, linear, pooled_row, split_heads
 from clip_explain.request import Request, WordRequest
@@ -39,9 +40,7 @@ def grad_eclip(
     """
     _check(spatial, head)
     trace = request.trace(heads="native" if head is not None else heads, layers=layers, start="attended")
-    patches = torch.arange(trace.blocks[0].k.shape[-2], device=trace.pooled.device) > 0
-    total = signed_map(trace, request.targets, spatial, head, patches.expand(len(trace.pooled), -1))
-    return total[..., 1:].relu().unflatten(-1, trace.grid).float()
+    return on_grid(signed_map(trace, request.targets, spatial, head, trace.own).relu(), trace)
 
 
 @checked()
@@ -63,8 +62,7 @@ def grad_eclip_words(
     position = torch.arange(trace.blocks[0].k.shape[-2], device=trace.pooled.device)
     seen = (position <= trace.pooled[:, None]) | released
     total = signed_map(trace, request.targets, spatial, head, seen)
-    words = (position > 0) & (position < trace.pooled[:, None])
-    return torch.where(words[:, None], total, 0.0).relu().float()
+    return on_words(total.relu(), trace)
 
 
 def signed_map(
@@ -156,10 +154,11 @@ def grad_eclip_parts(request: Request, *, heads: str = "single") -> Parts:
     block = trace.blocks[0]
     (slope,) = gradients(trace.embedding, [block.attended], request.targets, request.model.score)
     with torch.no_grad():
-        patches = (torch.arange(block.k.shape[-2], device=slope.device) > 0).expand(len(slope), -1)
+        first = trace.tower.prefix
         w_c = channel_weight(slope, block, trace).float()
-        w_i, attention = (spatial_weight(block, trace, rule, patches)[..., 1:].float() for rule in ("loose", "softmax"))
-        v = block.v[..., 1:, :].float()
+        places = (spatial_weight(block, trace, rule, trace.own) for rule in ("loose", "softmax"))
+        w_i, attention = (place[..., first:].float() for place in places)
+        v = block.v[..., first:, :].float()
         by_head = torch.einsum("ithw,ihnw->ithn", w_c, v)
         rows = (v.transpose(-2, -1), w_i, attention, by_head.sum(dim=2), (by_head * w_i[:, None]).sum(dim=2))
         v, w_i, attention, unplaced, signed = (row.unflatten(-1, trace.grid) for row in rows)

@@ -81,7 +81,8 @@ def attention_grad_cam(request: Request, *, pooled: bool = False) -> Float[Tenso
     slope = gradients(trace.embedding, [attention], request.targets, request.model.score)[0][..., 0, :]
     attention = precise(attention)[:, None, :, 0]
     if pooled:
-        return on_grid((slope[..., 1:].mean(dim=-1, keepdim=True) * attention).sum(dim=2).relu(), trace)
+        weight = slope[..., trace.tower.prefix :].mean(dim=-1, keepdim=True)
+        return on_grid((weight * attention).sum(dim=2).relu(), trace)
     return on_grid((slope * attention).relu().mean(dim=2), trace)
 
 
@@ -140,7 +141,7 @@ def _relevance(trace: Trace, targets: Tensor, scale: float | Tensor) -> Float[Te
             (slope * precise(attention)[:, None]).relu_().mean(dim=2) * scale
             for slope, attention in zip(slopes, attentions, strict=True)
         ]
-        rows.append(propagate(steps, trace.pooled))
+        rows.append(propagate(steps, trace.pooled, trace.blocks[-1].layer.residual))
     return torch.cat(rows, dim=1)
 
 

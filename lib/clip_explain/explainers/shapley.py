@@ -9,7 +9,8 @@ from torch import Tensor
 from clip_explain.checks import check_counts, checked, out_of_memory, seeded
 from clip_explain.errors import MethodError
 from clip_explain.models.embed import embed_tokens, unit
-from clip_explain.request import Request, WordRequest, masked_scores, words_of
+from clip_explain.models.tokenizer import vocabulary_of
+from clip_explain.request import Request, WordRequest, longest, masked_scores, words_of
 from clip_explain.texts import drop_tokens
 
 VALUES = ("shapley", "banzhaf")
@@ -116,11 +117,11 @@ def leave_one_out(request: WordRequest, *, batch_size: int = 256) -> Float[Tenso
     check_counts(batch_size=batch_size)
     owners, dropped = words_of(request)
     with torch.no_grad(), out_of_memory(batch_size):
-        shorter = drop_tokens(request.tokens[owners], dropped).split(batch_size)
+        shorter = drop_tokens(request.tokens[owners], dropped, vocabulary_of(request.model)).split(batch_size)
         embedded = torch.cat([embed_tokens(request.model, part) for part in shorter])
         whole = unit(request.trace().embedding)[owners]
         change = (whole - embedded) @ request.targets.T.to(whole)
         shares = dropped / dropped.sum(dim=1, keepdim=True)
         weights = change.new_zeros(len(request.tokens), *change.shape[1:], request.tokens.shape[1])
         weights.index_add_(0, owners, change[..., None] * shares[:, None].to(change))
-    return weights[..., : int(request.tokens.argmax(dim=-1).max()) + 1].float()
+    return weights[..., : longest(request)].float()

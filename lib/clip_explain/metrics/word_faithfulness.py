@@ -19,7 +19,10 @@ from clip_explain.errors import MethodError, TensorError, nearest
 from clip_explain.metrics.readouts import Readout, change, check_candidates, finds, is_found
 from clip_explain.models.embed import embed_tokens
 from clip_explain.models.model import Model
-from clip_explain.request import WordRequest, words_of
+from clip_explain.models.stems import own_tokens
+from clip_explain.models.tokenizer import vocabulary_of
+from clip_explain.models.towers import text_tower
+from clip_explain.request import WordRequest, longest, words_of
 from clip_explain.texts import drop_tokens
 
 MODES = ("deletion", "insertion")
@@ -88,7 +91,8 @@ def perturbed_tokens(
         place = token_places(mine, weights[index].to(tokens.device))[:, None]
         changed = place < counts  # images, points, context
         dropped = mine.any(dim=0) & (changed if mode == "deletion" else ~changed)
-        left = drop_tokens(tokens.expand(dropped.shape).flatten(0, 1), dropped.flatten(0, 1))
+        tokens = tokens.expand(dropped.shape).flatten(0, 1)
+        left = drop_tokens(tokens, dropped.flatten(0, 1), vocabulary_of(request.model))
         found.append(left.unflatten(0, dropped.shape[:2]))
     return torch.stack(found)
 
@@ -111,15 +115,17 @@ def word_confidence(
     Raises as `word_curves`.
     """
     check_weights(request, weights)
-    ends = request.tokens.argmax(dim=-1).tolist()
+    owned = own_tokens(text_tower(request.model.network), request.tokens)
     shape = (weights.shape[0], weights.shape[1], request.tokens.shape[1])
     dropped = torch.zeros(shape, dtype=torch.bool, device=request.tokens.device)
-    for index, end in enumerate(ends):
-        inner = weights[index, :, 1:end].to(request.targets)
-        dropped[index, :, 1:end] = inner <= inner.quantile(0.5, dim=-1, keepdim=True)
-    kept = drop_tokens(request.tokens[:, None].expand(shape).flatten(0, 1), dropped.flatten(0, 1))
+    for index, own in enumerate(owned):
+        places = own.nonzero()[:, 0]
+        inner = weights[index][:, places].to(request.targets)
+        dropped[index][:, places] = inner <= inner.quantile(0.5, dim=-1, keepdim=True)
+    tokens = request.tokens[:, None].expand(shape).flatten(0, 1)
+    kept = drop_tokens(tokens, dropped.flatten(0, 1), vocabulary_of(request.model))
     embedded = embed_batches(request.model, torch.cat([request.tokens, kept]), batch_size)
-    before, after = embedded[: len(ends)], embedded[len(ends) :].unflatten(0, shape[:2])
+    before, after = embedded[: len(owned)], embedded[len(owned) :].unflatten(0, shape[:2])
     targets = request.targets.to(embedded)
     return change((after * targets).sum(dim=-1), before @ targets.T)
 
@@ -135,9 +141,9 @@ def embed_batches(
 
 def check_weights(request: WordRequest, weights: Tensor) -> None:
     """TensorError unless there is a finite weight for every text, image and token up to the longest text's end."""
-    longest = int(request.tokens.argmax(dim=-1).max()) + 1
-    if weights.ndim != 3 or len(weights) != len(request.tokens) or weights.shape[-1] < longest or not weights.numel():
-        expected = f"({len(request.tokens)}, images, {longest})"
+    texts, tokens = len(request.tokens), longest(request)
+    if weights.ndim != 3 or len(weights) != texts or weights.shape[-1] < tokens or not weights.numel():
+        expected = f"({texts}, images, {tokens})"
         raise TensorError(f"got weights of shape {tuple(weights.shape)}, expected (texts, images, tokens), {expected}")
     if not torch.isfinite(weights).all():
         raise TensorError("got weights with NaN or infinite values, expected finite ones")

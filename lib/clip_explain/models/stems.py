@@ -5,7 +5,7 @@ Any image size that the patch divides will do: the positional embedding is resiz
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from clip_explain.errors import TensorError
@@ -36,6 +36,14 @@ def pooled_tokens(tower: Tower, texts: Int[Tensor, "texts context"]) -> Int[Tens
         return torch.full_like(texts[:, 0], texts.shape[1] - 1, dtype=torch.long)
     end = tower.stem.end
     return (texts if end is None else (texts == end).int()).argmax(dim=-1)
+
+
+def own_tokens(tower: Tower, texts: Int[Tensor, "texts context"]) -> Bool[Tensor, "texts context"]:
+    """True for a text's own tokens: all between its start and its end, and none of the padding."""
+    if tower.stem.special:
+        return ~torch.isin(texts, torch.tensor(tower.stem.special, device=texts.device))
+    place = torch.arange(texts.shape[1], device=texts.device)
+    return (place > 0) & (place < pooled_tokens(tower, texts)[:, None])
 
 
 def resize_positions(

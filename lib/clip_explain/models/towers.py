@@ -64,13 +64,15 @@ class Patches:
 class Tokens:
     """From token numbers to the tokens entering the first layer, in number format `dtype`.
 
-    `end` is the number of the end token; None where it is the largest of the vocabulary.
+    `end` is the number of the end token; None where it is the largest of the vocabulary. `special`: the numbers that
+    are no text's own, wherever they stand; where none are given, a text's own follow one start token, up to the end.
     """
 
     embedding: Float[Tensor, "vocabulary channels"]
     positions: Float[Tensor, "context channels"]
     dtype: torch.dtype
     end: int | None = None
+    special: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

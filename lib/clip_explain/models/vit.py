@@ -20,6 +20,7 @@ the last block is computed for the pooled token alone (`queries` = 1) unless `to
 | `embedding` | images embedding             | what `encode_image` or `encode_text` returns, not normalised |
 | `pooled`    | images                       | index of the token that becomes the embedding: 0, or the text's end |
 | `grid`      | grid_h, grid_w               | patches in height and width; (0, 0) for a text |
+| `own`       | images tokens                | what is explained: patches, a text's own tokens without start and end |
 
 `channels` = heads x width. For a text, read "texts" for "images"; tokens stop at the end of the longest text.
 """
@@ -28,12 +29,12 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from clip_explain.errors import MethodError, TensorError
 from clip_explain.models.layers import Affine, join_heads, layer_norm, linear, scaled, split_heads
-from clip_explain.models.stems import embed_pixels, embed_texts, pooled_tokens
+from clip_explain.models.stems import embed_pixels, embed_texts, own_tokens, pooled_tokens
 from clip_explain.models.towers import Layer, Tower, image_tower, text_tower
 
 HEADS = ("native", "single")
@@ -68,6 +69,7 @@ class Trace:
     pooled: Int[Tensor, " images"]
     grid: tuple[int, int]
     tower: Tower
+    own: Bool[Tensor, "images tokens"]
 
 
 def trace_image(
@@ -95,7 +97,9 @@ def trace_image(
     with torch.inference_mode(False), torch.set_grad_enabled(start is not None):
         embedded, grid = embed_pixels(tower.stem, pixels.detach())
         pooled = torch.zeros(len(embedded), dtype=torch.long, device=embedded.device)
-        return _run(tower, embedded, pooled, grid, heads, layers, single, start, tokens)
+        patches = torch.arange(embedded.shape[1], device=embedded.device) >= tower.prefix
+        own = patches.expand(len(embedded), -1)
+        return _run(tower, embedded, pooled, grid, own, heads, layers, single, start, tokens)
 
 
 def trace_text(
@@ -111,8 +115,9 @@ def trace_text(
 ) -> Trace:
     """Forward of tokenized texts (texts, context); options as in `trace_image`.
 
-    The pooled token is each text's end token, the largest number in it. Attention is causal, so the padding after the
-    longest text's end does not change the embedding and is computed only if asked for (`padding`).
+    The pooled token is each text's end token; under a causal mask the padding after the longest text's end does not
+    change the embedding and is computed only if asked for (`padding`). Where the last token is pooled, as in SigLIP,
+    the padding is part of the text.
     """
     if texts.ndim != 2 or texts.is_floating_point() or not texts.numel():
         raise TensorError(f"got texts of {tuple(texts.shape)}, {texts.dtype}, expected integers (texts, context)")
@@ -120,11 +125,12 @@ def trace_text(
     with torch.inference_mode(False), torch.set_grad_enabled(start is not None):
         texts = texts.to(tower.stem.embedding.device)
         pooled = pooled_tokens(tower, texts)
-        embedded = embed_texts(tower.stem, texts if padding else texts[:, : int(pooled.max()) + 1])
-        return _run(tower, embedded, pooled, (0, 0), heads, layers, single, start, tokens)
+        seen = texts if padding else texts[:, : int(pooled.max()) + 1]
+        own = own_tokens(tower, texts)[:, : seen.shape[1]]
+        return _run(tower, embed_texts(tower.stem, seen), pooled, (0, 0), own, heads, layers, single, start, tokens)
 
 
-def _run(tower, x, pooled, grid, heads, layers, single, start, tokens) -> Trace:
+def _run(tower, x, pooled, grid, own, heads, layers, single, start, tokens) -> Trace:
     """The layers one after another: the early ones fast and forgotten, the last `layers` in full."""
     depth = len(tower.layers)
     single = _check_options(depth, heads, layers, single, start, tokens)
@@ -141,7 +147,7 @@ def _run(tower, x, pooled, grid, heads, layers, single, start, tokens) -> Trace:
         kept.append(block)
         x = block.output
     embedding = project(tower, pooled_row(x, pooled))
-    return Trace(embedding, tuple(kept), pooled, grid, tower)
+    return Trace(embedding, tuple(kept), pooled, grid, tower, own)
 
 
 def forward_block(layer: Layer, x: Tensor, heads: int, causal: bool) -> Float[Tensor, "images tokens channels"]:
