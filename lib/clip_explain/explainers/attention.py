@@ -5,7 +5,7 @@ They show where the model looks, not why a text fits. Also here: the product ove
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from clip_explain.checks import checked
