@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from clip_explain.errors import MethodError, TensorError
-from clip_explain.maps import degenerate, normalize, resize
+from clip_explain.maps import degenerate, has_sign, middle_square, normalize, on_source, resize
 
 
 def test_resize_bilinear_by_hand():
@@ -62,3 +62,27 @@ def test_a_small_map_keeps_its_full_range():
 def test_values_that_are_not_finite_are_refused_and_not_hidden(value):
     with pytest.raises(TensorError, match="finite"):
         normalize(torch.tensor([[0.0, value]]))
+
+
+def test_a_map_of_the_crop_covers_the_middle_square_alone():
+    """5 x 9 pixels: the square is the columns 2 to 7; one value for each of its pixels."""
+    assert middle_square((5, 9)) == (0, 2, 5) and middle_square((9, 5)) == (2, 0, 5)
+    square = torch.arange(25.0).reshape(5, 5)
+    placed = on_source(square, (5, 9), "crop")
+    assert torch.equal(placed[:, 2:7], square) and placed[:, :2].isnan().all() and placed[:, 7:].isnan().all()
+    assert torch.equal(on_source(square.T[None], (9, 5), "crop")[0, 2:7], square.T)
+
+
+@pytest.mark.parametrize("fit", ["full", "squash", None])
+def test_other_maps_cover_the_whole_image(fit):
+    assert torch.equal(on_source(torch.tensor([[0.0, 4.0]]), (1, 4), fit), torch.tensor([[0.0, 1.0, 3.0, 4.0]]))
+
+
+def test_an_unknown_fit_is_refused():
+    with pytest.raises(MethodError, match="did you mean 'crop'"):
+        on_source(torch.zeros(2, 2), (4, 4), "corp")
+
+
+def test_a_sign_is_a_value_below_zero_beyond_rounding():
+    assert has_sign(torch.tensor([[-0.1, 1.0]])) and has_sign(torch.tensor([[-1.0, -2.0]]))
+    assert not has_sign(torch.tensor([[-1e-8, 1.0]])) and not has_sign(torch.zeros(2, 2))

@@ -26,6 +26,8 @@ from .errors import TextError as TextError
 from .errors import WeightsError as WeightsError
 from .errors import WorkerError as WorkerError
 from .explainers import METHODS as METHODS
+from .explainers import Explanation as Explanation
+from .explainers import WordExplanation as WordExplanation
 from .explainers import explain as explain
 from .explainers import explain_words as explain_words
 from .explainers import methods_for as methods_for

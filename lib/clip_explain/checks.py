@@ -44,12 +44,19 @@ def checked(error: Error = MethodError) -> Callable[[Callable[P, R]], Callable[P
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            args, kwargs = tuple(map(as_tensor, args)), {name: as_tensor(value) for name, value in kwargs.items()}
             check_arguments(signature, signature.bind(*args, **kwargs).arguments, error)
             return function(*args, **kwargs)
 
         return call
 
     return decorate
+
+
+def as_tensor(value: Any) -> Any:
+    """The maps of what stands for them, an `Explanation`; anything else as it is."""
+    stands_for = hasattr(type(value), "__torch_function__") and not isinstance(value, Tensor)
+    return value.maps if stands_for else value
 
 
 def check_arguments(signature: inspect.Signature, given: Mapping[str, Any], error: Error = MethodError) -> None:

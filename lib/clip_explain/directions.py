@@ -31,7 +31,7 @@ Targets = Annotated[
 
 @checked()
 def targets(
-    model: Model, spec: Targets, templates: Templates = BARE, fit: str = "crop", truncate: bool = False
+    model: Model, spec: Targets, templates: Templates = BARE, fit: str | None = None, truncate: bool = False
 ) -> Float[Tensor, "targets embedding"]:
     """Unit vectors to explain: of texts, of other images, or a float tensor (targets, embedding) scaled to length 1.
 

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from clip_explain.checks import checked, count
 from clip_explain.errors import ImageError, MethodError, TensorError, nearest
+from clip_explain.maps import FITS
 from clip_explain.models.model import Model
 
-FITS = ("crop", "full", "squash")
 MAX_ASPECT = 20  # sides that differ more than this make a strip of thousands of patches
 MOST_PIXELS = 89_478_485  # of a file; as Pillow's own limit, from which it warns: a quarter of a GiB
 # What Pillow reads by itself. Others, such as EPS, it hands to programs outside.
@@ -89,30 +89,39 @@ Images = Annotated[ImageSource | Iterable[ImageSource] | Tensor, ImageError, KIN
 def encode_image(model: Model, images: Images) -> Float[Tensor, "images embedding"]:
     """The model's own image features at unit length, in float32, of centre crops or of pixels at its native size."""
     with torch.no_grad():
-        return nn.functional.normalize(model.network.encode_image(preprocessed(model, images)).float(), dim=-1)
+        return nn.functional.normalize(model.network.encode_image(preprocessed(model, images, "crop")).float(), dim=-1)
+
+
+def default_fit(model: Model) -> str:
+    """What a model looks at unless told otherwise: the whole image, but for a ResNet, whose pooling wants a square."""
+    return "full" if model.is_vit else "crop"
 
 
 @checked()
-def pixels(model: Model, images: Images, fit: str = "crop") -> Pixels:
+def pixels(model: Model, images: Images, fit: str | None = None) -> Pixels:
     """Normalised pixels on the model's device and in its dtype, ready for the image tower: (images, 3, height, width).
 
     `fit` is "crop" (CLIP's own: short side to the model's size, centre square), "full" (the whole image at its own
     aspect, short side to the model's size, both sides rounded to whole patches) or "squash" (the whole image,
-    stretched to the square). All resize bicubically. Images are read as `read_image` does. A float tensor is one's own
-    preprocessed pixels: it is checked and marked, not changed; other functions take it only so marked.
+    stretched to the square); by default `default_fit(model)`. All resize bicubically. Images are read as `read_image`
+    does. A float tensor is one's own preprocessed pixels: it is checked and marked, not changed; other functions take
+    it only so marked.
 
     Raises ImageError (also for a list of different sizes under "full"), TensorError, MethodError (unknown `fit`).
     """
+    fit = default_fit(model) if fit is None else fit
     if fit not in FITS:
         raise MethodError(f"unknown fit {fit!r}: {nearest(fit, FITS)}")
     if isinstance(images, Tensor):
         return _own_pixels(model, images).to(model.device, model.dtype)
-    read = [read_image(source) for source in listed(images)]
+    read = read_images(images)
     fitted = [TF.to_tensor(fit_image(model, image, fit)) for image in read]
     shapes = sorted({tuple(image.shape[1:]) for image in fitted})
     if len(shapes) > 1:
         found = ", ".join(f"{height} x {width}" for height, width in shapes[:4])
-        raise ImageError(f"images of one call need one size, fit='full' gives {found}: call once per size, or squash")
+        raise ImageError(
+            f"images of one call need one size, fit='full' gives {found}: call once per size, or use 'crop' or 'squash'"
+        )
     normal = TF.normalize(torch.stack(fitted), model.mean, model.std).to(model.device, model.dtype)
     return mark(normal, fit, [(image.height, image.width) for image in read])
 
@@ -120,7 +129,7 @@ def pixels(model: Model, images: Images, fit: str = "crop") -> Pixels:
 preprocess = pixels  # its name in the first edition
 
 
-def preprocessed(model: Model, images: Images, fit: str = "crop") -> Pixels:
+def preprocessed(model: Model, images: Images, fit: str | None = None) -> Pixels:
     """`pixels`, but TensorError for a tensor that is not marked: it may be preprocessed or not, nothing tells."""
     if isinstance(images, Tensor) and not isinstance(images, Pixels):
         raise TensorError(
@@ -137,6 +146,11 @@ def listed(images: Images) -> list[ImageSource]:
     if not sources:
         raise ImageError("no images: expected at least one")
     return sources
+
+
+def read_images(images: Images) -> list[Image.Image]:
+    """One image or several, each as `read_image` reads it. ImageError for none."""
+    return [read_image(source) for source in listed(images)]
 
 
 def _own_pixels(model: Model, values: Tensor) -> Pixels:
@@ -169,10 +183,8 @@ def fit_image(model: Model, image: Image.Image, fit: str = "crop") -> Image.Imag
 
 
 @checked()
-def visible_part(image: Image.Image, fit: str = "crop", longest: int = 1024) -> Image.Image:
-    """The part of an image that a map under `fit` covers, undistorted, for drawing: at most `longest` px long."""
-    if fit == "crop":
-        image = TF.center_crop(image, [min(image.size)] * 2)
+def shrunk(image: Image.Image, longest: int = 1024) -> Image.Image:
+    """An image for drawing: at most `longest` px long, undistorted, all of it."""
     scale = longest / max(image.size)
     return image if scale >= 1 else image.resize([max(1, round(side * scale)) for side in image.size])
 

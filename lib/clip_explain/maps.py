@@ -1,4 +1,4 @@
-"""What is done to raw maps after an explainer and before a metric or a plot: resize, and scale to [0, 1].
+"""What is done to raw maps after an explainer and before a metric or a plot: resize, scale to [0, 1], lay on the image.
 
 All functions take any leading axes: (height, width), (images, targets, grid_h, grid_w) and so on.
 """
@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from clip_explain.errors import MethodError, TensorError
+from clip_explain.errors import MethodError, TensorError, nearest
 
+FITS = ("crop", "full", "squash")  # what of an image a model looks at: see images.preprocess
 MODES = ("bilinear", "bicubic", "nearest")
 
 
@@ -22,6 +23,35 @@ def resize(maps: Float[Tensor, "*axes grid_h grid_w"], size: tuple[int, int], mo
     planes = maps.reshape(-1, 1, *maps.shape[-2:])
     corners = {} if mode == "nearest" else {"align_corners": False}
     return F.interpolate(planes, size=tuple(size), mode=mode, **corners).reshape(*maps.shape[:-2], *size)
+
+
+def on_source(
+    maps: Float[Tensor, "*axes grid_h grid_w"], size: tuple[int, int], fit: str | None = None
+) -> Float[Tensor, "*axes height width"]:
+    """Maps on the whole image of this size (height, width), resized bilinearly to the part that they cover.
+
+    Under `fit` "full" and "squash", and for None (pixels given as the model takes them), a map covers the whole image.
+    Under "crop" it covers the middle square, whose side is the image's shorter one; outside it is NaN, not covered.
+    """
+    if fit is not None and fit not in FITS:
+        raise MethodError(f"unknown fit {fit!r}: {nearest(fit, FITS)}")
+    if fit != "crop":
+        return resize(maps, size)
+    top, left, side = middle_square(size)
+    placed = maps.new_full((*maps.shape[:-2], *size), float("nan"))
+    placed[..., top : top + side, left : left + side] = resize(maps, (side, side))
+    return placed
+
+
+def middle_square(size: tuple[int, int]) -> tuple[int, int, int]:
+    """Top, left and side of the largest square in the middle of an image (height, width); CLIP's crop sees it."""
+    side = min(size)
+    return round((size[0] - side) / 2), round((size[1] - side) / 2), side
+
+
+def has_sign(map: Float[Tensor, "*axes grid_h grid_w"]) -> bool:
+    """Whether a map has values below zero, beyond rounding (8 ulp of its largest magnitude)."""
+    return bool(map.min() < -8 * torch.finfo(map.dtype).eps * map.abs().max())
 
 
 def normalize(maps: Float[Tensor, "*axes grid_h grid_w"]) -> Float[Tensor, "*axes grid_h grid_w"]:

@@ -16,6 +16,7 @@ from clip_explain.directions import Targets, directions, targets
 from clip_explain.errors import ModelError
 from clip_explain.images import Images, preprocessed
 from clip_explain.models.embed import compared, embed_images
+from clip_explain.models.head import class_bias
 from clip_explain.models.model import Model
 from clip_explain.models.stems import own_tokens, pooled_tokens
 from clip_explain.models.tokenizer import tokenize, vocabulary_of
@@ -63,7 +64,12 @@ class WordRequest:
 
 @checked()
 def make_request(
-    model: Model, images: Images, spec: Targets, fit: str = "crop", templates: Templates = BARE, truncate: bool = False
+    model: Model,
+    images: Images,
+    spec: Targets,
+    fit: str | None = None,
+    templates: Templates = BARE,
+    truncate: bool = False,
 ) -> Request:
     """A request from images, as `pixels` takes them, or the `Pixels` that it makes, and `targets(model, spec)`."""
     return Request(model, preprocessed(model, images, fit), targets(model, spec, templates, fit, truncate))
@@ -71,7 +77,7 @@ def make_request(
 
 @checked()
 def make_word_request(
-    model: Model, images: Images, texts: str | Sequence[str], fit: str = "crop", truncate: bool = False
+    model: Model, images: Images, texts: str | Sequence[str], fit: str | None = None, truncate: bool = False
 ) -> WordRequest:
     """A word request from texts and images, or the images' embeddings as a float tensor (images, embedding)."""
     given = isinstance(images, Tensor) and images.ndim == 2
@@ -109,12 +115,29 @@ def longest(request: WordRequest) -> int:
 
 
 def scores(request: Request | WordRequest, **options) -> Tensor:
-    """Score of every image (of a `WordRequest`, every text) and target, from the cached trace of these options.
+    """Score of every image (of a `WordRequest`, every text) and target; `score_name` says which score it is.
 
-    The cosine; of a classifier the logit less the class's bias, which explains nothing.
+    The cosine; of a classifier the class's logit, its bias included (a direction that is no class has none). From the
+    cached trace of these options; of a ResNet, which has no trace, by a forward.
     """
-    embedding = compared(request.trace(**options).embedding.detach(), request.model.score)
-    return embedding @ request.targets.T.to(embedding)
+    model = request.model
+    if isinstance(request, Request) and not model.is_vit:
+        return direction_scores(model, embed_images(model, request.pixels), request.targets)
+    embedding = compared(request.trace(**options).embedding.detach(), model.score)
+    return direction_scores(model, embedding, request.targets)
+
+
+def direction_scores(
+    model: Model, embedding: Float[Tensor, "images embedding"], directions: Float[Tensor, "targets embedding"]
+) -> Float[Tensor, "images targets"]:
+    """The score of embeddings, as `embed_images` gives them, and directions, as `targets` does."""
+    found = embedding @ directions.T.to(embedding)
+    return found if model.head is None else found + class_bias(model.head, directions).to(found)
+
+
+def score_name(model: Model) -> str:
+    """What the score is called: "cosine", or "logit" of a classifier."""
+    return "cosine" if model.head is None else "logit"
 
 
 def _cached(traces: dict, compute, options: dict) -> Trace:
@@ -125,7 +148,7 @@ def _cached(traces: dict, compute, options: dict) -> Trace:
 
 
 @checked()
-def class_logits(model: Model, images: Images, fit: str = "crop") -> Float[Tensor, "images classes"]:
+def class_logits(model: Model, images: Images, fit: str | None = None) -> Float[Tensor, "images classes"]:
     """A classifier's logits of all classes, from the trace. ModelError for a model without a head."""
     if model.head is None:
         raise ModelError(f"{model.name} is no classifier: it has no class logits")

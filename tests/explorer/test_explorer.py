@@ -201,8 +201,20 @@ def test_every_picture_says_what_it_shows(model, state):
     assert page.count("<img") == 3 and page.count('alt="grad_eclip: what speaks for ') == 3
     assert "&lt;b&gt;" in page and "<b>" not in page
     assert "among these texts" in page
-    flat = explorer_view.described(Panel("rollout"), "a cone", "", "both", torch.zeros(2, 2))
+    flat = explorer_view.described(Panel("rollout"), "a cone", "", "both", torch.ones(2, 2))
     assert flat == "rollout: what speaks for and against 'a cone'. The map is the same everywhere."
+    none = explorer_view.described(Panel("rollout"), "a cone", "", "for", torch.zeros(2, 2))
+    assert none == "rollout: what speaks for 'a cone'. There is no positive evidence."
+
+
+def test_a_caption_says_what_the_colours_do_not():
+    zero, flat, signed = torch.zeros(2, 2), torch.ones(2, 2), torch.tensor([[-1.0, 2.0]])
+    assert [explorer_view.remark(map, "for") for map in (zero, flat, signed, signed.abs())] == [
+        ": no positive evidence",
+        ": the same everywhere",
+        ": orange: for the text; purple: against it",
+        "",
+    ]
 
 
 def test_labels_of_repeated_words_differ_and_read_the_same():

@@ -228,7 +228,7 @@ def test_tokens_equal_clip(loaded):
 @pytest.mark.parametrize("size", [(300, 200), (64, 64), (65, 401), (17, 30), (1, 1)])
 def test_crop_equals_clip(loaded, size, mode):
     image = photo(*size).convert(mode)
-    assert torch.equal(cx.preprocess(loaded, image)[0], clip.clip._transform(64)(image))
+    assert torch.equal(cx.preprocess(loaded, image, "crop")[0], clip.clip._transform(64)(image))
 
 
 @pytest.mark.parametrize(
@@ -254,9 +254,13 @@ def test_lists_paths_and_tensors_are_the_same_images(loaded, tmp_path):
     assert torch.equal(cx.preprocess(loaded, pixels), pixels)
 
 
-def test_visible_part_is_what_the_map_covers():
-    image = Image.new("RGB", (300, 100), "black")
-    image.paste("white", (100, 0, 200, 100))
-    assert np.asarray(images.visible_part(image, "crop")).min() == 255
-    assert images.visible_part(image, "full").size == images.visible_part(image, "squash").size == (300, 100)
-    assert images.visible_part(image, "full", longest=150).size == (150, 50)
+def test_an_image_is_shrunk_for_drawing_whole_and_undistorted():
+    image = Image.new("RGB", (300, 100))
+    assert images.shrunk(image).size == (300, 100) and images.shrunk(image, longest=150).size == (150, 50)
+
+
+def test_a_vit_sees_the_whole_image_by_default_and_a_resnet_its_middle(loaded):
+    wide = Image.new("RGB", (300, 100))
+    assert images.default_fit(loaded) == "full" and cx.preprocess(loaded, wide).shape == (1, 3, 64, 192)
+    narrow = small_clip.wrap(clip.model.CLIP(64, 64, (1, 1, 1, 1), 8, None, 9, 100, 64, 1, 1).eval())
+    assert images.default_fit(narrow) == "crop" and cx.preprocess(narrow, wide).shape == (1, 3, 64, 64)

@@ -30,7 +30,7 @@ from clip_explain.models.head import Head, class_index
 from clip_explain.models.model import place
 from clip_explain.models.probe import probe
 from clip_explain.models.torchvision import vit_classifier
-from clip_explain.request import class_logits, make_request, scores
+from clip_explain.request import Request, class_logits, make_request, scores
 from clip_explain.sweep.features import linear_probe
 from small_clip import relative_error
 
@@ -192,7 +192,11 @@ def test_the_trace_of_a_vit_gives_its_own_logits():
     model = vit_classifier(network, CLASSES)
     assert relative_error(class_logits(model, images), network(images)) < 1e-5
     request = make_request(model, images, [0, "Bee"])
-    assert relative_error(scores(request) + model.head.bias[[0, 4]], network(images)[:, [0, 4]]) < 1e-5
+    assert relative_error(scores(request), network(images)[:, [0, 4]]) < 1e-5
+    against = Request(model, images, torch.cat([-request.targets, request.targets[:1] - request.targets[1:]]))
+    weighed = network(images)[:, [0, 4]] - model.head.bias[[0, 4]]
+    expected = [*-network(images)[:, [0, 4]].T, weighed[:, 0] - weighed[:, 1]]  # a difference is no class: no bias
+    assert relative_error(scores(against), torch.stack(expected, dim=1)) < 1e-5
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -290,7 +294,7 @@ def test_load_torchvision_by_name_and_by_path(published):
         with torch.no_grad():
             assert relative_error(class_logits(model, images), tiny_vit(torch.float32)(images)) < 1e-5
     image = Image.fromarray(np.random.RandomState(0).randint(0, 255, (90, 120, 3), dtype=np.uint8))
-    assert cx.explain(model, image, "dog").shape == (1, 1, 4, 4)
+    assert cx.explain(model, image, "dog", fit="crop").shape == (1, 1, 4, 4)
     assert cx.explain(model, image, ["dog", 0], fit="full").shape == (1, 2, 4, 5)
 
 

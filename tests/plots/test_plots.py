@@ -21,27 +21,78 @@ def no_figures_left():
 
 
 def test_blend_by_hand():
-    """A map that has its pixel per image pixel is only normalised: -2, 0, 2 become 0, 0.5, 1."""
+    """A map that has its pixel per image pixel: 0, 1, 4 are mixed in by 0, a quarter and the whole of the strength."""
     image = np.full((1, 3, 3), 0.5)
-    colours = plt.get_cmap(plots.COLOURS)([0.0, 0.5, 1.0])[:, :3]
-    low, high = plots.STRENGTH
-    expected = [(1 - s) * 0.5 + s * colour for s, colour in zip([low, (low + high) / 2, high], colours, strict=True)]
-    np.testing.assert_allclose(plots.blend(image, np.array([[-2.0, 0.0, 2.0]]))[0], expected, atol=1e-6)
+    colours = plt.get_cmap(plots.COLOURS)([0.0, 0.25, 1.0])[:, :3]
+    strength = plots.STRENGTH * np.array([[0.0], [0.25], [1.0]])
+    expected = (1 - strength) * 0.5 + strength * colours
+    np.testing.assert_allclose(plots.blend(image, np.array([[0.0, 1.0, 4.0]]))[0], expected, atol=1e-6)
 
 
-def test_blend_is_blind_to_scale_and_offset_and_kind_of_array():
+def test_where_there_is_no_evidence_the_picture_is_the_image_itself():
+    """Next to a strong patch no veil and no ring: the resized map has no value below 0."""
+    image = np.random.default_rng(0).random((40, 40, 3))
+    heat = np.zeros((5, 5))
+    heat[1, 1] = 3.0
+    found = plots.blend(image, heat)
+    np.testing.assert_array_equal(found[24:], image[24:])
+    assert not np.array_equal(found[8:16, 8:16], image[8:16, 8:16])
+    np.testing.assert_array_equal(plots.blend(image, np.zeros((5, 5))), image)
+
+
+def test_a_map_made_of_the_middle_square_lies_there():
+    """An image of 8 x 16 pixels: its crop is the columns 4 to 12. The map's right half is the columns 8 to 12."""
+    image, heat = np.full((8, 16, 3), 0.5), np.array([[0.0, 0.0, 1.0, 1.0]] * 4)
+    found = plots.blend(image, heat, fit="crop")
+    np.testing.assert_allclose(found[:, :4], plots.DIMMED * 0.5)
+    np.testing.assert_allclose(found[:, 12:], plots.DIMMED * 0.5)
+    np.testing.assert_array_equal(found[:, 4:7], 0.5)
+    hottest = (1 - plots.STRENGTH) * 0.5 + plots.STRENGTH * np.array(plt.get_cmap(plots.COLOURS)(1.0)[:3])
+    np.testing.assert_allclose(found[:, 10:12], np.broadcast_to(hottest, (8, 2, 3)))
+    whole = plots.blend(image, heat, fit="full")
+    np.testing.assert_array_equal(whole[:, :5], 0.5)  # the same map made of the whole image: its right half
+    np.testing.assert_allclose(whole[:, 12:], np.broadcast_to(hottest, (8, 4, 3)))
+
+
+@pytest.mark.parametrize("fit", ["crop", "full"])
+def test_signed_maps_and_darkened_images_are_placed_alike(fit):
+    image, heat = np.full((8, 16, 3), 0.5), np.array([[-1.0, -1.0, 1.0, 1.0]] * 4)
+    signed, dark = plots.blend_signed(image, heat, fit), plots.darkened(image, heat, fit)
+    column = 11 if fit == "crop" else 15
+    above = 0.5 * (1 - plots.SIGNED_STRENGTH) + plots.SIGNED_STRENGTH * np.array(to_rgb(plots.SIGNED[1]))
+    np.testing.assert_allclose(signed[0, column], above, atol=1e-6)
+    np.testing.assert_allclose(dark[0, column], 0.5)
+    np.testing.assert_allclose(dark[0, 5 if fit == "crop" else 0], 0.0)
+    np.testing.assert_allclose(signed[0, 0], plots.DIMMED * 0.5 if fit == "crop" else signed[0, 1], atol=1e-6)
+
+
+def test_blend_is_blind_to_scale_and_kind_of_array():
     heat = torch.rand(3, 4, generator=torch.Generator().manual_seed(0))
     expected = plots.blend(GREY, heat)
     assert expected.shape == GREY.shape and 0 <= expected.min() < expected.max() <= 1
-    np.testing.assert_allclose(plots.blend(GREY / 255, (5 * heat - 3).double().numpy()), expected, atol=1e-5)
+    np.testing.assert_allclose(plots.blend(GREY / 255, (5 * heat).double().numpy()), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("value", [0.0, 3.0])
-def test_a_constant_map_is_the_lowest_colour_everywhere(value):
-    low = plots.STRENGTH[0]
-    lowest = np.array(plt.get_cmap(plots.COLOURS)(0.0)[:3])
-    found = plots.blend(GREY, np.full((2, 3), value))
-    np.testing.assert_allclose(found, np.broadcast_to((1 - low) * 128 / 255 + low * lowest, found.shape), atol=1e-6)
+def test_maps_below_zero_are_drawn_with_their_sign_unless_told_otherwise():
+    signed, rounding = np.array([[-1.0, 0.0, 2.0]]), np.array([[-1e-8, 0.5, 1.0]])
+    np.testing.assert_array_equal(plots.blend(GREY, signed), plots.blend_signed(GREY, signed))
+    np.testing.assert_allclose(plots.blend(GREY, signed, signed=False), plots.blend(GREY, signed.clip(0)), atol=0.1)
+    np.testing.assert_allclose(plots.blend(GREY, rounding), plots.blend(GREY, rounding.clip(0)), atol=1e-3)
+
+
+@pytest.mark.parametrize(("map", "said"), [(np.zeros((2, 3)), True), (-np.ones((2, 3)), True), (np.eye(3), False)])
+def test_a_panel_without_positive_evidence_says_so(map, said):
+    axes = plots.grid([GREY], [map])
+    assert [text.get_text() for text in axes[0, 0].texts] == ([plots.NOTHING] if said else [])
+
+
+def test_a_bar_says_what_the_colours_mean():
+    axes = plots.grid([GREY, GREY], [None, np.eye(3)])
+    for signed, labels in ((False, ["0", "most"]), (True, ["against", "0", "for"])):
+        bar = plots.colour_bar(axes, signed=signed)
+        assert [label.get_text() for label in bar.ax.get_yticklabels()] == labels
+        colours = bar.cmap(np.linspace(0, 1, 256))[:, :3]
+        np.testing.assert_allclose(colours[128 if signed else 0], 1.0, atol=0.01)
 
 
 def test_the_colour_map_rises_in_lightness():

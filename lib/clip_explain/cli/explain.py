@@ -46,7 +46,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--option", action="append", default=[], metavar="NAME=VALUE", help="an option of the method; may be repeated"
     )
-    parser.add_argument("--fit", default="crop", metavar="crop|full|squash", help="what of the image is looked at")
+    parser.add_argument(
+        "--fit",
+        metavar="crop|full|squash",
+        help="what of the image is looked at (default: full; of a ResNet crop, its middle square)",
+    )
     parser.add_argument("--out", default="map.png", type=Path, help="a .png, .pdf or .svg (default: map.png)")
     parser.add_argument("--device", help="cpu, cuda, ... (default: cuda where there is one)")
     parser.add_argument("--dtype", metavar="fp32|fp16|bf16", help="(default: fp16 on cuda, fp32 elsewhere)")
@@ -86,7 +90,7 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
 def draw(arguments: argparse.Namespace) -> None:
     """Compute the maps, print the scores and write the picture."""
     from clip_explain.explainers import explain
-    from clip_explain.images import preprocess, read_image, visible_part
+    from clip_explain.images import read_image, shrunk
     from clip_explain.models import load
 
     check_output(arguments.out)
@@ -94,14 +98,13 @@ def draw(arguments: argparse.Namespace) -> None:
     image = read_image(arguments.image)
     model = load(arguments.model, arguments.device, arguments.dtype)
     names, targets = described(model, arguments)
-    pixels = preprocess(model, image, arguments.fit)
-    maps = explain(model, pixels, targets, arguments.method, **options)[0].cpu()
-    titles = [f"{Path(arguments.image).name}\n{model.name}, {arguments.method}"]
-    for name, score in zip(names, scores_as_text(model, pixels, targets, names == arguments.texts), strict=True):
+    found = explain(model, image, targets, arguments.method, fit=arguments.fit, **options)
+    titles = [f"{Path(arguments.image).name}\n{model.name}, {arguments.method}, fit {found.fit}"]
+    for name, score in zip(names, scores_as_text(found, names == arguments.texts), strict=True):
         print(f"{score}  {name}")
         titles.append(f"{textwrap.shorten(name, TITLE_LETTERS)}\n{score}")
-    label = f"{arguments.method} {options or ''}, fit {arguments.fit}, {model.name}, weights {model.sha256}"
-    save_picture(visible_part(image, arguments.fit), maps, titles, arguments.out, label)
+    label = f"{arguments.method} {options or ''}, fit {found.fit}, {model.name}, weights {model.sha256}"
+    save_picture(shrunk(image), found, titles, arguments.out, label)
 
 
 def described(model, arguments: argparse.Namespace) -> tuple[list[str], Any]:
@@ -171,16 +174,14 @@ def typed(name: str, text: str, annotation: Any) -> Any:
     raise MethodError(f"the option {name} takes {expected}, got {text!r}")
 
 
-def scores_as_text(model, pixels, targets, rivals: bool) -> list[str]:
-    """Each direction's cosine with the image and, among several `rivals`, its softmax at the model's temperature."""
-    from clip_explain.models.embed import embed_images
-
-    cosines = (embed_images(model, pixels) @ targets.T)[0]
-    shown = [f"cosine {cosine:.3f}" for cosine in cosines.tolist()]
+def scores_as_text(found, rivals: bool) -> list[str]:
+    """Each direction's score and, among several `rivals`, its softmax at the model's temperature."""
+    scores = found.scores[0].float()
+    shown = [f"{found.score} {score:.3f}" for score in scores.tolist()]
     if len(shown) == 1 or not rivals:
         return shown
-    chances = (cosines * model.network.logit_scale.float().exp()).softmax(dim=0)
-    return [f"{cosine}, {chance:.0%}" for cosine, chance in zip(shown, chances.tolist(), strict=True)]
+    chances = (scores * found.request.model.logit_scale).softmax(dim=0)
+    return [f"{score}, {chance:.0%}" for score, chance in zip(shown, chances.tolist(), strict=True)]
 
 
 def check_output(out: Path) -> None:
@@ -198,7 +199,7 @@ def check_output(out: Path) -> None:
         raise OutputError(f"cannot write {out}: {problem}")
 
 
-def save_picture(image, maps, titles: Sequence[str], out: Path, label: str) -> None:
+def save_picture(image, found, titles: Sequence[str], out: Path, label: str) -> None:
     """The image and its overlays, as a file that is complete or not there."""
     import matplotlib
 
@@ -209,7 +210,8 @@ def save_picture(image, maps, titles: Sequence[str], out: Path, label: str) -> N
 
     plots.use_style()
     columns = min(COLUMNS, len(titles))
-    figure = plots.grid([image] * len(titles), [None, *maps], titles, columns, panel=3.0)[0, 0].figure
+    axes = plots.grid([image] * len(titles), [None, *found[0].cpu()], titles, columns, panel=3.0, fit=found.fit)
+    figure = axes[0, 0].figure
     kind = out.suffix[1:].lower()
     try:
         files.write(out, lambda place: figure.savefig(place, format=kind, metadata={"Title": label}))

@@ -11,10 +11,13 @@ from clip_explain.explainers.registry import METHODS, OLD_NAMES, check_fits, fin
 
 if TYPE_CHECKING:
     from clip_explain.explainers.calls import explain, explain_words, options_of
+    from clip_explain.explainers.explanation import Explanation, WordExplanation
 
 __all__ = [
+    "Explanation",
     "METHODS",
     "OLD_NAMES",
+    "WordExplanation",
     "check_fits",
     "explain",
     "explain_words",
@@ -38,6 +41,10 @@ def __getattr__(name: str):
         from clip_explain.explainers import calls
 
         return getattr(calls, name)
+    if name in ("Explanation", "WordExplanation"):
+        from clip_explain.explainers import explanation
+
+        return getattr(explanation, name)
     if name in OLD_TABLES:
         return old_table(name)
     raise AttributeError(f"module 'clip_explain.explainers' has no attribute {name!r}")

@@ -2,15 +2,17 @@
 
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
 from clip_explain.checks import checked, out_of_memory
 from clip_explain.directions import Targets
 from clip_explain.errors import MethodError
+from clip_explain.explainers.explanation import Explanation, WordExplanation, target_names
 from clip_explain.explainers.registry import check_fits, find_method
-from clip_explain.images import Images
+from clip_explain.images import Images, default_fit, read_images
 from clip_explain.models.model import Model
 from clip_explain.models.tokenizer import vocabulary_of
 from clip_explain.request import make_request, make_word_request, tokens_of, words_of
@@ -25,27 +27,30 @@ def explain(
     images: Images,
     targets: Targets,
     method: str = "grad_eclip",
-    fit: str = "crop",
+    fit: str | None = None,
     templates: Templates = BARE,
     truncate: bool = False,
     **options,
-) -> Float[Tensor, "images targets grid_h grid_w"]:
-    """Raw maps of every image for every target, float32, on the method's own grid.
+) -> Explanation:
+    """Raw maps of every image for every target, float32, on the method's own grid; see `Explanation`.
 
     `images`: a PIL image, a path, a list of either, or preprocessed pixels (images, 3, height, width). `targets`: a
     text, a list of texts, another image or several (PIL, or `pathlib.Path`: a str is a text), or directions (targets,
     embedding), as those of `difference` and `without_word`; a minus before a direction gives what speaks against
-    it; for a classifier, classes by name or index. `fit`: "crop", "full" or "squash", as in `preprocess`. `templates`:
-    texts are put into the {} of each, and the mean of all is explained: "imagenet", "clip_surgery", or one's own.
-    `truncate` allows texts that are too long. `options` are the method's own. Raises MethodError, ImageError,
-    TextError or TensorError.
+    it; for a classifier, classes by name or index. `fit`: "crop", "full" or "squash", as in `preprocess`; by default
+    the model's own, `default_fit`. `templates`: texts are put into the {} of each, and the mean of all is explained:
+    "imagenet", "clip_surgery", or one's own. `truncate` allows texts that are too long. `options` are the method's own.
+    Raises MethodError, ImageError, TextError or TensorError.
     """
     found = find_method(method)
     found.check_options(options)
     check_fits(model, found.name)
-    request = make_request(model, images, targets, fit, templates, truncate)
+    given, fit = _pictures(model, images, fit)
+    request = make_request(model, images if given is None else given, targets, fit, templates, truncate)
     with out_of_memory(len(request.pixels), "{} images at once"):
-        return found.image(request, **options)
+        maps = found.image(request, **options)
+    # Without the traces that the request holds, which are large.
+    return Explanation(maps, replace(request), target_names(targets), found.name, given and fit, given)
 
 
 @checked()
@@ -54,11 +59,11 @@ def explain_words(
     images: Images,
     texts: str | Sequence[str],
     method: str = "grad_eclip",
-    fit: str = "crop",
+    fit: str | None = None,
     per: str = "token",
     truncate: bool = False,
     **options,
-) -> list[tuple[list[str], Float[Tensor, "images tokens"]]]:
+) -> WordExplanation:
     """For each text its tokens, and their raw weights for every image, float32, start and end token left out.
 
     `per="word"`: its words, each with the sum of its tokens' weights; a punctuation mark is a word of its own. Other
@@ -69,7 +74,8 @@ def explain_words(
     found = find_method(method, words=True)
     found.check_options(options, words=True)
     check_fits(model, found.name, words=True)
-    request = make_word_request(model, images, texts, fit, truncate)
+    given, fit = _pictures(model, images, fit)
+    request = make_word_request(model, images if given is None else given, texts, fit, truncate)
     with out_of_memory(len(request.tokens), "{} texts at once"):
         weights = found.words(request, **options)
     owners, members = words_of(request) if per == "word" else tokens_of(request)
@@ -78,7 +84,14 @@ def explain_words(
         groups = members[owners == index]
         shown = [decode(tokens[group].tolist()).strip() for group in groups]
         listed.append((shown, weights[index] @ groups[:, : weights.shape[-1]].T.to(weights)))
-    return listed
+    named = (texts,) if isinstance(texts, str) else tuple(texts)
+    return WordExplanation(tuple(listed), replace(request), named, found.name, given and fit, given)
+
+
+def _pictures(model: Model, images: Images, fit: str | None) -> tuple[tuple[Image.Image, ...] | None, str]:
+    """The images as they were read, None for pixels or embeddings; and what of them is looked at."""
+    fit = default_fit(model) if fit is None else fit
+    return (None if isinstance(images, Tensor) else tuple(read_images(images))), fit
 
 
 def options_of(explainer: Callable[..., Tensor]) -> dict[str, object]:

@@ -43,9 +43,9 @@ def opening(state: State, model: str) -> list[str]:
 def drawing(state: State) -> list[str]:
     """The lines from `model` and `image` to `axes`, those of the figure."""
     shown, lines = "image", []
-    if state.fit == "crop" or max(state.source.image.size) > LONGEST:
+    if max(state.source.image.size) > LONGEST:
         shown = "shown"
-        lines.append(f"shown = cx.images.visible_part(image, {python(state.fit)})")
+        lines.append("shown = cx.images.shrunk(image)")
     lines.append(f"texts = {python(list(state.texts))}")
     towards = "texts"
     if any(state.picked):
@@ -94,12 +94,12 @@ def _page(state: State, shown: str, names: Sequence[str]) -> list[str]:
     else:
         maps = "[map for pair in zip(maps, others) for map in (None, *pair)]"
         titles = f'[title for text in {asked} for title in (text, "{methods[0]}", "{methods[1]}")]'
-    images, bare = f"[{shown}] * len(maps)", "maps"
-    lines = [f"maps = {maps}", f"titles = {titles}"]
-    if state.evidence == "both":
-        lines.append(f"images = [{shown} if map is None else cx.plots.blend_signed({shown}, map) for map in maps]")
-        images, bare = "images", "[None] * len(maps)"
-    return [*lines, f"axes = cx.plots.grid({images}, {bare}, titles, columns={columns})"]
+    look = f"columns={columns}, fit={python(state.fit)}" + (", signed=True" if state.evidence == "both" else "")
+    return [
+        f"maps = {maps}",
+        f"titles = {titles}",
+        f"axes = cx.plots.grid([{shown}] * len(maps), maps, titles, {look})",
+    ]
 
 
 def _shading(state: State) -> list[str]:

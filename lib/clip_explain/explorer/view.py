@@ -21,13 +21,13 @@ from torch import Tensor
 from clip_explain.directions import targets, without_word
 from clip_explain.errors import TextError
 from clip_explain.explainers import METHODS, explain_words
-from clip_explain.images import preprocess, visible_part
-from clip_explain.maps import degenerate
+from clip_explain.images import preprocess, shrunk
+from clip_explain.maps import degenerate, has_sign
 from clip_explain.models.embed import embed_images
 from clip_explain.models.model import Model
-from clip_explain.plots.overlay import blend, blend_signed
+from clip_explain.plots.overlay import NOTHING, blend
 from clip_explain.plots.words import shades
-from clip_explain.request import Request
+from clip_explain.request import Request, direction_scores, score_name
 
 EVIDENCE = {"for the text": "for", "against it": "against", "both": "both"}
 LEGEND = {
@@ -119,7 +119,7 @@ def compute(model: Model, state: State, memory: dict, stale: Callable[[], bool] 
     """
     pixels = preprocess(model, state.source.image, state.fit)
     towards = targets(model, list(state.texts))
-    scores = (embed_images(model, pixels) @ towards.T)[0].float()
+    scores = direction_scores(model, embed_images(model, pixels), towards)[0].float()
     shares = (scores * model.logit_scale).softmax(dim=0)
     maps = []
     for panel in state.panels:
@@ -128,8 +128,7 @@ def compute(model: Model, state: State, memory: dict, stale: Callable[[], bool] 
         maps.append(remembered_maps(model, pixels, state, panel, state.asked, memory))
     if stale():
         return None
-    kind = "cosine" if model.score == "cosine" else "logit"
-    return Found(kind, scores.tolist(), shares.tolist(), maps, weights(model, pixels, state))
+    return Found(score_name(model), scores.tolist(), shares.tolist(), maps, weights(model, pixels, state))
 
 
 def weights(model: Model, pixels: Tensor, state: State) -> Words:
@@ -205,9 +204,9 @@ def word_maps(
 # -- pictures
 
 
-def picture(image: Image.Image, map: Tensor, sign: str) -> Image.Image:
-    """A map over its image by the rules of plots.py: `blend`, or `blend_signed` for evidence of both signs."""
-    mixed = (blend_signed if sign == "both" else blend)(image, map)
+def picture(image: Image.Image, map: Tensor, sign: str, fit: str) -> Image.Image:
+    """A map over its image by the rule of `blend`; evidence of both signs always in the colours of a sign."""
+    mixed = blend(image, map, fit, signed=True if sign == "both" else None)
     return Image.fromarray((255 * mixed).round().astype(np.uint8))
 
 
@@ -221,6 +220,8 @@ def described(panel: Panel, text: str, word: str, sign: str, map: Tensor) -> str
     """The picture in words: what it shows, and where the map is strongest."""
     of = f"the word {word!r} in {text!r}" if word else f"{text!r}"
     what = {"for": "speaks for", "against": "speaks against", "both": "speaks for and against"}[sign]
+    if float(map.max()) <= 0:
+        return f"{panel.method}: what {what} {of}. There is {NOTHING}."
     if bool(degenerate(map)):
         return f"{panel.method}: what {what} {of}. The map is the same everywhere."
     return f"{panel.method}: what {what} {of}. Strongest {strongest(map.abs() if sign == 'both' else map)}."
@@ -237,7 +238,7 @@ def strongest(map: Float[Tensor, "grid_h grid_w"]) -> str:
 
 def card(state: State, found: Found, index: int, hover: list[list[Tensor]] | None = None) -> str:
     """One text as HTML: its score, and for each panel its picture, behind it those of its words."""
-    text, shown = state.texts[index], visible_part(state.source.image, state.fit, SIDE)
+    text, shown = state.texts[index], shrunk(state.source.image, SIDE)
     words = found.words[index][0] if found.words else []
     score = f"{found.kind} {found.scores[index]:.3f}"
     if len(state.texts) > 1:
@@ -248,19 +249,28 @@ def card(state: State, found: Found, index: int, hover: list[list[Tensor]] | Non
         if hover:
             rows += zip(("", *words), hover[number], strict=False)
         images = "".join(
-            f'<img src="{data_uri(picture(shown, map, state.evidence))}" '
+            f'<img src="{data_uri(picture(shown, map, state.evidence, state.fit))}" '
             f'alt="{html.escape(described(panel, text, word, state.evidence, map))}">'
             for word, map in rows
         )
-        flat = ": the same everywhere" if bool(degenerate(rows[0][1])) else ""
-        figures.append(f"<figure>{images}<figcaption>{html.escape(panel.method)}{flat}</figcaption></figure>")
+        caption = f"{html.escape(panel.method)}{remark(rows[0][1], state.evidence)}"
+        figures.append(f"<figure>{images}<figcaption>{caption}</figcaption></figure>")
     head = f'<div class="cx-head"><strong>{html.escape(text)}</strong><span>{score}</span></div>'
     return f'{head}<div class="cx-pair">{"".join(figures)}</div>'
 
 
+def remark(map: Tensor, sign: str) -> str:
+    """What must be said of a map below its picture."""
+    if float(map.max()) <= 0:
+        return f": {NOTHING}"
+    if bool(degenerate(map)):
+        return ": the same everywhere"
+    return f": {LEGEND['both']}" if sign != "both" and has_sign(map) else ""
+
+
 def source_card(state: State) -> str:
     """The bare image, as the first card."""
-    shown = visible_part(state.source.image, state.fit, SIDE)
+    shown = shrunk(state.source.image, SIDE)
     name = html.escape(state.source.name)
     image = f'<img src="{data_uri(shown)}" alt="{name}, as it is">'
     head = f'<div class="cx-head"><strong>the image</strong><span>{name}</span></div>'

@@ -6,6 +6,7 @@ At the bottom, beside model.py, whose `Model` may carry a `Head`: then its score
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -68,3 +69,17 @@ def class_index(head: Head, wanted: str | int) -> int:
     raise TextError(
         f"there is no class {wanted!r} among {count}: {close if len(close) < 400 else close[:400] + ' ...'}"
     )
+
+
+def class_bias(head: Head, directions: Float[Tensor, "targets embedding"]) -> Float[Tensor, " targets"]:
+    """The bias of each direction that is a class's weights, or with the sign changed their negative; 0 of others."""
+    weight, biases = head.weight.to(directions), head.bias.to(directions)
+    return torch.stack([_bias_of(direction, weight, biases) for direction in directions])
+
+
+def _bias_of(direction: Tensor, weight: Tensor, biases: Tensor) -> Tensor:
+    for sign in (1, -1):
+        same = (sign * direction == weight).all(dim=-1).nonzero()
+        if len(same):
+            return sign * biases[same[0, 0]]
+    return biases.new_zeros(())

@@ -1,8 +1,32 @@
 """Figures from arrays: maps over images, charts, words; nothing here computes a map or writes a file."""
 
 from clip_explain.plots.charts import bars, by_layer, confusion, curves, heats, means, series
-from clip_explain.plots.figures import GAP, PARTS, POINTS, comparison, gallery, pairs, scattered, taken_apart, word_rows
-from clip_explain.plots.overlay import STRENGTH, blend, blend_signed, darkened, grid, outline, overlay, show
+from clip_explain.plots.figures import (
+    GAP,
+    PARTS,
+    POINTS,
+    comparison,
+    gallery,
+    pairs,
+    scattered,
+    taken_apart,
+    word_panels,
+    word_rows,
+)
+from clip_explain.plots.overlay import (
+    DIMMED,
+    NOTHING,
+    SIGNED_STRENGTH,
+    STRENGTH,
+    blend,
+    blend_signed,
+    colour_bar,
+    darkened,
+    grid,
+    outline,
+    overlay,
+    show,
+)
 from clip_explain.plots.style import (
     COLOURS,
     LINE,
@@ -25,12 +49,15 @@ from clip_explain.plots.words import WORDS, shaded, shaded_html, shades, words_h
 __all__ = [
     "Array",
     "COLOURS",
+    "DIMMED",
     "GAP",
     "LINE",
     "LINES",
+    "NOTHING",
     "PARTS",
     "POINTS",
     "SIGNED",
+    "SIGNED_STRENGTH",
     "STRENGTH",
     "STYLE",
     "WIDTH",
@@ -43,6 +70,7 @@ __all__ = [
     "blend_signed",
     "broken",
     "by_layer",
+    "colour_bar",
     "comparison",
     "confusion",
     "curves",
@@ -65,6 +93,7 @@ __all__ = [
     "text_lines",
     "text_width",
     "use_style",
+    "word_panels",
     "word_rows",
     "words_height",
 ]

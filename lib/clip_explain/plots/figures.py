@@ -1,6 +1,6 @@
 """Whole figures of a page's width: methods side by side, images with their shaded texts, galleries.
 
-Above plots.py, whose rules for colours they follow; arrays in, the axes of a new figure out.
+They follow overlay.py's rule for maps, and take its `fit` and `signed`; arrays in, the axes of a new figure out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ import torch
 
 from clip_explain.errors import TensorError
 from clip_explain.plots.charts import bars
-from clip_explain.plots.overlay import blend, blend_signed, show
+from clip_explain.plots.overlay import grid, overlay, show
 from clip_explain.plots.style import LINE, WIDTH, WORD_LINE, Array, as_map, as_pixels, broken, text_lines, text_width
 from clip_explain.plots.words import shaded, words_height
 
@@ -32,6 +32,8 @@ def comparison(
     maps: Sequence[Sequence[Array]],
     columns: Sequence[str],
     width: float = WIDTH,
+    fit: str | None = None,
+    signed: bool | None = None,
 ) -> np.ndarray:
     """Images in rows and methods in columns (GE Fig 3): each row its image and a map a column, and above it its text.
 
@@ -43,7 +45,7 @@ def comparison(
     titles = [text_lines(text, width, size) for text in texts]
     axes = _panels(images, ["", *columns], width, above=[len(lines) * LINE * size / 72 for lines in titles])
     for row, image, some, lines in zip(axes, images, maps, titles, strict=True):
-        _draw(row, [image] * len(row), [None, *some])
+        _draw(row, [image] * len(row), [None, *some], fit, signed)
         title = row[0].annotate("\n".join(lines), (0, 1), (0, 2), "axes fraction", "offset points", fontsize=size)
         title.set(va="bottom", parse_math=False)
     return axes
@@ -55,6 +57,8 @@ def pairs(
     words: Sequence[Sequence[tuple[Sequence[str], Array]]],
     columns: Sequence[str],
     width: float = WIDTH,
+    fit: str | None = None,
+    signed: bool | None = None,
 ) -> np.ndarray:
     """Images and their texts in rows, methods in columns (GE Fig 4): each map, and below it the text's words shaded.
 
@@ -65,7 +69,7 @@ def pairs(
     texts = [[(row[0][0], np.zeros(len(row[0][0]))), *row] for row in words]
     axes = _panels(images, ["", *columns], width, words=[row[0][0] for row in texts])
     for row, image, some, said in zip(axes, images, maps, texts, strict=True):
-        _draw(row, [image] * len(row), [None, *some])
+        _draw(row, [image] * len(row), [None, *some], fit, signed)
         for ax, (spelled, weights) in zip(row, said, strict=True):
             shaded(spelled, weights, ax)
     return axes
@@ -77,6 +81,8 @@ def gallery(
     words: Sequence[tuple[Sequence[str], Array]],
     columns: int = 3,
     width: float = WIDTH,
+    fit: str | None = None,
+    signed: bool | None = None,
 ) -> np.ndarray:
     """Pairs in reading order, `columns` to a row (GE Fig 13, 14): image, map, and below them the text's shaded words.
 
@@ -91,7 +97,7 @@ def gallery(
     longest = [max(row, key=lambda spelled: words_height(spelled, 2 * panel, size)) for row in rows]
     axes = _panels([images[i] for i in starts], [""] * 2 * columns, width, words=longest, across=2)
     for pair, image, map, (spelled, weights) in zip(axes.reshape(-1, 2), images, maps, words, strict=False):
-        _draw(pair, [image, image], [None, map])
+        _draw(pair, [image, image], [None, map], fit, signed)
         shaded(spelled, weights, pair[0], 2 * panel + GAP)
     for ax in axes.reshape(-1)[2 * len(images) :]:
         ax.set_axis_off()
@@ -128,6 +134,29 @@ def word_rows(
             shaded(spelled, weights, axes[i, 1 + j], width - left)
             place = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "right", "va": "top"}
             axes[i, 1 + j].annotate(name, (0, 0), (-144 * GAP, -0.15 * size * WORD_LINE), fontsize=size, **place)
+    return axes
+
+
+def word_panels(
+    images: Sequence[Array | None],
+    words: Sequence[tuple[Sequence[str], Array]],
+    titles: Sequence[str],
+    columns: int = 3,
+    panel: float = 2.2,
+) -> np.ndarray:
+    """Images in reading order, each with its text's shaded words below it; None for a text without an image.
+
+    Makes a figure of its own and returns its axes, (rows, columns).
+    """
+    if not len(images) == len(words) == len(titles):
+        raise TensorError(
+            f"got {len(images)} images, {len(words)} texts, {len(titles)} titles: expected as many of each"
+        )
+    strip = np.ones((5, 20, 3))
+    shown = [strip if image is None else image for image in images]
+    axes = grid(shown, [None] * len(shown), titles, columns, panel=panel)
+    for ax, (spelled, weights) in zip(axes.flat, words, strict=False):
+        shaded(spelled, weights, ax, panel)
     return axes
 
 
@@ -173,9 +202,14 @@ def _check_rows(columns: Sequence[str], *rows: Sequence) -> None:
         )
 
 
-def _draw(row: np.ndarray, images: Sequence[Array], maps: Sequence[Array | None]) -> None:
+def _draw(
+    row: np.ndarray, images: Sequence[Array], maps: Sequence[Array | None], fit: str | None, signed: bool | None
+) -> None:
     for ax, image, map in zip(row, images, maps, strict=True):
-        ax.imshow(as_pixels(image) if map is None else blend(image, map))
+        if map is None:
+            show(image, ax)
+        else:
+            overlay(image, map, ax, fit=fit, signed=signed)
 
 
 def _panel(columns: int, width: float) -> float:
@@ -243,14 +277,17 @@ def taken_apart(
     size = (4 * panel + 0.2, (len(texts) + 1) * (0.95 * panel * aspect + 0.08) + 0.45)
     _, axes = plt.subplots(len(texts) + 1, 4, figsize=size, squeeze=False, layout="compressed")
     for ax, map in zip(axes[0], [None, *shared.values()], strict=True):
-        show(pixels if map is None else blend(pixels, map), ax)
+        if map is None:
+            show(pixels, ax)
+        else:
+            overlay(pixels, map, ax, signed=False)
     limit = float(torch.as_tensor(channels).abs().max())
     for row, text, weights, before, after in zip(axes[1:], texts, channels, unplaced, signed, strict=True):
         bars(weights, row[0], limit).set_box_aspect(aspect)
         row[0].set_ylabel("\n".join(text_lines(text, panel * aspect)), parse_math=False)
-        show(blend_signed(pixels, before), row[1])
-        show(blend_signed(pixels, after), row[2])
-        show(blend(pixels, as_map(after).relu()), row[3])
+        overlay(pixels, before, row[1], signed=True)
+        overlay(pixels, after, row[2], signed=True)
+        overlay(pixels, as_map(after).relu(), row[3], signed=False)
     for ax, title in zip([*axes[0], *axes[1]], ["image", *shared, *PARTS], strict=True):
         ax.set_title(title, parse_math=True)
     return axes

@@ -1,6 +1,7 @@
-"""One look for every figure: overlays of maps on images, alone and in grids, shaded words, means and curves.
+"""Maps laid over their images: the one overlay rule, alone and in grids.
 
-Arrays and an optional `ax` in, axes out; nothing here computes a map or writes a file.
+Arrays and an optional `ax` in, axes out; nothing here computes a map or writes a file. Every function that takes a map
+takes `fit`, under which the map was made, so that it lies where it belongs on the whole image (`maps.on_source`).
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,47 +10,77 @@ import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import ListedColormap, to_rgb
 
 from clip_explain.errors import TensorError
-from clip_explain.maps import normalize, resize
+from clip_explain.maps import has_sign, on_source
 from clip_explain.plots.style import COLOURS, SIGNED, Array, as_map, as_pixels, set_title, text_lines
 
-STRENGTH = (0.3, 0.7)  # of the colour over the image where the map is lowest and highest: the image stays legible
+STRENGTH = 0.7  # of the colour over the image where the map is largest; none where it is 0: the image stays legible
+SIGNED_STRENGTH = 0.9
+DIMMED = 0.4  # of the light that is left outside the part that a map covers
+NOTHING = "no positive evidence"
 
 
-def blend(image: Array, map: Array) -> Float[np.ndarray, "height width 3"]:
-    """A map laid over an image, colours in [0, 1].
+def blend(
+    image: Array, map: Array, fit: str | None = None, signed: bool | None = None
+) -> Float[np.ndarray, "height width 3"]:
+    """A map laid over its image, colours in [0, 1].
 
-    The one overlay rule: the raw map (grid_h, grid_w) is resized to the image bicubically, min-max normalised (a
-    constant map to zeros), coloured, and mixed in by `STRENGTH`. `image` is (height, width, 3) in 0..255 integers or
-    [0, 1] floats, or a PIL image. Colours compare within one map, never between two. Raises TensorError.
+    The one overlay rule. The raw map (grid_h, grid_w) is resized bilinearly to the part of the image that it covers
+    under `fit`; the rest of the image is dimmed. Values below 0 count as 0, the others are divided by the map's own
+    maximum, coloured, and mixed in by their value times `STRENGTH`: where the map is 0 the image is bare. Colours
+    compare within one map, never between two.
+
+    `signed` maps are drawn by `blend_signed`; by default those that have values below 0. `image` is (height, width, 3)
+    in 0..255 integers or [0, 1] floats, or a PIL image. Raises TensorError, also for a map that is not finite.
+    """
+    if has_sign(as_map(map)) if signed is None else signed:
+        return blend_signed(image, map, fit)
+    pixels = as_pixels(image)
+    values = _placed(pixels, map, fit)
+    heat = _scaled(np.clip(values, 0, None))
+    return _mixed(pixels, plt.get_cmap(COLOURS)(heat)[..., :3], STRENGTH * heat, values)
+
+
+def blend_signed(image: Array, map: Array, fit: str | None = None) -> Float[np.ndarray, "height width 3"]:
+    """A map with a sign laid over an image in grey: orange above 0, purple below, the grey image bare where it is 0.
+
+    Placed as in `blend`; the largest magnitude has the full colour, so colours compare within one map only.
     """
     pixels = as_pixels(image)
-    heat = normalize(resize(as_map(map), pixels.shape[:2], mode="bicubic")).numpy()
-    low, high = STRENGTH
-    strength = low + (high - low) * heat[..., None]
-    return (1 - strength) * pixels + strength * plt.get_cmap(COLOURS)(heat)[..., :3]
+    values = _placed(pixels, map, fit)
+    heat = _scaled(values)
+    grey = (pixels @ np.array([0.299, 0.587, 0.114]))[..., None].repeat(3, axis=-1)
+    colours = np.where(heat[..., None] > 0, to_rgb(SIGNED[1]), to_rgb(SIGNED[0]))
+    return _mixed(grey, colours, SIGNED_STRENGTH * np.abs(heat), values)
 
 
-def blend_signed(image: Array, map: Array) -> Float[np.ndarray, "height width 3"]:
-    """A map with a sign laid over an image in grey: orange above 0, purple below, the image bare where it is 0.
-
-    Resized as in `blend`; the largest magnitude has the full colour, so colours compare within one map only.
-    """
+def darkened(image: Array, map: Array, fit: str | None = None) -> Float[np.ndarray, "height width 3"]:
+    """An image times a map: the lower the map, the darker (EPFL Fig. 2). Placed and scaled as in `blend`."""
     pixels = as_pixels(image)
-    values = resize(as_map(map), pixels.shape[:2], mode="bicubic").numpy()
-    values = values / max(np.abs(values).max(), np.finfo(np.float32).tiny)
-    strength = 0.9 * np.abs(values[..., None])
-    grey = pixels @ np.array([0.299, 0.587, 0.114])
-    below, above = to_rgb(SIGNED[0]), to_rgb(SIGNED[1])
-    return (1 - strength) * grey[..., None] + strength * np.where(values[..., None] > 0, above, below)
+    return pixels * _scaled(np.clip(_placed(pixels, map, fit), 0, None))[..., None]
 
 
-def darkened(image: Array, map: Array) -> Float[np.ndarray, "height width 3"]:
-    """An image times a map: the lower the map, the darker (EPFL Fig. 2). Resized and scaled as in `blend`."""
-    pixels = as_pixels(image)
-    return pixels * normalize(resize(as_map(map), pixels.shape[:2], mode="bicubic")).numpy()[..., None]
+def _placed(pixels: np.ndarray, map: Array, fit: str | None) -> Float[np.ndarray, "height width"]:
+    """The map on the whole image; NaN where it does not cover it."""
+    heat = as_map(map)
+    if not heat.isfinite().all():
+        raise TensorError("got a map with NaN or infinite values, expected finite ones")
+    return on_source(heat, pixels.shape[:2], fit).numpy()
+
+
+def _scaled(values: np.ndarray) -> np.ndarray:
+    """Values divided by their largest magnitude; zeros, and what is not covered, stay 0."""
+    covered = np.nan_to_num(values)
+    return covered / max(np.abs(covered).max(), np.finfo(np.float32).tiny)
+
+
+def _mixed(ground: np.ndarray, colours: np.ndarray, strength: np.ndarray, values: np.ndarray) -> np.ndarray:
+    mixed = (1 - strength[..., None]) * ground + strength[..., None] * colours
+    return np.where(np.isnan(values)[..., None], DIMMED * ground, mixed)
 
 
 def outline(mask: Array, ax: Axes | None = None, width: float = 1.0) -> Axes:
@@ -73,9 +104,35 @@ def show(image: Array, ax: Axes | None = None, title: str = "") -> Axes:
     return ax
 
 
-def overlay(image: Array, map: Array, ax: Axes | None = None, title: str = "") -> Axes:
-    """A map over its image by the rule of `blend`, without axes."""
-    return show(blend(image, map), ax, title)
+def overlay(
+    image: Array,
+    map: Array,
+    ax: Axes | None = None,
+    title: str = "",
+    fit: str | None = None,
+    signed: bool | None = None,
+) -> Axes:
+    """A map over its image by the rule of `blend`, without axes; a map without a positive value says so."""
+    ax = show(blend(image, map, fit, signed), ax, title)
+    if float(as_map(map).max()) <= 0:
+        note = ax.annotate(NOTHING, (0.5, 0.03), xycoords="axes fraction", ha="center", va="bottom")
+        note.set(fontsize=plt.rcParams["font.size"] - 3, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})
+    return ax
+
+
+def colour_bar(axes: Axes | np.ndarray, signed: bool = False) -> Colorbar:
+    """A bar beside some axes that says what the colours of `blend` mean, from 0 to a map's own largest value."""
+    heat = np.linspace(-1.0 if signed else 0.0, 1.0, 256)
+    colours, strength = plt.get_cmap(COLOURS)(heat)[:, :3], STRENGTH * heat
+    if signed:
+        colours = np.where(heat[:, None] > 0, to_rgb(SIGNED[1]), to_rgb(SIGNED[0]))
+        strength = SIGNED_STRENGTH * np.abs(heat)
+    on_white = 1 - strength[:, None] * (1 - colours)
+    axes = np.atleast_1d(np.asarray(axes, dtype=object))
+    bar = axes.flat[0].figure.colorbar(ScalarMappable(cmap=ListedColormap(on_white)), ax=axes, aspect=30, pad=0.02)
+    bar.set_ticks([0, 0.5, 1] if signed else [0, 1], labels=["against", "0", "for"] if signed else ["0", "most"])
+    bar.outline.set_visible(False)
+    return bar
 
 
 def grid(
@@ -85,11 +142,14 @@ def grid(
     columns: int = 4,
     row_titles: Sequence[str] = (),
     panel: float = 2.2,
+    fit: str | None = None,
+    signed: bool | None = None,
 ) -> np.ndarray:
     """Overlays in reading order, `columns` to a row; a map of None leaves its image bare.
 
     `titles` has one text for every panel or none, `row_titles` one for every row or none; `panel` is a panel's width
-    in inches. Makes a figure of its own and returns its axes, (rows, columns); `axes[0, 0].figure` is the figure.
+    in inches; `fit` and `signed` as in `blend`. Makes a figure of its own and returns its axes, (rows, columns);
+    `axes[0, 0].figure` is the figure.
     """
     images, maps = list(images), list(maps)
     if not images or len(images) != len(maps) or len(titles) not in (0, len(images)):
@@ -105,7 +165,10 @@ def grid(
     for ax in axes.flat[len(images) :]:
         ax.set_axis_off()
     for ax, image, map, title in zip(axes.flat, images, maps, titles or [""] * len(images), strict=False):
-        show(image if map is None else blend(image, map), ax)
+        if map is None:
+            show(image, ax)
+        else:
+            overlay(image, map, ax, fit=fit, signed=signed)
         set_title(ax, title, panel)
     for ax, title in zip(axes[:, 0], row_titles, strict=False):
         ax.set_ylabel("\n".join(text_lines(title, panel * tallest)), parse_math=False)

@@ -69,7 +69,7 @@ def text_width(line: str, size: float | None = None) -> float:
 
 def as_pixels(image: Array) -> Float[np.ndarray, "height width 3"]:
     """An image's colours in [0, 1]."""
-    pixels = np.asarray(image)
+    pixels = np.asarray(image.detach().cpu() if isinstance(image, torch.Tensor) else image)
     pixels = pixels / 255 if np.issubdtype(pixels.dtype, np.integer) else pixels
     if pixels.ndim != 3 or pixels.shape[2] != 3:
         raise TensorError(f"expected an image (height, width, 3), got shape {pixels.shape}")
