@@ -60,6 +60,7 @@ def test_it_works_as_the_tensor_of_its_maps(found):
         (torch.cat([found, maps]), torch.cat([maps, maps])),
         (torch.stack([found, found]), torch.stack([maps, maps])),
         (found.cpu().flatten(2), maps.flatten(2)),
+        (torch.as_tensor(found), maps),
         (torch.nn.functional.interpolate(found, (9, 7)), torch.nn.functional.interpolate(maps, (9, 7))),
     ):
         assert torch.equal(got, expected)

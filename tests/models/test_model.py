@@ -93,7 +93,7 @@ def test_full_size_state_dict(name, suffix, tmp_path, vit_b_32):
     path.unlink()
     assert (found.name, found.image_size, found.context_length) == ("random", 224, 77)
     assert (found.is_vit, found.patch_size) == (name != "RN50", {"ViT-B/32": 32, "ViT-B/16": 16, "RN50": 32}[name])
-    pixels, tokens = cx.preprocess(found, photo()), cx.tokenize(found, TEXTS)
+    pixels, tokens = cx.preprocess(found, photo(), "crop"), cx.tokenize(found, TEXTS)
     with torch.no_grad():
         assert torch.equal(found.network.encode_image(pixels), network.encode_image(pixels))
         assert torch.equal(found.network.encode_text(tokens), network.encode_text(tokens))
@@ -106,7 +106,7 @@ def test_openai_archive_equals_clip(openai_archive):
     assert found.sha256 == hashlib.sha256(openai_archive.read_bytes()).hexdigest()
     assert found.name == "ViT-B-32"
     pixels = transform(photo())[None]
-    assert torch.equal(cx.preprocess(found, photo()), pixels)
+    assert torch.equal(cx.preprocess(found, photo(), "crop"), pixels)
     with torch.no_grad():
         assert torch.equal(found.network.encode_image(pixels), reference.encode_image(pixels))
         tokens = clip.tokenize(TEXTS)

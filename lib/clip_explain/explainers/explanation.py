@@ -110,6 +110,12 @@ class Explanation:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self.maps.detach().cpu().numpy(), dtype)
 
+    def __dlpack__(self, **options: Any) -> Any:  # what torch.as_tensor asks for
+        return self.maps.detach().__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        return self.maps.__dlpack_device__()
+
     @classmethod
     def __torch_function__(cls, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         def as_tensor(value: Any) -> Any:
