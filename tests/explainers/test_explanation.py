@@ -78,7 +78,7 @@ def test_checked_functions_take_it_in_place_of_its_maps(found):
 
 
 def test_a_registered_explainer_returns_a_plain_tensor(found):
-    assert type(cx.EXPLAINERS["grad_eclip"](found.request)) is torch.Tensor
+    assert type(cx.METHODS["grad_eclip"].image(found.request)) is torch.Tensor
 
 
 def test_scores_are_those_of_the_model_and_have_their_name(model, found, wide):
