@@ -3,6 +3,7 @@
 Above the plots, which draw it; the explainers themselves return plain tensors.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +20,7 @@ from torch.utils._pytree import tree_map
 from clip_explain import files
 from clip_explain.directions import Targets
 from clip_explain.errors import ModelError, OutputError
-from clip_explain.images import shrunk
+from clip_explain.images import listed, shrunk
 from clip_explain.models.model import Model
 from clip_explain.request import Request, WordRequest, score_name, scores
 
@@ -209,15 +210,15 @@ def target_names(spec: Targets) -> tuple[str, ...]:
     """Names to be shown for targets: texts and classes as they are, images by their file, directions by number."""
     if isinstance(spec, Tensor):
         return tuple(f"target {index}" for index in range(1, 1 + len(spec)))
-    listed = [spec] if isinstance(spec, str | int | Path | Image.Image) else list(spec)
-    return tuple(_target_name(each, index) for index, each in enumerate(listed, 1))
+    each = [spec] if isinstance(spec, int) else listed(spec)
+    return tuple(_target_name(target, index) for index, target in enumerate(each, 1))
 
 
-def _target_name(target: str | int | Path | Image.Image, index: int) -> str:
-    if isinstance(target, Image.Image):
-        name = getattr(target, "filename", "")
-        return Path(name).name if name else f"image {index}"
-    return target.name if isinstance(target, Path) else str(target)
+def _target_name(target: Any, index: int) -> str:
+    if isinstance(target, str | int):
+        return str(target)
+    name = target if isinstance(target, os.PathLike) else getattr(target, "filename", "") or getattr(target, "name", "")
+    return Path(name).name if name else f"image {index}"
 
 
 def save_axes(draw: Callable[[int | None], np.ndarray], path: str | Path, image: int | None = None) -> Path:
