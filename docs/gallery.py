@@ -129,7 +129,9 @@ def files_cell(figures: Path) -> nbformat.NotebookNode:
     """The figures and tables as files."""
     files = [path for path in sorted(figures.glob("*")) if path.suffix in (".pdf", ".csv", ".json")]
     links = [f"[{path.name}](path:../figures/{figures.name}/{path.name})" for path in files]
-    return new_markdown_cell("## Files\n\nFigures for print, and every number: " + ", ".join(links) + ".")
+    return new_markdown_cell(
+        "## Files\n\nEvery number, and figures for print where they were made here: " + ", ".join(links) + "."
+    )
 
 
 def page(source: Path, copy: Path, found: str, figures: Path) -> nbformat.NotebookNode:
@@ -141,7 +143,7 @@ def page(source: Path, copy: Path, found: str, figures: Path) -> nbformat.Notebo
     if given := other_parameters(notebook):
         lines = ", ".join(f"`{line}`" for line in given)
         note(notebook, f"Executed with other parameters than the notebook's own: {lines}.")
-    if any(figures.glob("*.pdf")):
+    if any(figures.glob("*.csv")):
         notebook.cells.append(files_cell(figures))
     return cleaned(notebook)
 

@@ -24,7 +24,6 @@ ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PATIENCE = float(os.environ.get("EXPLORER_PATIENCE", 60))  # seconds for one step; a busy machine may need more
 COMPARE = "compare with a second method"
-PIXELS = 400_000  # bytes of README's picture
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (apt install chromium)")
 
@@ -116,18 +115,12 @@ def choose(page, label: str, value: str) -> None:
 
 
 def write_picture(page, path: str) -> None:
-    """README's picture: at most 400 KB, in fewer colours if need be; without the time that this machine took."""
+    """README's picture, without the time that this machine took."""
     page.add_style_tag(content=".cx-status { visibility: hidden; }")
     page.set_viewport_size({"width": 1280, "height": 1050})
     picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-    for colours in (None, 256, 128):
-        written = io.BytesIO()
-        drawn = picture if colours is None else picture.quantize(colours)
-        drawn.save(written, "png", optimize=True)
-        if written.tell() <= PIXELS:
-            break
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_bytes(written.getvalue())
+    picture.save(path, "png", optimize=True)
 
 
 def test_the_first_page_has_its_pictures_and_says_what_they_show(page):

@@ -105,21 +105,14 @@ def test_a_figure_is_written_whole_at_its_size_and_the_same_again(tmp_path, figu
     assert sorted(file.name for file in tmp_path.iterdir()) == ["curve.pdf", "curve.png"]
 
 
-def test_a_figure_too_large_for_git_is_made_smaller(tmp_path, monkeypatch):
-    noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8)
-    figure, ax = plt.subplots(figsize=(2, 2))
-    ax.imshow(noise)
-    monkeypatch.setattr("clip_explain.papers.saving.MOST_BYTES", 10**9)
-    large = papers.save_figure(figure, tmp_path, "all").stat().st_size
-    monkeypatch.setattr("clip_explain.papers.saving.MOST_BYTES", large * 2 // 3)
-    path = papers.save_figure(figure, tmp_path, "fewer")
-    with Image.open(path) as image:
-        assert path.stat().st_size <= large * 2 // 3 and image.size == (400, 400)
-        assert np.asarray(image)[0, 0].tolist() == [255, 255, 255]
-    monkeypatch.setattr("clip_explain.papers.saving.MOST_BYTES", 100)
-    with pytest.raises(OutputError, match="fewer panels"):
-        papers.save_figure(figure, tmp_path, "never")
-    assert not (tmp_path / "never.png").exists()
+def test_a_figure_keeps_every_pixel_as_it_is_drawn(tmp_path):
+    """However many colours: noise of 200 x 200 colours drawn pixel by pixel at 200 dpi."""
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+    figure = plt.figure(figsize=(1, 1))
+    figure.add_axes((0, 0, 1, 1)).set_axis_off()
+    figure.axes[0].imshow(noise, interpolation="nearest")
+    with Image.open(papers.save_figure(figure, tmp_path, "noise")) as image:
+        assert image.mode == "RGB" and np.array_equal(np.asarray(image), noise)
     plt.close(figure)
 
 

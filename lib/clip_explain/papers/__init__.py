@@ -44,7 +44,7 @@ from clip_explain.papers.published import (
     published,
     true_in_paper,
 )
-from clip_explain.papers.saving import DPI, MOST_BYTES, STEPS, save_figure, write
+from clip_explain.papers.saving import DPI, save_figure, write
 from clip_explain.papers.verdicts import ENOUGH, Claim, evaluate, table
 
 __all__ = [
@@ -67,7 +67,6 @@ __all__ = [
     "INSERTION_PREDICTED",
     "LAYERS",
     "LIBRARY_NAMES",
-    "MOST_BYTES",
     "OF_TEXT",
     "ONE",
     "ON_THE_THING",
@@ -83,7 +82,6 @@ __all__ = [
     "RELATIONS",
     "SEGMENTATION",
     "STATED",
-    "STEPS",
     "SURGERY",
     "TWELVE",
     "WORD_DELETION",
