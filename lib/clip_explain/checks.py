@@ -155,7 +155,8 @@ def one_of(name: str, value: Any, allowed: Iterable[Any], error: Error = MethodE
     """The value, if it is one of those allowed; `error` with all of them if not."""
     options = list(allowed)
     if not any(type(value) is type(option) and value == option for option in options):
-        raise error(f"got {name}={told(value)}, expected one of {', '.join(map(repr, options))}")
+        got = repr(value) if isinstance(value, str) else told(value)
+        raise error(f"got {name}={got}, expected one of {', '.join(map(repr, options))}")
     return value
 
 

@@ -17,7 +17,7 @@ from clip_explain.models.embed import compared, embed_images, embed_texts, embed
 from clip_explain.models.head import class_rows
 from clip_explain.models.model import Model
 from clip_explain.models.stems import own_tokens
-from clip_explain.models.tokenizer import tokenize, vocabulary_of
+from clip_explain.models.tokenizer import Texts, tokenize, vocabulary_of
 from clip_explain.models.towers import text_tower
 from clip_explain.texts import BARE, Templates, _occurrences, drop_tokens, template_list
 
@@ -68,10 +68,8 @@ def difference(
     return directions(model, targets(model, positive, templates) - targets(model, negative, templates))
 
 
-@checked()
-def without_word(
-    model: Model, text: str, words: str | Sequence[str], truncate: bool = False
-) -> Float[Tensor, "targets embedding"]:
+@checked(TextError)
+def without_word(model: Model, text: str, words: Texts, truncate: bool = False) -> Float[Tensor, "targets embedding"]:
     """Unit directions enc(t) - enc(t without w), both of unit length first: what each word w adds to the text t.
 
     A word may be several in a row ("red cube"); it is found in the text's tokens, so whatever its case, and every

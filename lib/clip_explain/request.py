@@ -4,8 +4,9 @@ Above models/vit.py, whose traces a request caches, so that several explainers s
 Targets are plain tensors of unit vectors, so negation is `-targets(model, "a dog")`: the map of what speaks against.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,7 +20,7 @@ from clip_explain.models.embed import compared, embed_images
 from clip_explain.models.head import class_bias
 from clip_explain.models.model import Model
 from clip_explain.models.stems import own_tokens, pooled_tokens
-from clip_explain.models.tokenizer import tokenize, vocabulary_of
+from clip_explain.models.tokenizer import Texts, character_ends, tokenize, vocabulary_of
 from clip_explain.models.towers import text_tower
 from clip_explain.models.vit import Trace, trace_image, trace_text
 from clip_explain.texts import BARE, Templates
@@ -77,7 +78,7 @@ def make_request(
 
 @checked()
 def make_word_request(
-    model: Model, images: Images, texts: str | Sequence[str], fit: str | None = None, truncate: bool = False
+    model: Model, images: Images, texts: Texts, fit: str | None = None, truncate: bool = False
 ) -> WordRequest:
     """A word request from texts and images, or the images' embeddings as a float tensor (images, embedding)."""
     given = isinstance(images, Tensor) and images.ndim == 2
@@ -86,25 +87,32 @@ def make_word_request(
 
 
 def tokens_of(request: WordRequest) -> tuple[Int[Tensor, " tokens"], Bool[Tensor, "tokens context"]]:
-    """Every token of every text between start and end: the text's index, and its place."""
-    place = torch.arange(request.tokens.shape[1], device=request.tokens.device)
-    owners, places = own_tokens(text_tower(request.model.network), request.tokens).nonzero(as_tuple=True)
-    return owners, places[:, None] == place
+    """Every token of every text between start and end: the text's index, and its place.
+
+    Tokens that hold parts of the same character, as those of Chinese do, count as one.
+    """
+    return _groups(request, partial(character_ends, vocabulary_of(request.model)))
 
 
 def words_of(request: WordRequest) -> tuple[Int[Tensor, " words"], Bool[Tensor, "words context"]]:
     """Every word of every text: the text's index, and which of its tokens the word is."""
+    return _groups(request, vocabulary_of(request.model).ends_word)
+
+
+def _groups(
+    request: WordRequest, ends: Callable[[Sequence[int]], list[bool]]
+) -> tuple[Int[Tensor, " groups"], Bool[Tensor, "groups context"]]:
+    """A text's own tokens in groups, a new one after each token that `ends` one: the text's index, and the tokens."""
     owned = own_tokens(text_tower(request.model.network), request.tokens)
-    ends_word = vocabulary_of(request.model).ends_word
     owners, rows = [], []
     for index, (numbers, own) in enumerate(zip(request.tokens, owned, strict=True)):
-        places, word = own.nonzero()[:, 0].tolist(), []
-        for place, ends in zip(places, ends_word(numbers[own].tolist()), strict=True):
-            word.append(place)
-            if ends or place == places[-1]:
+        places, group = own.nonzero()[:, 0].tolist(), []
+        for place, last in zip(places, ends(numbers[own].tolist()), strict=True):
+            group.append(place)
+            if last or place == places[-1]:
                 owners.append(index)
-                rows.append([position in word for position in range(len(numbers))])
-                word = []
+                rows.append([position in group for position in range(len(numbers))])
+                group = []
     device = request.tokens.device
     return torch.tensor(owners, device=device), torch.tensor(rows, device=device)
 

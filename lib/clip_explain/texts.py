@@ -1,15 +1,17 @@
 """Prompt templates as data, the texts made of them, and tokens taken out of a text."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from clip_explain.checks import checked
 from clip_explain.errors import TextError, nearest
 from clip_explain.models.model import Model
 from clip_explain.models.stems import own_tokens
-from clip_explain.models.tokenizer import vocabulary_of
+from clip_explain.models.tokenizer import encoded, vocabulary_of
 from clip_explain.models.towers import text_tower
 from clip_explain.models.vocabulary import Vocabulary
 
@@ -109,10 +111,11 @@ SURGERY_TEMPLATES: tuple[str, ...] = (
 )
 
 TEMPLATE_SETS: dict[str, tuple[str, ...]] = {"imagenet": IMAGENET_TEMPLATES, "clip_surgery": SURGERY_TEMPLATES}
-Templates = str | Sequence[str]
+Templates = Annotated[str | Sequence[str], TextError, "a template or a list of them, or the name of a set"]
 BARE = ("{}",)  # the text as it stands
 
 
+@checked()
 def template_list(templates: Templates) -> list[str]:
     """The templates of a set by name, one template, or several. TextError for an unknown set or one without {}."""
     if isinstance(templates, str) and templates in TEMPLATE_SETS:
@@ -140,7 +143,7 @@ def _occurrences(model: Model, row: Int[Tensor, " context"], word: str) -> Bool[
     vocabulary, tower = vocabulary_of(model), text_tower(model.network)
     places = own_tokens(tower, row[None])[0].nonzero()[:, 0].tolist()
     numbers = row[places].tolist()
-    wanted = vocabulary.encode(word)
+    wanted = encoded(vocabulary, word)
     begins = [True, *vocabulary.ends_word(numbers)]
     found = torch.zeros_like(row, dtype=torch.bool)
     for start in range(len(numbers) - len(wanted) + 1):

@@ -1,20 +1,19 @@
 """The two calls that look a method up and run it: `explain` for images and `explain_words` for words."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 from PIL import Image
 from torch import Tensor
 
-from clip_explain.checks import checked, out_of_memory
+from clip_explain.checks import checked, one_of, out_of_memory
 from clip_explain.directions import Targets
-from clip_explain.errors import MethodError
 from clip_explain.explainers.explanation import Explanation, WordExplanation, target_names
 from clip_explain.explainers.registry import check_fits, find_method
 from clip_explain.images import Images, default_fit, read_images
 from clip_explain.models.model import Model
-from clip_explain.models.tokenizer import vocabulary_of
+from clip_explain.models.tokenizer import Texts, spelled, vocabulary_of
 from clip_explain.request import make_request, make_word_request, tokens_of, words_of
 from clip_explain.texts import BARE, Templates
 
@@ -57,7 +56,7 @@ def explain(
 def explain_words(
     model: Model,
     images: Images,
-    texts: str | Sequence[str],
+    texts: Texts,
     method: str = "grad_eclip",
     fit: str | None = None,
     per: str = "token",
@@ -66,11 +65,11 @@ def explain_words(
 ) -> WordExplanation:
     """For each text its tokens, and their raw weights for every image, float32, start and end token left out.
 
-    `per="word"`: its words, each with the sum of its tokens' weights; a punctuation mark is a word of its own. Other
+    Tokens that hold parts of one character (CLIP's are made of bytes) are shown, and summed, as one. `per="word"`: its
+    words, each with the sum of its tokens' weights; a punctuation mark is a word of its own. Other
     arguments and errors as in `explain`; `images` may also be embeddings (images, embedding).
     """
-    if per not in PER:
-        raise MethodError(f"got per={per!r}, expected one of {', '.join(map(repr, PER))}")
+    one_of("per", per, PER)
     found = find_method(method, words=True)
     found.check_options(options, words=True)
     check_fits(model, found.name, words=True)
@@ -79,10 +78,10 @@ def explain_words(
     with out_of_memory(len(request.tokens), "{} texts at once"):
         weights = found.words(request, **options)
     owners, members = words_of(request) if per == "word" else tokens_of(request)
-    listed, decode = [], vocabulary_of(model).decode
+    listed, vocabulary = [], vocabulary_of(model)
     for index, tokens in enumerate(request.tokens):
         groups = members[owners == index]
-        shown = [decode(tokens[group].tolist()).strip() for group in groups]
+        shown = [spelled(vocabulary, tokens[group].tolist()) for group in groups]
         listed.append((shown, weights[index] @ groups[:, : weights.shape[-1]].T.to(weights)))
     named = (texts,) if isinstance(texts, str) else tuple(texts)
     return WordExplanation(tuple(listed), replace(request), named, found.name, given and fit, given)

@@ -18,7 +18,7 @@ from clip_explain.explainers.integrated import blocks_from
 from clip_explain.explainers.m2ib import embed_from
 from clip_explain.models.embed import embed_images, embed_tokens
 from clip_explain.models.model import Model
-from clip_explain.models.tokenizer import tokenize
+from clip_explain.models.tokenizer import spelled, tokenize, vocabulary_of
 from clip_explain.models.vit import Trace, gradients
 from clip_explain.request import Request, WordRequest, tokens_of, words_of
 
@@ -63,7 +63,7 @@ def make_pair(model: Model, pixels: Float[Tensor, "1 3 height width"], text: str
     tokens = tokenize(model, text)
     request = WordRequest(model, tokens, torch.ones(1, model.embedding_size, device=model.device))
     _, members = words_of(request) if per == "word" else tokens_of(request)
-    names = tuple(model.tokenizer.decode(tokens[0][group].tolist()).strip() for group in members)
+    names = tuple(spelled(vocabulary_of(model), tokens[0][group].tolist()) for group in members)
     return Pair(model, pixels, tokens, members, names)
 
 

@@ -3,20 +3,20 @@
 Above vit.py and resnet.py, whose forwards it runs in parts.
 """
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from clip_explain.checks import checked
 from clip_explain.models.model import Model
 from clip_explain.models.resnet import resnet_embedding, resnet_stage
-from clip_explain.models.tokenizer import tokenize
+from clip_explain.models.tokenizer import Texts, tokenize
 from clip_explain.models.vit import trace_image, trace_text
 
 
-def encode_text(model: Model, texts: str | Sequence[str], truncate: bool = False) -> Float[Tensor, "texts embedding"]:
+@checked()
+def encode_text(model: Model, texts: Texts, truncate: bool = False) -> Float[Tensor, "texts embedding"]:
     """The model's own text features at unit length, in float32."""
     with torch.no_grad():
         if model.embed_texts is not None:
