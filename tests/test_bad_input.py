@@ -142,7 +142,13 @@ OUT_OF_RANGE = {
 }
 FREE = {"scale_logits", "pooled", "key_weight", "feature_surgery", "redundant", "last_update", "noise", "center"}
 FREE |= {"generator"}
-FITTING = {"clip_surgery": dict(layers=2), "gem": dict(layers=2), "m2ib": dict(layer=0), "grad_eclip": dict(layers=2)}
+FITTING = {
+    "clip_surgery": dict(layers=2),
+    "gem": dict(layers=2),
+    "m2ib": dict(layer=0),
+    "nib": dict(layer=0),
+    "grad_eclip": dict(layers=2),
+}
 
 
 @pytest.mark.parametrize("name", OUT_OF_RANGE)

@@ -14,7 +14,10 @@ LAYOUT = runpy.run_path(str(ROOT / "docs" / "modules.py"))
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
 MODULES = LAYOUT["modules"]()
 LIBRARY = LAYOUT["LIBRARY"]
-DATA = ("papers.claims",)
+DATA = (
+    "papers.claims",
+    "explainers.registry",
+)
 # In blocks of Python: "# file", a colon or comma with a remark perhaps, and lines of that file.
 EXCERPTS = [
     pair

@@ -238,9 +238,9 @@ def test_a_word_query_takes_images_or_their_embeddings():
 
 
 # Options for a model of two layers, and for little work.
-DEEP = {"clip_surgery": dict(layers=2), "gem": dict(layers=2), "m2ib": dict(layer=0, steps=2)}
+DEEP = {"clip_surgery": dict(layers=2), "gem": dict(layers=2), "m2ib": dict(layer=0, steps=2), "nib": dict(layer=0)}
 LONG = {"rise": dict(masks=4), "shapley": dict(samples=8)}
-DEEP_WORDS = {"m2ib": dict(layer=0, steps=2), "leave_one_out": {}, "self_attention": {}}
+DEEP_WORDS = {"m2ib": dict(layer=0, steps=2), "nib": dict(layer=0), "leave_one_out": {}, "self_attention": {}}
 
 
 def test_every_registered_explainer_gives_finite_float32_maps_of_its_shape():

@@ -29,6 +29,7 @@ from .explainers import METHODS as METHODS
 from .explainers import Explanation as Explanation
 from .explainers import WordExplanation as WordExplanation
 from .explainers import explain as explain
+from .explainers import explain_pair as explain_pair
 from .explainers import explain_words as explain_words
 from .explainers import methods_for as methods_for
 from .images import Pixels as Pixels

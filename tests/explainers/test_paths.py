@@ -5,10 +5,12 @@ import itertools
 
 import pytest
 import torch
+from PIL import Image
 
 import oracles_paths
 import small_clip
-from clip_explain.errors import MethodError
+from clip_explain.errors import ImageError, MethodError, TextError
+from clip_explain.explainers import METHODS
 from clip_explain.explainers.attn_lrp import attn_lrp
 from clip_explain.explainers.head_effects import effects_by_head, head_effects
 from clip_explain.explainers.integrated import nib, nib_words
@@ -18,6 +20,7 @@ from clip_explain.explainers.interactions import (
     embed_patches,
     embed_words,
     exclip,
+    explain_pair,
     fixlip,
     make_pair,
     token_effects,
@@ -232,6 +235,30 @@ def test_a_pairs_words_and_tokens_have_their_names():
 def test_fixlip_says_what_is_out_of_range(options):
     with pytest.raises(MethodError, match="expected"):
         fixlip(pair(), **options)
+
+
+@pytest.mark.parametrize("method", ["fixlip", "exclip"])
+def test_a_pair_is_explained_in_one_call(method):
+    quick = {option.name: option.quick for option in METHODS[method].pair_options if option.quick is not None}
+    options = quick | ({"layer": 1} if method == "exclip" else {})
+    found = explain_pair(exact(), Image.new("RGB", (64, 64), "red"), TEXT, method, **options)
+    assert found.pairs.shape == (3, 2, 2) and found.patches.shape == (2, 2) and found.words.shape == (3,)
+    assert all(torch.isfinite(each).all() for each in (found.pairs, found.patches, found.words))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "message"),
+    [
+        ((Image.new("RGB", (64, 64)), TEXT, "grad_eclip"), {}, MethodError, "unknown method 'grad_eclip' for pairs"),
+        ((Image.new("RGB", (64, 64)), TEXT), {"q": 1}, MethodError, "fixlip has no option 'q'"),
+        ((Image.new("RGB", (64, 64)), TEXT), {"p": "x"}, MethodError, "p='x'"),
+        (([Image.new("RGB", (64, 64))] * 2, TEXT), {}, ImageError, "expected one"),
+        ((Image.new("RGB", (64, 64)), " "), {}, TextError, "empty"),
+    ],
+)
+def test_a_wrong_pair_is_said(arguments, options, error, message):
+    with pytest.raises(error, match=message):
+        explain_pair(exact(), *arguments, **options)
 
 
 def test_the_score_of_a_pair_is_the_cosine():

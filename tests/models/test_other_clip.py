@@ -10,6 +10,7 @@ import torch
 
 import oracles
 import oracles_interveners
+import oracles_paths
 import oracles_readers
 import small_clip
 from clip_explain.explainers import METHODS, names_of
@@ -65,6 +66,22 @@ def reversed_itsm(*given):
     return (1 - oracles_readers.itsm(*given)).abs()
 
 
+def nib(state, pixels, target, native):
+    return oracles_paths.nib(state, pixels, target, native, 1, 3)[1:].reshape(2, 3)
+
+
+def head_effects(state, pixels, target, native):
+    return oracles_paths.head_effects(state, pixels, target, native).sum(dim=(0, 1))[1:].reshape(2, 3)
+
+
+def attn_lrp(state, pixels, target, native):
+    return oracles_paths.attn_lrp(state, pixels, target, native)[1:].reshape(2, 3)
+
+
+def text_nib(state, text, target, native):
+    return oracles_paths.nib(state, text, target, native, 1, 3)[1 : int(text.argmax())]
+
+
 def iclip(state, pixels, target, native):
     """IC eq. 9, 12 and 3: tokens times the scaled attention, projected, over the norm of them all."""
     mask = oracles_readers.self_attention(state, pixels, native, single=0)
@@ -100,6 +117,9 @@ IMAGES = {
     ),
     "gem": (dict(layers=2), lambda state, image, targets: oracles_interveners.gem(state, image, targets, HEADS, 2)),
     "m2ib": (dict(layer=1, steps=3, samples=2, noise=NOISE[:, :, :7]), for_each_target(m2ib)),
+    "nib": (dict(layer=1, steps=3), for_each_target(nib)),
+    "head_effects": ({}, for_each_target(head_effects)),
+    "attn_lrp": ({}, for_each_target(attn_lrp)),
     "rise": (dict(masks=MASKS), for_each_target(oracles_interveners.rise, masks=MASKS, keep=0.5)),
     "shapley": (dict(samples=64), for_each_target(exact_shapley)),
 }
@@ -123,6 +143,7 @@ WORDS = {
     "game": ({}, text_game),
     "grad_eclip": (dict(layers=2), for_each_target(oracles.grad_eclip_words, TEXT_HEADS, layers=2)),
     "m2ib": (dict(layer=1, steps=3, samples=2, noise=TEXT_NOISE), for_each_target(text_m2ib, TEXT_HEADS)),
+    "nib": (dict(layer=1, steps=3), for_each_target(text_nib, TEXT_HEADS)),
 }
 
 

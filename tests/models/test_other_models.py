@@ -229,7 +229,7 @@ def test_directions_of_a_classifier_keep_their_length():
 @pytest.mark.parametrize("method", [each for each in names_of() if cx.METHODS[each].classifiers])
 def test_all_methods_for_classifiers_run_and_batch_equals_loop(method):
     model, images = classifier(torch.float32), pixels(2, 40, 24, torch.float32)
-    options = {"masks": 20} if method == "rise" else {}
+    options = {"rise": {"masks": 20}, "nib": {"layer": 0}}.get(method, {})
     got = cx.explain(model, images, ["dog", 0], method, **options)
     one = [cx.explain(model, images[i : i + 1], ["dog", 0], method, **options) for i in range(2)]
     assert got.shape[:2] == (2, 2) and got.isfinite().all()
@@ -494,7 +494,12 @@ def test_grad_eclip_of_blip_with_its_own_heads_by_hooks(blip, blip_network, toke
 
 @pytest.mark.parametrize("method", names_of())
 def test_every_image_explainer_takes_blip(method, blip):
-    options = {"rise": {"masks": 20}, "m2ib": {"layer": 0, "samples": 2}, "clip_surgery": {"layers": 2}}
+    options = {
+        "rise": {"masks": 20},
+        "m2ib": {"layer": 0, "samples": 2},
+        "nib": {"layer": 0},
+        "clip_surgery": {"layers": 2},
+    }
     options |= {"gem": {"layers": 2}}
     for texts in (TEXTS[:1], TEXTS):
         got = cx.explain(blip, pixels(), texts, method, **options.get(method, {}))

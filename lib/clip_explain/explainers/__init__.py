@@ -7,11 +7,20 @@ Importing this package is light; what needs torch is imported at first use.
 import warnings
 from typing import TYPE_CHECKING
 
-from clip_explain.explainers.registry import METHODS, OLD_NAMES, check_fits, find_method, methods_for, names_of
+from clip_explain.explainers.registry import (
+    METHODS,
+    OLD_NAMES,
+    check_fits,
+    find_method,
+    methods_for,
+    names_of,
+    names_of_pairs,
+)
 
 if TYPE_CHECKING:
     from clip_explain.explainers.calls import explain, explain_words, options_of
     from clip_explain.explainers.explanation import Explanation, WordExplanation
+    from clip_explain.explainers.interactions import explain_pair
 
 __all__ = [
     "Explanation",
@@ -20,10 +29,12 @@ __all__ = [
     "WordExplanation",
     "check_fits",
     "explain",
+    "explain_pair",
     "explain_words",
     "find_method",
     "methods_for",
     "names_of",
+    "names_of_pairs",
     "options_of",
 ]
 
@@ -45,6 +56,10 @@ def __getattr__(name: str):
         from clip_explain.explainers import explanation
 
         return getattr(explanation, name)
+    if name == "explain_pair":
+        from clip_explain.explainers import interactions
+
+        return interactions.explain_pair
     if name in OLD_TABLES:
         return old_table(name)
     raise AttributeError(f"module 'clip_explain.explainers' has no attribute {name!r}")

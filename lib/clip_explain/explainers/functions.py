@@ -5,10 +5,14 @@ from collections.abc import Callable
 from torch import Tensor
 
 from clip_explain.explainers.attention import rollout, rollout_words, self_attention, self_attention_words
+from clip_explain.explainers.attn_lrp import attn_lrp
 from clip_explain.explainers.grad_cam import grad_cam
 from clip_explain.explainers.grad_eclip import grad_eclip, grad_eclip_words
 from clip_explain.explainers.gradients import all_gradients, attention_grad_cam, game, game_words, last_gradient, legrad
+from clip_explain.explainers.head_effects import head_effects
 from clip_explain.explainers.iclip import iclip
+from clip_explain.explainers.integrated import nib, nib_words
+from clip_explain.explainers.interactions import Interactions, exclip, fixlip
 from clip_explain.explainers.m2ib import m2ib, m2ib_words
 from clip_explain.explainers.rise import rise
 from clip_explain.explainers.shapley import leave_one_out, shapley
@@ -34,6 +38,9 @@ IMAGE_FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "m2ib": m2ib,
     "rise": rise,
     "shapley": shapley,
+    "nib": nib,
+    "head_effects": head_effects,
+    "attn_lrp": attn_lrp,
 }
 
 WORD_FUNCTIONS: dict[str, Callable[..., Tensor]] = {
@@ -42,5 +49,8 @@ WORD_FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "game": game_words,
     "grad_eclip": grad_eclip_words,
     "m2ib": m2ib_words,
+    "nib": nib_words,
     "leave_one_out": leave_one_out,
 }
+
+PAIR_FUNCTIONS: dict[str, Callable[..., Interactions]] = {"fixlip": fixlip, "exclip": exclip}

@@ -17,7 +17,7 @@ from clip_explain.request import Request
 
 @checked()
 def head_effects(
-    request: Request, *, layers: int | None = 4, head: int | None = None
+    request: Request, *, layers: int | None = None, head: int | None = None
 ) -> Float[Tensor, "images targets grid_h grid_w"]:
     """What each patch adds to the score through the attention of the last `layers` blocks; raw, signed, float32.
 

@@ -4,7 +4,6 @@ A map says what an image has for one text, weights what a text has for one image
 Here the score of one image and one text is shared out to pairs of a patch and a word.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,10 +11,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from clip_explain.checks import check_counts, one_of, out_of_memory, seeded
-from clip_explain.errors import MethodError
+from clip_explain.errors import ImageError, MethodError
 from clip_explain.explainers.attention import precise
 from clip_explain.explainers.integrated import blocks_from
 from clip_explain.explainers.m2ib import embed_from
+from clip_explain.explainers.registry import find_pair_method
+from clip_explain.images import Images, preprocess
 from clip_explain.models.embed import embed_images, embed_tokens
 from clip_explain.models.model import Model
 from clip_explain.models.tokenizer import spelled, tokenize, vocabulary_of
@@ -204,4 +205,25 @@ def token_effects(trace: Trace, reference: Trace, steps: int) -> Float[Tensor, "
     return total / steps / precise(trace.embedding).norm().double()
 
 
-INTERACTIONS: dict[str, Callable[..., Interactions]] = {"fixlip": fixlip, "exclip": exclip}
+# -- the call
+
+
+def explain_pair(
+    model: Model, image: Images, text: str, method: str = "fixlip", fit: str = "full", per: str = "word", **options
+) -> Interactions:
+    """What each pair of a patch and a word adds to the score of one image and one text.
+
+    `image`: as for `explain`, but one alone. `per`: a "word" or a "token" counts as one. `options` are the method's
+    own. MethodError for a method that explains no pairs, or a model without a vision and a text transformer;
+    ImageError, TextError.
+    """
+    found = find_pair_method(method)
+    found.check_pair_options(options)
+    if not model.is_vit or model.tokenizer is None:
+        raise MethodError(
+            f"{method} needs a vision transformer and a text tower like CLIP's: {model.name} has not both"
+        )
+    pixels = preprocess(model, image, fit)
+    if len(pixels) != 1:
+        raise ImageError(f"got {len(pixels)} images, expected one: a pair is one image and one text")
+    return found.pairs(make_pair(model, pixels, text, per), **options)

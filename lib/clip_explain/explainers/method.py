@@ -15,6 +15,8 @@ from clip_explain.errors import MethodError, nearest
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from clip_explain.explainers.interactions import Interactions
+
 Kind = Literal["switch", "choice", "count", "number", "layers", "layer", "head", "text", "tensor", "seed"]
 
 
@@ -113,10 +115,11 @@ class Method:
     """All that is known of a method; `METHODS` in registry.py has one record for each.
 
     `title` is its name in the papers; `paper` and `year` where it comes from (None: the report bears no date); `says`
-    one sentence on what a map is. `options` are those of its function for images and `word_options` those for words;
-    None where there is no such function. `resnets`: it takes a ResNet as well as a ViT. `classifiers`: it also explains
-    a classifier's logit; the others compare patches with a direction by the cosine. `signed`: 0 says nothing, and what
-    is below 0 speaks against the target. `slow`: many forwards. `by_set`: the map depends on the other targets.
+    one sentence on what a map is. `options` are those of its function for images, `word_options` those for words and
+    `pair_options` those for pairs of patches and words; None where there is no such function. `resnets`: it takes a
+    ResNet as well as a ViT. `classifiers`: it also explains a classifier's logit; the others compare patches with a
+    direction by the cosine. `signed`: 0 says nothing, and what is below 0 speaks against the target. `slow`: many
+    forwards. `by_set`: the map depends on the other targets.
     """
 
     name: str
@@ -126,6 +129,7 @@ class Method:
     says: str
     options: tuple[Option, ...] | None = ()
     word_options: tuple[Option, ...] | None = None
+    pair_options: tuple[Option, ...] | None = None
     resnets: bool = False
     classifiers: bool = False
     signed: bool = False
@@ -151,10 +155,19 @@ class Method:
         return WORD_FUNCTIONS[self.name]
 
     @property
+    def pairs(self) -> "Callable[..., Interactions]":
+        """Its function for one image and one text: (Pair, options) -> Interactions. MethodError if it has none."""
+        from clip_explain.explainers.functions import PAIR_FUNCTIONS
+
+        if self.pair_options is None:
+            raise MethodError(f"{self.name} explains no pairs of patches and words")
+        return PAIR_FUNCTIONS[self.name]
+
+    @property
     def needs(self) -> str:
         """Which models it takes, in words."""
         if self.options is None:
-            return "a text tower"
+            return "a text tower" if self.pair_options is None else "a ViT and a text tower"
         tower = "a ViT or a ResNet" if self.resnets else "a ViT"
         return f"{tower}, a classifier too" if self.classifiers else tower
 
@@ -165,7 +178,13 @@ class Method:
 
     def check_options(self, options: dict[str, Any], words: bool = False) -> None:
         """MethodError for an option that the method does not have or a value that it cannot take."""
-        known = self.options_for(words)
+        self._check(options, self.options_for(words))
+
+    def check_pair_options(self, options: dict[str, Any]) -> None:
+        """As `check_options`, of its function for pairs of patches and words."""
+        self._check(options, {option.name: option for option in self.pair_options or ()})
+
+    def _check(self, options: dict[str, Any], known: dict[str, Option]) -> None:
         for name, value in options.items():
             if name not in known:
                 raise MethodError(f"{self.name} has no option {name!r}: {nearest(name, known)}")

@@ -51,6 +51,11 @@ M2IB_OPTIONS = (
     SEED,
 )
 
+NIB_OPTIONS = (
+    Option("layer", "layer", 9, "the layer that the features enter, from 0", least=0),
+    Option("steps", "count", 10, "points on the way from no features to all", least=1, quick=4),
+)
+
 # -- the methods
 
 _RECORDS = (
@@ -281,6 +286,71 @@ _RECORDS = (
         slow=True,
     ),
     Method(
+        "nib",
+        "NIB",
+        "Zhu et al., ICLR",
+        2025,
+        "features of one layer times their gradient, averaged while the features are let through more and more",
+        NIB_OPTIONS,
+        NIB_OPTIONS,
+        classifiers=True,
+        signed=True,
+    ),
+    Method(
+        "head_effects",
+        "Head effects",
+        "Gandelsman et al., ICLR",
+        2024,
+        "what each patch adds to the score directly, through the attention heads of the last layers",
+        (
+            Option("layers", "layers", None, "how many of the last layers are summed", none="all"),
+            Option("head", "head", None, "one head of each layer alone", none="all heads"),
+        ),
+        classifiers=True,
+        signed=True,
+    ),
+    Method(
+        "attn_lrp",
+        "AttnLRP",
+        "Achtibat et al., ICML",
+        2024,
+        "relevance handed back from the score to the patches, layer by layer, by fixed rules",
+        (ALL_LAYERS,),
+        classifiers=True,
+        signed=True,
+    ),
+    Method(
+        "fixlip",
+        "FIxLIP",
+        "Baniecki et al., NeurIPS",
+        2025,
+        "what a patch and a word add to the score together, averaged over sets of the others that are hidden",
+        None,
+        pair_options=(
+            Option("p", "number", 0.5, "the probability with which a patch or a word takes part", above=0, most=1),
+            Option("images", "count", 1024, "how many sets of patches are drawn", least=1, quick=400),
+            Option("texts", "count", 128, "how many sets of words are drawn", least=1, quick=64),
+            BATCH,
+            SEED,
+        ),
+        signed=True,
+        slow=True,
+    ),
+    Method(
+        "exclip",
+        "exCLIP",
+        "Moeller et al., TMLR",
+        2025,
+        "what a patch and a word add to the score together, by gradients of both embeddings along a path",
+        None,
+        pair_options=(
+            Option("layer", "layer", 11, "the layer of both towers that is read, from 0", least=0),
+            Option("steps", "count", 50, "points on the path", least=1, quick=10),
+        ),
+        signed=True,
+        slow=True,
+    ),
+    Method(
         "leave_one_out",
         "leave one out",
         "Li et al., arXiv",
@@ -303,6 +373,11 @@ def names_of(words: bool = False) -> list[str]:
     return [name for name, each in METHODS.items() if (each.word_options if words else each.options) is not None]
 
 
+def names_of_pairs() -> list[str]:
+    """The names of all methods that explain pairs of a patch and a word."""
+    return [name for name, each in METHODS.items() if each.pair_options is not None]
+
+
 def find_method(name: str, words: bool = False) -> Method:
     """The method of this name for images, or for words. MethodError for an unknown name; an old one only warns."""
     old = OLD_NAMES["words" if words else "images"]
@@ -312,6 +387,14 @@ def find_method(name: str, words: bool = False) -> Method:
     known = names_of(words)
     if name not in known:
         raise MethodError(f"unknown method {name!r}: {nearest(name, known)}")
+    return METHODS[name]
+
+
+def find_pair_method(name: str) -> Method:
+    """The method of this name for pairs of a patch and a word. MethodError for another name."""
+    known = names_of_pairs()
+    if name not in known:
+        raise MethodError(f"unknown method {name!r} for pairs of patches and words: {nearest(name, known)}")
     return METHODS[name]
 
 
