@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from PIL import Image
 from test_readers import resnet
 
 import clip_explain as cx
@@ -114,7 +115,7 @@ def test_the_methods_that_fit_a_model_run_on_it_and_the_others_are_refused():
 def test_an_old_name_works_and_warns():
     assert OLD_NAMES["images"]["occlusion"] == "shapley"
     with pytest.warns(DeprecationWarning, match="'occlusion' is now called 'shapley'"):
-        cx.explain(model(), torch.rand(1, 3, 64, 64), torch.eye(64)[:1], "occlusion", samples=8)
+        cx.explain(model(), Image.new("RGB", (64, 64)), torch.eye(64)[:1], "occlusion", samples=8)
     with pytest.warns(DeprecationWarning, match="'leave_one_out'"):
         assert find_method("occlusion", words=True).name == "leave_one_out"
 
