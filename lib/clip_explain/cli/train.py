@@ -16,7 +16,7 @@ from clip_explain.embedded.training import blip
 from clip_explain.embedded.training.dino import train_dino
 from clip_explain.embedded.training.iclip import train_iclip
 from clip_explain.embedded.training.loop import train
-from clip_explain.embedded.training.plans import DINO_PLANS, ICLIP_PLANS, PLANS, IclipPlan
+from clip_explain.embedded.training.plans import DINO_PLANS, ICLIP_PLANS, PLANS, IclipPlan, lengthened
 from clip_explain.models.pooling import POOLINGS
 
 
@@ -28,13 +28,17 @@ def main(argv: Sequence[str]) -> None:
     plan = (PLANS | DINO_PLANS | ICLIP_PLANS | {blip.NAME: blip.PLAN})[args.model]
     if isinstance(plan, IclipPlan):
         plan = with_changes(plan, args)
+    if args.model in PLANS:
+        plan = lengthened(plan, args.length)
     (folder / "plan.json").write_text(json.dumps(asdict(plan), indent=1))
     if isinstance(plan, IclipPlan):
         train_iclip(plan, folder, args.cache or folder.parent, args.device, args.until, args.root)
     elif args.model == blip.NAME:
-        train(plan, folder, args.device, args.until, blip.build_blip, blip.embed_batch)
+        train(plan, folder, args.device, args.until, args.workers, blip.build_blip, blip.embed_batch)
+    elif args.model in PLANS:
+        train(plan, folder, args.device, args.until, args.workers)
     else:
-        (train_dino if args.model in DINO_PLANS else train)(plan, folder, args.device, args.until)
+        train_dino(plan, folder, args.device, args.until)
 
 
 def default_folder(name: str) -> Path:
@@ -47,6 +51,8 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("model", choices=[*PLANS, *DINO_PLANS, *ICLIP_PLANS, blip.NAME])
     found.add_argument("--folder", type=Path, default=None, help="checkpoints and pools; default runs/MODEL")
     found.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    found.add_argument("--length", type=float, default=1.0, help="of a CLIP: each stage takes so many times its steps")
+    found.add_argument("--workers", type=int, default=None, help="processes that draw batches; default: one, or all")
     found.add_argument("--until", type=int, default=None, help="stop after so many steps in all")
     own = found.add_argument_group("for iclip", "what is given replaces the plan's; use another --folder then")
     own.add_argument("--cache", type=Path, default=None, help="pool and views, shared by ablations; default: above")

@@ -30,7 +30,20 @@ RELATION_WORDS = {
     "behind": ("behind",),
 }
 PLACES = ("on the left", "on the right")
-FRAMES = ("{}", "{}", "{}", "a photo of {}", "a picture of {}", "there is {}", "{} on grey ground")
+FRAMES = ("{}",) * 6 + (
+    "a photo of {}", "a picture of {}", "there is {}", "{} on grey ground", "an image of {}", "this is {}", "{} here",
+    "we see {}", "photo of {}", "picture: {}", "{}, seen from above", "look, {}",
+)  # fmt: skip
+JOINS = ((", ", " and "),) * 3 + ((" and ", " and "), (", ", ", "), (" with ", " and "), (" ", " "))
+ARTICLES = ("a", "the", "one", "this", "some")
+STYLES = {"plain": 0.35, "bare": 0.35, "article": 0.15, "after": 0.15}
+CONFUSED = {  # the shapes that a shape is most easily taken for
+    "cube": ("cylinder",),
+    "cylinder": ("cube", "cube", "cone"),
+    "sphere": ("cylinder", "ring"),
+    "cone": ("cylinder", "sphere"),
+    "ring": ("sphere", "cylinder"),
+}
 NOT_SAID = -2
 
 
@@ -67,13 +80,19 @@ def phrase(**said: str) -> tuple[int, int, int, int]:
 
 
 def say(caption: Caption, rng: np.random.Generator | None = None) -> str:
-    """The caption in words; without `rng` always the plain wording."""
-    parts = [_say_phrase(p, rng) for p in caption.phrases]
+    """The caption in words; without `rng` always the plain wording, "a COLOR SHAPE", joined by commas and "and".
+
+    By lot also: no articles or others than "a", the noun before its adjectives, a single word for a single claim,
+    other joints and frames.
+    """
+    style = "plain" if rng is None else str(rng.choice(list(STYLES), p=list(STYLES.values())))
+    parts = [_say_phrase(p, style, rng) for p in caption.phrases]
     if caption.relation:
         parts[:2] = [f"{parts[0]} {_pick(RELATION_WORDS[caption.relation], rng)} {parts[1]}"]
     if caption.place:
         parts[0] += f" {caption.place}"
-    joined = parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
+    comma, last = JOINS[0] if rng is None else JOINS[rng.integers(len(JOINS))]
+    joined = parts[0] if len(parts) == 1 else comma.join(parts[:-1]) + last + parts[-1]
     return _pick(FRAMES, rng).format(joined)
 
 
@@ -81,11 +100,18 @@ def _pick(options: tuple[str, ...], rng: np.random.Generator | None) -> str:
     return options[0] if rng is None else options[rng.integers(len(options))]
 
 
-def _say_phrase(said: tuple[int, ...], rng: np.random.Generator | None) -> str:
+def _say_phrase(said: tuple[int, ...], style: str, rng: np.random.Generator | None) -> str:
     words = [_word(values[i], rng) for i, values in zip(said, ATTRIBUTES.values(), strict=True) if i != NOT_SAID]
+    if style == "bare" and len(words) == 1 and rng.random() < 0.7:
+        return words[0]
     if said[3] == NOT_SAID:
         words.append(_pick(NOUNS, rng))
-    return f"a {' '.join(words)}"
+    if style == "bare":
+        return " ".join(words)
+    article = "a" if style == "plain" or rng.random() < 0.5 else _pick(ARTICLES, rng)
+    if style == "after" and len(words) > 1:
+        return f"{article} {words[-1]}{_pick((', ', ' that is ', ' in '), rng)}{' and '.join(words[:-1])}"
+    return f"{article} {' '.join(words)}"
 
 
 def _word(value: str, rng: np.random.Generator | None) -> str:
@@ -196,6 +222,35 @@ def draw_swap(facts: Facts, i: int, rng: np.random.Generator) -> Caption | None:
         return None
     one, other = pairs[rng.integers(len(pairs))]
     return Caption(((NOT_SAID, int(one[1]), NOT_SAID, int(other[3])),))
+
+
+def draw_confusion(facts: Facts, i: int, rng: np.random.Generator) -> Caption | None:
+    """A caption that gives a seen thing the shape it is most easily taken for: a cube's to a cylinder, and so on.
+
+    With its colour, or size or material, which are true. None where no thing is clearly seen.
+    """
+    visible = np.flatnonzero(facts.seen[i] == 1)
+    if not len(visible):
+        return None
+    size, color, material, shape = facts.attributes[i, rng.choice(visible)].tolist()
+    shapes = ATTRIBUTES["shape"]
+    said = [NOT_SAID, NOT_SAID, NOT_SAID, shapes.index(str(rng.choice(CONFUSED[shapes[shape]])))]
+    kind = rng.random()
+    if kind < 0.7 and facts.color[i]:
+        said[1] = color
+    elif kind < 0.85:
+        said[2] = material
+    elif facts.size[i]:
+        said[0] = size
+    return Caption((tuple(said),))
+
+
+def all_pairs() -> list[Caption]:
+    """Every colour, size and material with every shape: 60 captions, most of them false of any one picture."""
+    found = []
+    for key in ("color", "size", "material"):
+        found += [Caption((phrase(**{key: a, "shape": b}),)) for a in ATTRIBUTES[key] for b in ATTRIBUTES["shape"]]
+    return found
 
 
 def _draw_phrase(facts: Facts, i: int, thing: int, level: str, rng: np.random.Generator) -> tuple[int, ...]:

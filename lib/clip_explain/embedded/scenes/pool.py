@@ -4,7 +4,8 @@ One array a field on disk; picture i is made from (seed, i) alone.
 """
 
 import json
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tqdm import tqdm
 
 from clip_explain import files
 from clip_explain.embedded.scenes import domains, faces, paintings
+from clip_explain.embedded.scenes.grounds import sample_ground
 from clip_explain.embedded.scenes.raycast import Picture, render
 from clip_explain.embedded.scenes.world import ATTRIBUTES, Scene, sample_scene
 
@@ -39,15 +41,27 @@ RECIPES = {  # share, framing, fewest and most things, lowest and highest zoom, 
         (0.10, "wide", 3, 8, 1.0, 1.7, 1.0),
         (0.20, "wide", 3, 10, 1.0, 1.3, 1.5),
     ),
+    "training": (
+        (0.20, "close", 1, 2, 3.2, 5.5, 1.0),
+        (0.15, "framed", 1, 1, 2.1, 2.8, 1.0),
+        (0.30, "framed", 2, 5, 2.1, 2.8, 1.0),
+        (0.08, "framed", 5, 8, 1.7, 2.2, 1.0),
+        (0.07, "wide", 3, 8, 1.0, 1.7, 1.0),
+        (0.08, "wide", 3, 10, 1.0, 1.3, 1.5),
+        (0.12, "object", 2, 6, 2.0, 5.2, 1.0),
+    ),
+    "objects": ((1.0, "object", 3, 6, 2.0, 5.2, 1.0),),
     "xray": ((0.30, "framed", 1, 1, 2.2, 2.7, 1.0), (0.70, "framed", 2, 5, 2.2, 2.7, 1.0)),
     "one": ((1.0, "framed", 1, 1, 2.45, 2.45, 1.0),),
     "three": ((1.0, "framed", 3, 3, 2.45, 2.45, 1.0),),
     "several": ((1.0, "framed", 3, 5, 2.45, 2.45, 1.0),),
 }
 DOMAINS = {  # other recipes: render only
+    "training": {"render": 0.82, "sketch": 0.06, "cartoon": 0.06, "noise": 0.06},
     "mixed": {"render": 0.79, "sketch": 0.07, "cartoon": 0.07, "noise": 0.07},
     "xray": {"xray": 1.0},
 }
+GROUNDS = {"training": 0.6, "objects": 0.8}  # share of scenes with a ground and lamps drawn by lot; others: none
 NAMES = tuple(domains.DOMAINS)
 
 
@@ -98,7 +112,9 @@ def open_pool(folder: Path) -> Pool:
     return Pool(**{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _fields(1, 1)})
 
 
-def make_pool(folder: Path, count: int, seed: int, recipe: str = "train", size: int = 224, workers: int = 2) -> Pool:
+def make_pool(
+    folder: Path, count: int, seed: int, recipe: str = "train", size: int = 224, workers: int | None = None
+) -> Pool:
     """Render a pool into `folder` (or reuse the one that is there, if it was made with the same arguments)."""
     made_with = {"count": count, "seed": seed, "recipe": recipe, "size": size}
     note = folder / "pool.json"
@@ -109,7 +125,7 @@ def make_pool(folder: Path, count: int, seed: int, recipe: str = "train", size: 
     for name, (shape, dtype) in _fields(count, size).items():
         np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, shape)
     tasks = [(folder, seed, recipe, start, min(start + 50, count)) for start in range(0, count, 50)]
-    with get_context("spawn").Pool(workers) as processes, tqdm(total=count, desc="rendering", unit="scene") as bar:
+    with get_context("spawn").Pool(workers or os.cpu_count()) as processes, tqdm(total=count, desc="rendering", unit="scene") as bar:
         for done in processes.imap_unordered(_render_slice, tasks):
             bar.update(done)
     files.write(note, lambda place: place.write_text(json.dumps(made_with)))
@@ -123,6 +139,7 @@ def _render_slice(task: tuple[Path, int, str, int, int]) -> int:
     shares = DOMAINS.get(recipe, {"render": 1.0})
     for i in range(start, stop):
         scene = draw(RECIPES[recipe], np.random.default_rng([seed, i]))
+        scene = set_off(scene, GROUNDS.get(recipe, 0.0), np.random.default_rng([seed, i, 2]))
         aspect = scene.camera.half_width / scene.camera.half_height
         picture = render(scene, size, round(size * aspect))
         rng = np.random.default_rng([seed, i, 1])
@@ -148,8 +165,19 @@ def draw(recipe, rng: np.random.Generator) -> Scene:
     shares = np.array([row[0] for row in recipe])
     _, framing, fewest, most, low, high, aspect = recipe[rng.choice(len(recipe), p=shares / shares.sum())]
     zoom = float(np.exp(rng.uniform(np.log(low), np.log(high))))
-    scene = sample_scene(rng, int(rng.integers(fewest, most + 1)), framing, aspect, zoom=zoom)
+    count = int(rng.integers(fewest, most + 1))
+    dominant = framing == "object"  # a large thing among small ones, seen from near
+    fixed = ({"size": "large"}, *({"size": "small"},) * (count - 1)) if dominant else ()
+    scene = sample_scene(rng, count, "close" if dominant else framing, aspect, zoom=zoom, fixed=fixed)
     return scene if scene.things else draw(recipe, rng)
+
+
+def set_off(scene: Scene, share: float, rng: np.random.Generator) -> Scene:
+    """A share of scenes on a ground and under lamps drawn by lot, the others as they are."""
+    if rng.random() >= share:
+        return scene
+    strengths = tuple(np.exp(rng.uniform(-0.5, 0.4, 3)).tolist())
+    return replace(scene, ground=sample_ground(rng), strengths=strengths)
 
 
 def facts(scene: Scene, areas: np.ndarray, size: int) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Int8, UInt8
 from PIL import Image, ImageFilter
 
+from clip_explain.embedded.scenes.grounds import reflectance
 from clip_explain.embedded.scenes.solids import DISTANCES, NORMALS, dot, ring_share
 from clip_explain.embedded.scenes.world import COLORS, Camera, Scene, Thing
 
@@ -59,8 +60,8 @@ class Hits:
 def render(scene: Scene, height: int = 224, width: int = 224, samples: int = 2) -> Picture:
     """Render a scene at `samples` x `samples` rays a pixel."""
     hits = first_hits(scene, height * samples, width * samples)
-    ground = _to_srgb(GROUND * _light_on_ground(scene, hits.rays[:, ::samples, ::samples]))
-    color = np.repeat(np.repeat(ground, samples, 0), samples, 1)[None].repeat(3, 0)
+    ground = _to_srgb(_ground(scene, hits.rays[:, ::samples, ::samples]))
+    color = np.repeat(np.repeat(ground, samples, 1), samples, 2)
     for i in range(len(scene.things)):
         at = np.flatnonzero(hits.ids == i)
         for plane, values in zip(color, _to_srgb(_shade_thing(scene, i, hits, at)), strict=True):
@@ -188,7 +189,17 @@ def _lamp(scene: Scene, i: int, point: np.ndarray):
     to = scene.lamps[i].astype(np.float32).reshape(3, *[1] * (point.ndim - 1)) - point
     distance = np.sqrt(dot(to, to))
     near = 8 / distance
-    return to / distance, LIGHT[i] * near * np.sqrt(near)
+    return to / distance, LIGHT[i] * np.float32(scene.strengths[i]) * near * np.sqrt(near)
+
+
+def _ground(scene: Scene, rays: np.ndarray) -> np.ndarray:
+    """Linear colour (3, rows, columns) of the ground where each ray meets it, nothing before it."""
+    light = _light_on_ground(scene, rays)
+    if scene.ground is None:
+        return (GROUND * light)[None].repeat(3, 0)
+    away = _to_ground(_point(scene.camera.position), rays)
+    x, y = (scene.camera.position[i].astype(np.float32) + rays[i] * away for i in (0, 1))
+    return reflectance(scene.ground, x, y) * light
 
 
 def _light_on_ground(scene: Scene, rays: np.ndarray) -> np.ndarray:
@@ -278,7 +289,9 @@ def _mirrored(scene: Scene, i: int, point: np.ndarray, mirror: np.ndarray) -> np
     """What metal thing i sees in its mirror directions: ground, dark sky, or the flat colour of another thing."""
     away = -point[2] / np.minimum(mirror[2], np.float32(-1e-3))
     ground = GROUND * 1.15 / (1 + 0.012 * away**2)
-    seen = np.where(mirror[2] < 0, ground, SKY + 0.25 * np.maximum(mirror[2], 0) ** 3)[None].repeat(3, 0)
+    tint = np.ones(3, np.float32) if scene.ground is None else scene.ground.mean / GROUND
+    sky = SKY + 0.25 * np.maximum(mirror[2], 0) ** 3
+    seen = np.where(mirror[2] < 0, tint[:, None] * ground, sky)
     nearest = np.full(point.shape[1], np.inf, np.float32)
     for j, thing in enumerate(scene.things):
         if j != i and len(at := _meets(thing, point, mirror)):

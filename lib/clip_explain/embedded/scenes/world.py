@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from clip_explain.embedded.scenes.grounds import Ground
+
 COLORS = {  # CLEVR's eight, sRGB
     "gray": (87, 87, 87),
     "red": (173, 35, 35),
@@ -76,11 +78,13 @@ class Camera:
 
 @dataclass(frozen=True)
 class Scene:
-    """Things on grey ground, seen by one camera under three lamps."""
+    """Things on a ground, grey where none is given, seen by one camera under three lamps."""
 
     things: tuple[Thing, ...]
     camera: Camera
     lamps: np.ndarray  # (3, 3) positions
+    ground: Ground | None = None
+    strengths: tuple[float, float, float] = (1.0, 1.0, 1.0)  # of the lamps, against those of the plain scene
 
     @property
     def along(self) -> np.ndarray:

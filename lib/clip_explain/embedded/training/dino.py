@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from clip_explain.embedded.scenes.pool import Pool, make_pool
-from clip_explain.embedded.training.batches import cut, jitter
 from clip_explain.embedded.training.loop import make_optimizer, resume, run_steps, schedule, set_rate
 from clip_explain.embedded.training.plans import DinoPlan, DinoStage
 from clip_explain.embedded.training.towers import run_blocks
+from clip_explain.embedded.training.windows import Windows, cut, jitter
 from clip_explain.models.dino import new_visual
 from clip_explain.models.stems import resize_positions
 
@@ -175,17 +175,22 @@ def _crops(
     count, whole = len(picked), pool.ids.shape[1]
     span = whole * np.sqrt(rng.uniform(*area, count))
     left, top = rng.uniform(0, 1, (2, count)) * (whole - span)
-    pixels = cut(pool, picked, left, top, span, rng.random(count) < 0.5, side)
-    return jitter(relit(pixels, light, rng), rng.random(count) < grey, rng)
+    flip, without_color = rng.random(count) < 0.5, rng.random(count) < grey
+    windows = Windows(side, picked, left, top, span, flip, without_color)
+    return jitter(relit(cut(pool, windows), light, rng), without_color, rng)
 
 
-def relit(pixels: Float[Tensor, "images 3 height width"], light: float, rng: np.random.Generator) -> Tensor:
-    """Pixels of 0 to 1 with other brightness, contrast and saturation, each drawn for each image: DINO's own jitter."""
+def relit(
+    levels: UInt8[Tensor, "images 3 height width"], light: float, rng: np.random.Generator
+) -> UInt8[Tensor, "images 3 height width"]:
+    """Pixels with other brightness, contrast and saturation, each drawn for each image: DINO's own jitter."""
     if not light:
-        return pixels
+        return levels
+    pixels = levels.float() / 255
     brightness, contrast, saturation = torch.from_numpy(
         rng.uniform(1 - light, 1 + light, (3, len(pixels), 1, 1, 1)).astype(np.float32)
     )
     pixels = (pixels * brightness).clamp(0, 1)
     pixels = torch.lerp(pixels.mean((1, 2, 3), keepdim=True), pixels, contrast).clamp(0, 1)
-    return torch.lerp(pixels.mean(1, keepdim=True), pixels, saturation).clamp(0, 1)
+    pixels = torch.lerp(pixels.mean(1, keepdim=True), pixels, saturation).clamp(0, 1)
+    return (pixels * 255).round().byte()

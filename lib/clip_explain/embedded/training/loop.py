@@ -5,6 +5,7 @@ Above plans.py, towers.py and batches.py; `clip-explain train` calls it.
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -19,11 +20,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from clip_explain import files
-from clip_explain.embedded.training.batches import Batch, draw_batches, one_ahead
-from clip_explain.embedded.training.plans import DinoPlan, IclipPlan, Plan
-from clip_explain.embedded.training.towers import build, embed_images, embed_texts
 from clip_explain.models import load
 from clip_explain.models.model import Model
+from clip_explain.embedded.training.batches import Batch, draw_batches
+from clip_explain.embedded.training.plans import DinoPlan, IclipPlan, Plan
+from clip_explain.embedded.training.towers import build, embed_images, embed_texts
 
 
 def embed_batch(network: nn.Module, batch: Batch, device: str) -> tuple[Tensor, Tensor]:
@@ -31,7 +32,7 @@ def embed_batch(network: nn.Module, batch: Batch, device: str) -> tuple[Tensor, 
     kept, cells = (None if x is None else x.to(device) for x in (batch.kept, batch.cells))
     reading = {"reads_from": batch.reads_from, "kept": kept, "cells": cells}
     images = embed_images(network.visual, batch.pixels.to(device), batch.corner, **reading)
-    return images, embed_texts(network, batch.tokens.to(device))
+    return images, embed_texts(network, batch.tokens.to(device), batch.reads_from)
 
 
 def train(
@@ -39,6 +40,7 @@ def train(
     folder: Path,
     device: str = "cpu",
     until: int | None = None,
+    workers: int | None = None,
     make: Callable[[Plan, int], nn.Module] = build,
     embed: Callable[[nn.Module, Batch, str], tuple[Tensor, Tensor]] = embed_batch,
 ) -> nn.Module:
@@ -57,7 +59,10 @@ def train(
         reading = {"window": batch.pixels.shape[-1], "reads_from": batch.reads_from}
         return {**reading, **take_step(network, optimizer, batch, device, embed)}
 
-    run_steps(network, optimizer, draw_batches(plan, folder, start, end), take, folder, range(start, end), steps)
+    if workers is None:
+        workers = 1 if device == "cpu" else max(1, (os.cpu_count() or 1) - 2)
+    batches = draw_batches(plan, folder, start, end, workers)
+    run_steps(network, optimizer, batches, take, folder, range(start, end), steps)
     return network
 
 
@@ -72,10 +77,11 @@ def run_steps(
 ) -> None:
     """Take these of `total` steps, one batch each: a row of the log for each, a checkpoint every two minutes."""
     saved = time.time()
-    bar = tqdm(one_ahead(batches), initial=steps.start, total=total, unit="step")
+    bar = tqdm(batches, initial=steps.start, total=total, unit="step")
     for step, batch in zip(steps, bar, strict=True):
+        began = time.time()
         figures = take(step, batch)
-        log(folder, {"step": step, **figures})
+        log(folder, {"step": step, **figures, "seconds": round(time.time() - began, 3)})
         bar.set_postfix(figures)
         if time.time() - saved > 120 or step == steps.stop - 1:
             checkpoint(network, optimizer, step + 1, folder / "checkpoint.pt")
@@ -138,15 +144,14 @@ def make_optimizer(network: nn.Module, plan: Plan | DinoPlan | IclipPlan) -> tor
 
 
 def rate(plan: Plan, step: int) -> float:
-    """The learning rate: warm-up and half a cosine down to a hundredth, once more from each stage that has a `peak`."""
-    begins, peak, first = 0, plan.rate, 0
+    """The learning rate: a linear warm-up, then in each stage a straight line to the stage's own rate."""
+    first, begins = 0, plan.rate
     for stage in plan.stages:
-        if stage.peak is not None and first <= step:
-            begins, peak = first, stage.peak
-        first += stage.steps
-    ends = [sum(s.steps for s in plan.stages[:i]) for i, stage in enumerate(plan.stages) if stage.peak is not None]
-    end = min([e for e in ends if e > step], default=first)
-    return peak * schedule(step - begins, end - begins, plan.warmup if begins == 0 else plan.warmup // 4)
+        if step < first + stage.steps:
+            break
+        first, begins = first + stage.steps, stage.rate
+    along = (step - first) / stage.steps
+    return min(1, (step + 1) / plan.warmup) * (begins + (stage.rate - begins) * along)
 
 
 def schedule(step: int, steps: int, warmup: int) -> float:

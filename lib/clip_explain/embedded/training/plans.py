@@ -3,51 +3,61 @@
 Below batches.py and towers.py, dino.py and iclip.py, which carry a plan out.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Stage:
     """Some steps of the curriculum.
 
-    `window`: side in pixels of the part of the 224-pixel picture that is looked at, whole patches. They
+    What is seen. `window`: side in pixels of the part of the 224-pixel picture that is looked at, whole patches. They
     keep their own positional embeddings, so a model trained on windows needs no resizing for whole pictures.
-    `scale`: lowest and highest magnification of the pool's pictures. `grey`: share of pictures without colour.
-    `late`: share of steps in which the class token attends to the patches only from a random block of LATE on (before
-    it, to itself), and in a share `last` of these only in the last one. Else a small model gathers what it needs in
-    its first blocks, and its last values, which Grad-ECLIP reads, say little. At other steps, and whenever it is used,
-    the network runs as it is.
-    `keep`: share of patches that is looked at, drawn anew for each picture, as FLIP does.
-    `apart`: share of steps in which patches attend only to those of their own cell, the picture being cut by chance
-    into 2 x 2 to 4 x 4 cells; else each thing's patches tell of the others too.
-    `peak`: a new cosine begins here, at this rate.
-    `swaps`: beside its true caption each picture gets one that mixes up two of its things, or a face's mood.
-    `shares`: what kinds of captions are drawn. `close`: extra weight of scenes with one or two things.
-    `art`: how many of the batch are paintings and faces.
+    `magnification`: lowest and highest, of the pool's pictures. `pool`: recipe, seed and number of scenes. `close`:
+    extra weight of scenes with one or two objects. `grey`: share of pictures without colour. `removals`: share of
+    pictures of which a part is taken away (see removals.py). `art`: how many of the batch are paintings and faces.
+
+    What is said. `captions`: how many true ones each picture adds to the batch, of kinds drawn by `shares`.
+    `hard_negatives`: how many that mix up two of its objects or give one the shape it is most easily taken for, or
+    turn a face's mood. `all_pairs`: every batch is told all pairs of a shape with a colour, a size or a material.
+
+    How it is read. `patch_keep`: share of patches that is looked at, drawn anew for each picture, as FLIP does.
+    `class_token_delay`: share of steps in which the class token attends to the patches only from a random block on
+    (before it, to itself), and in a share `class_token_last` of these only in the last one; in the same steps the end
+    token of texts, too. Else a small model gathers what it needs in its first blocks, and its last values, which
+    Grad-ECLIP reads, say little. `patch_isolation`: share of steps in which patches attend only to those of their own
+    cell, the picture being cut by chance into 2 x 2 to 4 x 4 cells; else each object's patches tell of the others too.
+    At other steps, and whenever it is used, the network runs as it is.
+
+    `rate`: the learning rate at the stage's end; it goes there in a straight line from where the stage before ended.
     """
 
+    name: str
     steps: int
     batch: int
     window: int
-    scale: tuple[float, float]
-    grey: float
-    close: float
+    magnification: tuple[float, float]
     shares: dict[str, float] = field(hash=False)
-    pool: tuple[str, int, int] = ("train", 1, 4550)  # recipe, seed, scenes
-    swaps: bool = False
-    late: float = 0.0
-    last: float = 0.0
-    keep: float = 1.0
-    apart: float = 0.0
-    peak: float | None = None
+    pool: tuple[str, int, int]
+    rate: float = 1e-3
+    close: float = 1.0
+    grey: float = 0.1
+    removals: float = 0.0
     art: int = 0
+    captions: int = 1
+    hard_negatives: int = 0
+    all_pairs: bool = False
+    patch_keep: float = 1.0
+    class_token_delay: float = 0.0
+    class_token_last: float = 0.6
+    patch_isolation: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """All that decides a training: the architecture, the curriculum and the optimiser's settings.
 
-    `patch`: side of a patch in pixels; for a ResNet of a cell of its last grid, 32.
+    `patch`: side of a patch in pixels; for a ResNet of a cell of its last grid, 32. `vision_heads`, `text_heads`: of
+    each block's attention; None for OpenAI's, one for each 64 channels.
     """
 
     vision_width: int
@@ -57,6 +67,8 @@ class Plan:
     embed: int
     patch: int
     stages: tuple[Stage, ...]
+    vision_heads: int | None = None
+    text_heads: int | None = None
     seed: int = 1
     text_from: str | None = None  # the text tower starts as this embedded model's
     image_from: str | None = None  # the image tower starts as this embedded model's, its patches resized
@@ -68,90 +80,45 @@ class Plan:
     notes: str = ""
 
 
-LATE = (4, 12)  # of the twelve blocks, where a class token that reads late may begin
-FIRST = {"single": 0.6, "double": 0.4}
+SINGLE = {"single": 0.5, "double": 0.5}
 SECOND = {"single": 0.3, "double": 0.5, "full": 0.2}
 THIRD = {"single": 0.2, "double": 0.4, "full": 0.2, "pair": 0.1, "relation": 0.05, "triple": 0.05}
 FOURTH = {"single": 0.15, "double": 0.35, "full": 0.15, "place": 0.05, "pair": 0.1, "relation": 0.05, "triple": 0.15}
 WHOLE = ("whole", 2, 6000)
-MIXED = ("mixed", 3, 8000)
+TRAINING = ("training", 1, 14000)
 PLANS = {
     "tiny-vit": Plan(
-        vision_width=128, vision_layers=12, text_width=128, text_layers=12, embed=128, patch=16,
+        vision_width=128, vision_layers=12, vision_heads=4,
+        text_width=128, text_layers=6, text_heads=4, embed=128, patch=16,
         stages=(
-            Stage(2400, 96, 80, (0.7, 1.5), 0.4, 4.0, FIRST),
-            Stage(700, 96, 112, (0.7, 1.4), 0.3, 1.0, SECOND),
-            Stage(157, 64, 160, (0.85, 1.3), 0.25, 0.7, THIRD, WHOLE),
-            Stage(255, 64, 160, (0.85, 1.3), 0.25, 0.7, THIRD, WHOLE, late=0.6),
-            Stage(288, 64, 160, (0.85, 1.3), 0.2, 0.7, THIRD, WHOLE, swaps=True, late=0.6),
-            Stage(83, 64, 224, (1.0, 1.2), 0.15, 0.7, FOURTH, WHOLE, swaps=True, late=0.6),
-            Stage(720, 64, 224, (1.0, 1.2), 0.15, 0.7, FOURTH, WHOLE, swaps=True, late=0.7, last=0.5, keep=0.5),
             Stage(
-                900, 64, 224, (1.0, 1.2), 0.1, 0.7, FOURTH, WHOLE,
-                swaps=True, late=0.7, last=0.6, keep=0.5, apart=0.7, peak=6e-4,
+                name="close views", steps=2200, batch=96, window=80, magnification=(0.7, 1.5), pool=TRAINING,
+                close=4.0, grey=0.25, removals=0.4, captions=3, shares=SINGLE, hard_negatives=1, all_pairs=True,
             ),
             Stage(
-                300, 64, 224, (1.0, 1.2), 0.1, 1.2, FOURTH, WHOLE,
-                swaps=True, late=0.7, last=0.6, keep=0.6, apart=0.7, peak=4e-4,
-            ),
-            Stage(110, 64, 224, (1.0, 1.2), 0.1, 1.2, FOURTH, WHOLE, swaps=True, late=0.6, last=0.6, apart=0.6),
-            Stage(
-                2600, 64, 224, (1.0, 1.25), 0.1, 1.0, FOURTH, MIXED,
-                swaps=True, late=0.7, last=0.6, keep=0.5, apart=0.8, peak=7e-4, art=12,
+                name="larger views", steps=1400, batch=96, window=144, magnification=(0.7, 1.3), pool=TRAINING,
+                close=2.0, grey=0.15, removals=0.5, captions=3, shares=THIRD, hard_negatives=1, all_pairs=True,
+                art=12, patch_keep=0.5, patch_isolation=0.6, class_token_delay=0.6,
             ),
             Stage(
-                250, 64, 224, (1.0, 1.2), 0.05, 1.5, FOURTH, MIXED,
-                swaps=True, late=0.5, last=0.6, apart=0.7, art=24,
+                name="whole pictures", steps=1900, batch=64, window=224, magnification=(1.0, 1.25), pool=TRAINING,
+                close=1.0, grey=0.1, removals=0.5, captions=4, shares=FOURTH, hard_negatives=1, all_pairs=True,
+                art=10, patch_keep=0.5, patch_isolation=0.7, class_token_delay=0.7, rate=4e-4,
             ),
             Stage(
-                472, 64, 224, (1.0, 1.3), 0.05, 3.0, FOURTH, MIXED,
-                swaps=True, late=0.6, last=0.6, keep=0.6, apart=0.7, peak=6e-4, art=20,
-            ),
-            Stage(
-                212, 64, 224, (1.0, 1.3), 0.05, 3.0, FOURTH, MIXED,
-                swaps=True, late=0.3, last=0.6, apart=0.3, peak=7e-4, art=48,
-            ),
-            Stage(
-                250, 64, 224, (1.0, 1.2), 0.05, 3.0, FOURTH, MIXED,
-                swaps=True, late=0.6, last=0.6, keep=0.6, apart=0.7, art=14,
-            ),
-            Stage(
-                180, 64, 224, (1.0, 1.2), 0.05, 3.0, FOURTH, MIXED,
-                swaps=True, late=0.5, last=0.6, apart=0.6, art=14,
+                name="settling", steps=300, batch=64, window=224, magnification=(1.0, 1.2), pool=TRAINING,
+                close=1.5, grey=0.05, removals=0.5, captions=4, shares=FOURTH, hard_negatives=1, all_pairs=True,
+                art=12, patch_isolation=0.5, class_token_delay=0.5, rate=1e-5,
             ),
         ),
-        notes="Steered by hand while it ran: the later stages were settled on the way, so the learning rate up to step "
-        "4,603 fell along cosines of 4,983 to 5,800 steps, and the renderer's edges were mended after the first pools. "
-        "A rerun follows this plan; it will not give the same bits.",
-    ),
-    "tiny-resnet": Plan(
-        vision_width=16, vision_layers=(2, 2, 2, 2), text_width=128, text_layers=12, embed=128, patch=32,
-        text_from="tiny-vit", seed=2,
-        stages=(
-            Stage(600, 96, 96, (0.7, 1.5), 0.3, 3.0, SECOND, art=12),
-            Stage(260, 64, 128, (0.7, 1.4), 0.2, 1.5, THIRD, swaps=True, art=8),
-            Stage(180, 48, 224, (1.0, 1.25), 0.1, 1.5, FOURTH, MIXED, swaps=True, art=12),
-            Stage(130, 48, 224, (1.0, 1.25), 0.1, 1.5, FOURTH, MIXED, swaps=True, art=34, peak=6e-4),
-            Stage(80, 48, 224, (1.0, 1.25), 0.1, 1.5, FOURTH, MIXED, swaps=True, art=12),
-            Stage(200, 48, 224, (1.0, 1.2), 0.05, 3.0, FOURTH, MIXED, swaps=True, art=20, peak=5e-4),
-        ),
-        notes="Shortened while it ran: up to step 470 or so the learning rate fell along a cosine of 1,650 steps.",
-    ),
-    "tiny-vit-32": Plan(
-        vision_width=128, vision_layers=12, text_width=128, text_layers=12, embed=128, patch=32,
-        text_from="tiny-vit", image_from="tiny-vit", seed=4, rate=6e-4, warmup=50,
-        stages=(Stage(900, 64, 224, (1.0, 1.3), 0.05, 2.0, FOURTH, MIXED, swaps=True, late=0.6, last=0.6, apart=0.6),),
-        notes="tiny-vit's towers, trained on with patches of twice the side.",
-    ),
-    "tiny-vit-xray": Plan(
-        vision_width=128, vision_layers=12, text_width=128, text_layers=12, embed=128, patch=16,
-        start="tiny-vit", seed=3, rate=2e-4, warmup=5,
-        stages=(
-            Stage(60, 32, 224, (1.0, 1.2), 0.0, 1.0, FOURTH, ("xray", 4, 400), late=0.6, last=0.6, keep=0.5, apart=0.7),
-        ),
-        notes="A domain that tiny-vit never saw. Notebook 13 trains it anew each time, so no weights are kept.",
     ),
 }  # fmt: skip
+
+
+def lengthened(plan: Plan, length: float) -> Plan:
+    """The plan with `length` times the steps in each stage: what a faster machine, or more patience, allows."""
+    stages = tuple(replace(stage, steps=max(1, round(stage.steps * length))) for stage in plan.stages)
+    return replace(plan, stages=stages)
 
 
 @dataclass(frozen=True)

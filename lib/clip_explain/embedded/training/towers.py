@@ -17,6 +17,8 @@ from clip_explain.models.resnet import resnet_stage
 from clip_explain.models.stems import resize_positions
 from clip_explain.models.weights import clip, read_weights
 
+LENGTHS = 3  # a batch's texts run in so many parts of about equal length, so that little padding is computed
+
 
 def build(plan: Plan, seed: int) -> nn.Module:
     """OpenAI's CLIP at 224 pixels with random weights, which the seed decides, or with trained towers.
@@ -29,7 +31,7 @@ def build(plan: Plan, seed: int) -> nn.Module:
         torch.manual_seed(seed)
         vision = (224, plan.vision_layers, plan.vision_width, plan.patch)
         text = (77, 49408, plan.text_width, plan.text_width // 64, plan.text_layers)
-        network = clip.model.CLIP(plan.embed, *vision, *text)
+        network = with_heads(clip.model.CLIP(plan.embed, *vision, *text), plan.vision_heads, plan.text_heads)
     if plan.text_from:
         state, _ = read_weights(embedded_path(plan.text_from))
         network.load_state_dict({k: v for k, v in state.items() if not k.startswith("visual.")}, strict=False)
@@ -37,6 +39,14 @@ def build(plan: Plan, seed: int) -> nn.Module:
         state, _ = read_weights(embedded_path(plan.image_from))
         visual = {k.removeprefix("visual."): v.float() for k, v in state.items() if k.startswith("visual.")}
         network.visual.load_state_dict(with_patches(visual, plan.patch))
+    return network
+
+
+def with_heads(network: nn.Module, vision: int | None, text: int | None) -> nn.Module:
+    """The network with so many heads in each block of its towers; None leaves OpenAI's, one for each 64 channels."""
+    for tower, heads in ((network.visual, vision), (network, text)):
+        for block in tower.transformer.resblocks if heads else ():
+            block.attn.num_heads, block.attn.head_dim = heads, block.attn.embed_dim // heads
     return network
 
 
@@ -84,30 +94,61 @@ def run_blocks(
     blocks: nn.Module,
     x: Float[Tensor, "images tokens channels"],
     causal: bool,
-    reads_from: int = 0,
+    reader: Int[Tensor, " images"],
+    reads_from: float = 0,
     may: Tensor | None = None,
 ) -> Float[Tensor, "images tokens channels"]:
     """OpenAI's residual blocks, batch first, for any number of tokens; trace.py has the one that keeps its parts.
 
-    In blocks before `reads_from` the first token attends to itself alone; `may` says which token may attend to which.
+    In blocks before the share `reads_from` of all, never the last, each row's token `reader` attends to itself alone;
+    `may` says which token may attend to which.
     """
+    first = min(int(reads_from * len(blocks)), len(blocks) - 1)
+    reads = F.one_hot(reader, x.shape[1]).bool()[:, None, :, None]
     for index, block in enumerate(blocks):
-        heads = block.attn.num_heads
         qkv = F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias)
-        q, k, v = qkv.view(*x.shape[:2], 3, heads, -1).permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(q, k, v, may, is_causal=causal)
-        if index < reads_from:
-            attended = torch.cat([v[:, :, :1], attended[:, :, 1:]], 2)
+        q, k, v = qkv.view(*x.shape[:2], 3, block.attn.num_heads, -1).permute(2, 0, 3, 1, 4)
+        attended = attend(q, k, v, may, causal)
+        if index < first:
+            attended = torch.where(reads, v, attended)
         x = x + block.attn.out_proj(attended.transpose(1, 2).reshape(x.shape))
-        x = x + block.mlp(block.ln_2(x))
+        x = x + mlp(block.mlp, block.ln_2(x))
     return x
+
+
+def attend(
+    q: Float[Tensor, "images heads tokens channels"],
+    k: Float[Tensor, "images heads tokens channels"],
+    v: Float[Tensor, "images heads tokens channels"],
+    may: Tensor | None,
+    causal: bool,
+) -> Float[Tensor, "images heads tokens channels"]:
+    """Attention; on a CPU by its formula, since PyTorch's own is several times slower there in bfloat16."""
+    if q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v, may, is_causal=causal)
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    if causal:
+        may = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
+    if may is not None:
+        scores = scores.masked_fill(~may, -1e4)
+    return scores.softmax(-1).to(v.dtype) @ v
+
+
+def mlp(block: nn.Module, x: Float[Tensor, "images tokens channels"]) -> Float[Tensor, "images tokens channels"]:
+    """A block's MLP with QuickGELU, x sigmoid(1.702 x) = silu(1.702 x) / 1.702, its factors moved into the weights.
+
+    The same numbers with half the passes over the activations.
+    """
+    inner, outer = block.c_fc, block.c_proj
+    hidden = F.silu(F.linear(x, inner.weight * 1.702, inner.bias * 1.702))
+    return F.linear(hidden, outer.weight / 1.702, outer.bias)
 
 
 def embed_windows(
     visual: nn.Module,
     pixels: Float[Tensor, "images 3 height width"],
     corner: tuple[int, int],
-    reads_from: int = 0,
+    reads_from: float = 0,
     kept: Tensor | None = None,
     cells: Tensor | None = None,
 ) -> Float[Tensor, "images embedding"]:
@@ -124,7 +165,9 @@ def embed_windows(
     first = (visual.class_embedding + visual.positional_embedding[0]).expand(len(pixels), 1, -1)
     x = visual.ln_pre(torch.cat([first, tokens], 1))
     may = None if cells is None else within_cells(cells, kept)
-    return visual.ln_post(run_blocks(visual.transformer.resblocks, x, False, reads_from, may)[:, 0]) @ visual.proj
+    reader = torch.zeros(len(x), dtype=torch.long, device=x.device)
+    x = run_blocks(visual.transformer.resblocks, x, False, reader, reads_from, may)
+    return visual.ln_post(x[:, 0]) @ visual.proj
 
 
 def within_cells(cells: Int[Tensor, " patches"], kept: Tensor | None) -> Bool[Tensor, "images 1 tokens tokens"]:
@@ -135,10 +178,24 @@ def within_cells(cells: Int[Tensor, " patches"], kept: Tensor | None) -> Bool[Te
     return may[:, None]
 
 
-def embed_texts(network: nn.Module, tokens: Int[Tensor, "texts context"]) -> Float[Tensor, "texts embedding"]:
-    """Text embeddings; trailing padding is cut off, which changes nothing under a causal mask."""
+def embed_texts(
+    network: nn.Module, tokens: Int[Tensor, "texts context"], reads_from: float = 0
+) -> Float[Tensor, "texts embedding"]:
+    """Text embeddings; trailing padding is cut off, which changes nothing under a causal mask.
+
+    `reads_from`: the end token reads the others only in the last blocks, as the class token does.
+    """
     last = tokens.argmax(1)
+    order = last.argsort()
+    parts = [embed_equal_texts(network, tokens[some], last[some], reads_from) for some in order.chunk(LENGTHS)]
+    return torch.cat(parts)[order.argsort()]
+
+
+def embed_equal_texts(
+    network: nn.Module, tokens: Int[Tensor, "texts context"], last: Int[Tensor, " texts"], reads_from: float
+) -> Float[Tensor, "texts embedding"]:
+    """Embeddings of texts of about equal length, whose end tokens are at `last`."""
     tokens = tokens[:, : int(last.max()) + 1]
     x = network.token_embedding(tokens) + network.positional_embedding[: tokens.shape[1]]
-    x = network.ln_final(run_blocks(network.transformer.resblocks, x, True))
+    x = network.ln_final(run_blocks(network.transformer.resblocks, x, True, last, reads_from))
     return x[torch.arange(len(x), device=x.device), last] @ network.text_projection

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,9 @@ from tqdm import tqdm
 
 from clip_explain import datasets
 from clip_explain.embedded.scenes import captions as cap
-from clip_explain.embedded.scenes.pool import NAMES, make_pool
-from clip_explain.embedded.training.batches import cut, jitter, place_windows, scene_weights, window_facts
+from clip_explain.embedded.scenes.pool import make_pool
 from clip_explain.embedded.training.plans import IclipPlan
+from clip_explain.embedded.training.windows import cut, draw_windows, jitter, scene_weights, select, window_facts
 from clip_explain.errors import ImageError
 from clip_explain.models.iclip import features
 from clip_explain.models.model import MEAN, STD, Model
@@ -82,16 +82,13 @@ def scene_views(plan: IclipPlan, cache: Path, encoder: Model, root: Path | None)
     made = make_pool(cache / f"pool-{recipe}-{seed}", scenes, seed, recipe)
     rng, count, side = np.random.default_rng([plan.seed, 0]), plan.views, made.ids.shape[1]
     picked = rng.choice(len(made), count, p=scene_weights(made, plan.close))
-    scale = np.exp(rng.uniform(*np.log(plan.scale), count))
-    flip, grey, span = rng.random(count) < 0.5, rng.random(count) < plan.grey, side / scale
-    left, top = place_windows(made, picked, span, rng)
-    colored = ~grey & (made.domain[picked] != NAMES.index("sketch"))
-    facts = window_facts(made, picked, np.stack([left, top, span, scale], 1), flip, colored)
+    windows = draw_windows(made, picked, side, plan.scale, plan.grey, rng)
+    facts = window_facts(made, windows)
 
     def draw(start: int, stop: int) -> Tensor:
-        part = slice(start, stop)
-        pixels = cut(made, picked[part], left[part], top[part], span[part], flip[part], encoder.image_size)
-        return _rescaled(jitter(pixels, grey[part], np.random.default_rng([plan.seed, 1, start])), encoder)
+        some = select(windows, slice(start, stop))
+        pixels = cut(made, replace(some, side=encoder.image_size))
+        return _rescaled(jitter(pixels, some.grey, np.random.default_rng([plan.seed, 1, start])), encoder)
 
     def say(chosen: np.ndarray, rng: np.random.Generator) -> tuple[list[str], Tensor]:
         here = cap.Facts(*(getattr(facts, field)[chosen] for field in cap.Facts.__dataclass_fields__))

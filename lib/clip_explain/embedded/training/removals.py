@@ -1,0 +1,106 @@
+"""Parts of pictures taken away: patches, blobs, single pixels or all but one object, filled in one of five ways.
+
+A model that meets them while it learns is not shocked by them when a metric removes parts of a picture.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from clip_explain.models.model import MEAN, STD
+
+PARTS = {"patches": 0.35, "blobs": 0.2, "pixels": 0.3, "surroundings": 0.15}
+FILLS = {"black": 0.35, "white": 0.1, "noise": 0.15, "blur": 0.1, "mean": 0.3}
+SHARE = (0.05, 0.8)  # how much of the picture is taken away
+SIDES = (8, 16, 16, 32)  # of the patches, in pixels
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What is taken away from a picture, and what it is filled with; `part` is one of `PARTS`."""
+
+    gone: Bool[np.ndarray, "height width"]
+    part: str
+    fill: str
+
+
+def draw_removal(ids: Int[np.ndarray, "height width"], rng: np.random.Generator) -> Removal:
+    """A removal by lot from a picture of which `ids` tells which object (or -1) each pixel shows."""
+    part = str(rng.choice(list(PARTS), p=list(PARTS.values())))
+    fill = str(rng.choice(list(FILLS), p=list(FILLS.values())))
+    share = rng.uniform(*SHARE)
+    if part == "surroundings":
+        gone = surroundings(ids, int(rng.integers(2, 25)), rng)
+    else:
+        gone = {"patches": patches, "blobs": blobs, "pixels": pixels}[part](len(ids), share, rng)
+    return Removal(gone, part, fill)
+
+
+def patches(
+    side: int, share: float, rng: np.random.Generator, square: int | None = None
+) -> Bool[np.ndarray, "height width"]:
+    """Squares of a grid that lies anywhere, each gone with the probability `share`; `square` pixels wide, or by lot."""
+    square = square or int(rng.choice(SIDES))
+    cells = rng.random((side // square + 2, side // square + 2)) < share
+    top, left = rng.integers(square, size=2)
+    return np.kron(cells, np.ones((square, square), bool))[top : top + side, left : left + side]
+
+
+def blobs(side: int, share: float, rng: np.random.Generator) -> Bool[np.ndarray, "height width"]:
+    """Where a smooth random field is low, `share` of the picture in all."""
+    coarse = torch.from_numpy(rng.random((1, 1, *rng.integers(3, 9, 2)), np.float32))
+    field = F.interpolate(coarse, (side, side), mode="bicubic")[0, 0].numpy()
+    return field < np.quantile(field[::4, ::4], share)
+
+
+def pixels(side: int, share: float, rng: np.random.Generator) -> Bool[np.ndarray, "height width"]:
+    """Single pixels, each gone with the probability `share`."""
+    return rng.random((side, side), np.float32) < share
+
+
+def surroundings(
+    ids: Int[np.ndarray, "height width"], margin: int, rng: np.random.Generator
+) -> Bool[np.ndarray, "height width"]:
+    """All but one of the objects and what lies within a box `margin` pixels around it."""
+    objects = np.unique(ids[ids >= 0])
+    gone = np.ones(ids.shape, bool)
+    if len(objects):
+        rows, columns = np.nonzero(ids == rng.choice(objects))
+        top, left = max(rows.min() - margin, 0), max(columns.min() - margin, 0)
+        gone[top : rows.max() + margin + 1, left : columns.max() + margin + 1] = False
+    return gone
+
+
+def still_seen(
+    seen: Int[np.ndarray, " objects"], ids: Int[np.ndarray, "height width"], removal: Removal
+) -> Int[np.ndarray, " objects"]:
+    """Which objects are seen once a removal is made: 1 clearly, 0 not at all, -1 hardly.
+
+    An object goes on being clearly seen with 40 % of its pixels (of single pixels 20 %) and 100 of them; below 5 % it
+    is gone, unless its place is only blurred.
+    """
+    count = np.bincount(ids.ravel() + 1, minlength=len(seen) + 1)[1 : len(seen) + 1]
+    left = np.bincount(ids[~removal.gone] + 1, minlength=len(seen) + 1)[1 : len(seen) + 1]
+    share = left / np.maximum(count, 1)
+    clear = (share >= (0.2 if removal.part == "pixels" else 0.4)) & (left >= 100)
+    gone = (share < 0.05) & (removal.fill != "blur") & (removal.part != "pixels")
+    return np.where(seen == 0, 0, np.where(clear, seen, np.where(gone, 0, -1)))
+
+
+def fill_in(
+    image: Float[Tensor, "3 height width"], removal: Removal, rng: np.random.Generator
+) -> Float[Tensor, "3 height width"]:
+    """The preprocessed image with the removed part filled."""
+    if removal.fill == "blur":
+        coarse = F.interpolate(image[None], (6, 6), mode="area")
+        filling = F.interpolate(coarse, image.shape[1:], mode="bilinear")[0]
+    elif removal.fill == "noise":
+        filling = torch.from_numpy(rng.uniform(-1.8, 2.0, image.shape).astype(np.float32))
+    else:
+        level = {"black": (0.0,) * 3, "white": (1.0,) * 3, "mean": MEAN}[removal.fill]
+        filling = ((torch.tensor(level) - torch.tensor(MEAN)) / torch.tensor(STD))[:, None, None]
+    return torch.where(torch.from_numpy(removal.gone), filling, image)

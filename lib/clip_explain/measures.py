@@ -1,0 +1,238 @@
+"""What an embedded CLIP can do and how well its maps and words tell it: the figures of its card, each with an interval.
+
+All on pictures that no training saw. Below card.py, which writes them down.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from tqdm import tqdm
+
+from clip_explain.datasets import FEWEST_PIXELS
+from clip_explain.explainers import EXPLAINERS, WORD_EXPLAINERS
+from clip_explain.metrics.localization import points_at
+from clip_explain.metrics.statistics import Interval, bootstrap
+from clip_explain.model import Clip, encode_image, tokenize
+from clip_explain.query import Query, WordQuery, targets, words_of
+from clip_explain.scenes.captions import ARTICLES
+from clip_explain.scenes.faces import MOODS
+from clip_explain.scenes.pool import Pool, make_art, make_pool
+from clip_explain.scenes.world import ATTRIBUTES
+from clip_explain.training.removals import Removal, fill_in, patches, pixels
+from clip_explain.training.windows import normalized
+
+HELD_OUT = 1_000_001  # the seed of the held-out pools; trainings use small ones
+AT_ONCE = 50
+MARGIN = 12  # pixels shown around an object that is shown alone
+PAIRS = [f"a {color} {shape}" for color in ATTRIBUTES["color"] for shape in ATTRIBUTES["shape"]]
+LITTLE = (*ARTICLES, "and")  # words that say nothing of what is seen
+
+Figures = dict[str, Interval]
+
+
+def measure(model: Clip, folder: Path, scenes: int = 2000, values: int = 100) -> Figures:
+    """All figures, on so many held-out pictures each (Shapley values on `values`); pools are rendered into `folder`.
+
+    A ResNet points by Grad-CAM alone, and its words are explained as any.
+    """
+    one, three, several, objects = (held_out(folder, recipe, scenes) for recipe in ("one", "three", "several", "objects"))
+    found = recognition(model, one) | removals(model, one) | retrieval(model, three) | art(model, folder, scenes)
+    found |= word_order(model, three, min(500, scenes))
+    if not model.is_vit:
+        return found | {"pointing game": pointing(model, several, "grad_cam")}
+    layers = len(model.network.visual.transformer.resblocks)
+    found["pointing game"] = pointing(model, several, "grad_eclip")
+    found["pointing game, native heads"] = pointing(model, several, "grad_eclip", heads="native")
+    found["pointing game, maps of all layers summed"] = pointing(model, several, "grad_eclip", layers=layers)
+    found["pointing game, legrad"] = pointing(model, several, "legrad")
+    found["pointing game, shapley values"] = pointing(model, several, "occlusion", scenes=values)
+    found["pointing game by chance"] = chance(several)
+    found["pointing game, one dominant object"] = pointing(model, objects, "grad_eclip", dominant=True)
+    return found
+
+
+def held_out(folder: Path, recipe: str, scenes: int) -> Pool:
+    """A pool that no training draws from."""
+    return make_pool(folder / f"held-out-{recipe}-{scenes}", scenes, HELD_OUT, recipe)
+
+
+def share(hits) -> Interval:
+    """The mean of hits, one a picture, with its interval."""
+    return bootstrap(np.asarray(hits, float), seed=0)
+
+
+# -- recognition
+
+
+def pixels_of(pool: Pool, rows: slice) -> Float[Tensor, "images 3 height width"]:
+    """Preprocessed pixels of a pool's pictures."""
+    return normalized(torch.from_numpy(pool.images[rows].copy()).permute(0, 3, 1, 2).float() / 255)
+
+
+def features(model: Clip, pool: Pool, change: Callable[[Tensor, int], Tensor] | None = None) -> Tensor:
+    """Unit image embeddings of all of a pool's pictures; `change` (pixels of one picture, its row) alters them first."""
+    found = []
+    for start in tqdm(range(0, len(pool), AT_ONCE), "embedding", leave=False):
+        shown = pixels_of(pool, slice(start, start + AT_ONCE))
+        if change is not None:
+            shown = torch.stack([change(image, start + i) for i, image in enumerate(shown)])
+        found.append(encode_image(model, shown))
+    return torch.cat(found)
+
+
+def zero_shot(model: Clip, embedded: Tensor, prompts: list[str]) -> Int[np.ndarray, " images"]:
+    """The index of each picture's best prompt."""
+    return (embedded @ targets(model, prompts).T).argmax(1).cpu().numpy()
+
+
+def pair_of(attributes: Int[np.ndarray, "*objects 4"]) -> Int[np.ndarray, "*objects"]:
+    """Index into `PAIRS` of objects' attributes."""
+    return attributes[..., 1].astype(int) * len(ATTRIBUTES["shape"]) + attributes[..., 3]
+
+
+def recognition(model: Clip, pool: Pool) -> Figures:
+    """Zero-shot accuracy on pictures of one object: colour and shape together, and each attribute by itself."""
+    embedded, truth = features(model, pool), pool.attributes[:, 0]
+    found = {"zero-shot color x shape": share(zero_shot(model, embedded, PAIRS) == pair_of(truth))}
+    for column, (key, values) in enumerate(ATTRIBUTES.items()):
+        prompts = [f"a {value}" if key == "shape" else f"a {value} object" for value in values]
+        found[f"zero-shot {key}"] = share(zero_shot(model, embedded, prompts) == truth[:, column])
+    return found
+
+
+def removals(model: Clip, pool: Pool) -> Figures:
+    """Zero-shot accuracy, colour x shape, on pictures of one object of which parts are removed."""
+    truth, found = pair_of(pool.attributes[:, 0]), {}
+    for name, (gone, filling) in REMOVALS.items():
+
+        def change(image: Tensor, row: int, gone=gone, filling=filling) -> Tensor:
+            rng = np.random.default_rng([HELD_OUT, row])
+            return fill_in(image, Removal(gone(pool.ids[row], rng), name, filling), rng)
+
+        found[f"color x shape, {name}"] = share(zero_shot(model, features(model, pool, change), PAIRS) == truth)
+    return found
+
+
+def around(ids: Int[np.ndarray, "height width"], rng: np.random.Generator) -> Bool[np.ndarray, "height width"]:
+    """All but a box of `MARGIN` pixels around the first object."""
+    gone = np.ones(ids.shape, bool)
+    rows, columns = np.nonzero(ids == 0)
+    gone[max(rows.min() - MARGIN, 0) : rows.max() + MARGIN + 1, max(columns.min() - MARGIN, 0) : columns.max() + MARGIN + 1] = False
+    return gone
+
+
+REMOVALS = {  # what is removed, and its filling
+    "the object alone on black": (around, "black"),
+    "the object alone on the mean": (around, "mean"),
+    "20 % of single pixels black": (lambda ids, rng: pixels(len(ids), 0.2, rng), "black"),
+    "50 % of single pixels black": (lambda ids, rng: pixels(len(ids), 0.5, rng), "black"),
+    "50 % of patches black": (lambda ids, rng: patches(len(ids), 0.5, rng, square=16), "black"),
+}
+
+
+# -- retrieval
+
+
+def retrieval(model: Clip, pool: Pool, group: int = 100) -> Figures:
+    """Text-to-image recall@1 among groups of pictures of three objects, by captions "a COLOR SHAPE, ... and ..."."""
+    embedded, captions, hits = features(model, pool), [list_objects(row) for row in pool.attributes], []
+    for start in range(0, len(pool) - group + 1, group):
+        first = {caption: i for i, caption in reversed(list(enumerate(captions[start : start + group])))}
+        images = embedded[start : start + group][list(first.values())]
+        best = (targets(model, list(first)) @ images.T).argmax(1).cpu()
+        hits += (best == torch.arange(len(first))).tolist()
+    return {f"text-to-image recall@1 of {group}": share(hits)}
+
+
+def list_objects(attributes: Int[np.ndarray, "objects 4"]) -> str:
+    """All objects of a scene by colour and shape."""
+    names = [PAIRS[pair] for pair in pair_of(attributes[attributes[:, 0] >= 0])]
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+
+
+def art(model: Clip, folder: Path, count: int, group: int = 100) -> Figures:
+    """Zero-shot mood of faces, and recall@1 of paintings among `group` by their fullest caption."""
+    made = make_art(folder / f"held-out-art-{count}", count, HELD_OUT)
+    shown = torch.from_numpy(np.array(made.images)).permute(0, 3, 1, 2)
+    parts = [normalized(some.float() / 255) for some in shown.split(AT_ONCE)]
+    embedded = torch.cat([encode_image(model, part) for part in tqdm(parts, "embedding", leave=False)])
+    paintings, faces = embedded[0::2], embedded[1::2]
+    moods = [f"a {mood} face" for mood in MOODS]
+    right = zero_shot(model, faces, moods) == [moods.index(says[0]) for says in made.captions[1::2]]
+    captions, found = [max(says, key=len) for says in made.captions[0::2]], []
+    for start in range(0, len(paintings) - group + 1, group):
+        best = (targets(model, captions[start : start + group]) @ paintings[start : start + group].T).argmax(1)
+        found += (best.cpu() == torch.arange(len(best))).tolist()
+    return {"zero-shot mood of faces": share(right), f"painting recall@1 of {group}": share(found)}
+
+
+# -- maps
+
+
+def pointing(
+    model: Clip, pool: Pool, method: str = "grad_eclip", scenes: int | None = None, dominant: bool = False, **options
+) -> Interval:
+    """Pointing game: is the map's maximum on the one object that the phrase "a COLOR SHAPE" names?
+
+    Asked of every object that is the only one of its colour and shape in its picture and has 50 pixels in sight, or of
+    the first, the dominant one, alone; pictures are what is resampled. On the first `scenes` pictures, or all.
+    """
+    directions, hits, owners = targets(model, PAIRS), [], []
+    for scene, asked, masks in tqdm(askable(pool, scenes, dominant), "pointing", leave=False):
+        query = Query(model, pixels_of(pool, slice(scene, scene + 1)), directions[asked])
+        hits += points_at(EXPLAINERS[method](query, **options)[0], masks).diagonal().tolist()
+        owners += [scene] * len(asked)
+    return bootstrap(np.asarray(hits, float), seed=0, clusters=owners)
+
+
+def chance(pool: Pool) -> Interval:
+    """The pointing game of a random point: the share of the picture that the named object covers."""
+    shares = [(scene, mask.mean()) for scene, _, masks in askable(pool) for mask in masks]
+    return bootstrap(np.array([covered for _, covered in shares]), seed=0, clusters=[scene for scene, _ in shares])
+
+
+def askable(pool: Pool, scenes: int | None = None, dominant: bool = False) -> Iterator[tuple[int, list[int], np.ndarray]]:
+    """Each picture's row, the pairs that can be asked for in it, and their masks."""
+    for scene, unique in enumerate(unique_objects(pool.attributes[:scenes])):
+        ids = pool.ids[scene]
+        asked = [(i, pair) for i, pair in unique if (ids == i).sum() >= FEWEST_PIXELS and not (dominant and i)]
+        if asked:
+            yield scene, [pair for _, pair in asked], np.stack([ids == i for i, _ in asked])
+
+
+def unique_objects(attributes: Int[np.ndarray, "scenes objects 4"]) -> list[list[tuple[int, int]]]:
+    """For each scene the objects that no other shares colour and shape with, and the index of their pair."""
+    pairs = np.where(attributes[..., 0] >= 0, pair_of(attributes), -1)
+    return [[(i, int(p)) for i, p in enumerate(row) if p >= 0 and (row == p).sum() == 1] for row in pairs]
+
+
+# -- words
+
+
+def word_order(model: Clip, pool: Pool, count: int) -> Figures:
+    """In how many captions of three objects does every content word weigh more than every article and "and"?
+
+    By Grad-ECLIP's weights, and by leaving one word out; each caption with its own picture.
+    """
+    captions = [list_objects(row) for row in pool.attributes[:count]]
+    found = {"grad_eclip": [], "occlusion": []}
+    for row, caption in enumerate(tqdm(captions, "words", leave=False)):
+        image = encode_image(model, pixels_of(pool, slice(row, row + 1)))
+        query = WordQuery(model, tokenize(model, caption), image)
+        for method, outcomes in found.items():
+            outcomes.append(content_first(model, query, WORD_EXPLAINERS[method](query)[0, 0]))
+    return {f"content words first, {method}": share(hits) for method, hits in found.items()}
+
+
+def content_first(model: Clip, query: WordQuery, weights: Float[Tensor, " tokens"]) -> bool:
+    """Does every content word of the query's one text weigh more than every article and "and"? Commas do not count."""
+    _, members = words_of(query)
+    words = [model.tokenizer.decode(query.tokens[0][mine].tolist()).strip() for mine in members]
+    sums = (members[:, : len(weights)].to(weights) @ weights).tolist()
+    little = [weight for word, weight in zip(words, sums, strict=True) if word in LITTLE]
+    content = [weight for word, weight in zip(words, sums, strict=True) if word not in LITTLE and word.isalpha()]
+    return min(content) > max(little, default=-float("inf"))
