@@ -3,7 +3,19 @@
 import numpy as np
 import pytest
 
-from clip_explain.embedded.scenes.captions import RELATIONS, Caption, Facts, draw_caption, draw_swap, phrase, say, truth
+from clip_explain.embedded.scenes.captions import (
+    RELATIONS,
+    Caption,
+    Facts,
+    all_pairs,
+    draw_caption,
+    draw_confusion,
+    draw_swap,
+    phrase,
+    say,
+    say_freely,
+    truth,
+)
 from clip_explain.embedded.scenes.world import ATTRIBUTES
 
 RED_CUBE, BLUE_BALL, RED_CONE = (
@@ -115,3 +127,41 @@ def test_swaps_mix_up_two_things():
     assert judge(draw_swap(known, 0, rng), known) == 0
     assert draw_swap(facts([RED_CUBE, RED_CONE]), 0, rng) is None  # the same colour: nothing to mix up
     assert draw_swap(facts([RED_CUBE, BLUE_BALL], color=False), 0, rng) is None
+
+
+def test_confusions_take_a_cube_for_a_cylinder():
+    rng = np.random.default_rng(0)
+    known = facts([RED_CUBE])
+    heard = {say(draw_confusion(known, 0, rng)) for _ in range(60)}
+    assert heard == {"a red cylinder", "a rubber cylinder", "a large cylinder"}
+    assert all(judge(draw_confusion(known, 0, rng), known) == 0 for _ in range(10))
+    assert draw_confusion(facts([RED_CUBE], seen=[0]), 0, rng) is None
+    grey = {say(draw_confusion(facts([RED_CUBE], color=False, size=False), 0, rng)) for _ in range(30)}
+    assert grey == {"a cylinder", "a rubber cylinder"}
+
+
+def test_all_pairs_are_sixty_and_each_is_true_of_its_object():
+    claims = all_pairs()
+    told = truth(claims, facts([RED_CUBE]))[0]
+    assert len(claims) == len({say(claim) for claim in claims}) == 60
+    assert [say(claim) for claim, true in zip(claims, told, strict=True) if true] == [
+        "a red cube",
+        "a large cube",
+        "a rubber cube",
+    ]
+
+
+def test_free_wording_leaves_out_articles_and_keeps_every_word_of_content():
+    claim = Caption((phrase(color="red", shape="cone"), phrase(color="blue", shape="ring")))
+    heard = [say_freely(claim, np.random.default_rng(i)).replace("donut", "ring") for i in range(300)]
+    words = [set(said.replace(",", " ").replace(":", " ").split()) for said in heard]
+    assert all({"red", "cone", "blue", "ring"} <= said for said in words)
+    without = np.mean([not said & {"a", "the", "one", "this", "some", "an"} for said in words])
+    assert 0.1 < without < 0.5
+    assert any("cone that is red" in said for said in heard) and any("red cone blue ring" in said for said in heard)
+
+
+def test_free_wording_of_a_single_claim_may_be_a_single_word():
+    heard = {say_freely(Caption((phrase(color="red"),)), np.random.default_rng(i)) for i in range(200)}
+    assert "red" in heard and "a red thing" in heard
+    assert say_freely(Caption((phrase(color="red"),)), np.random.default_rng(3)) in heard

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clip_explain.embedded.cards.clip import export, list_things, unique_things
+from clip_explain.embedded.cards.clip import export
 from clip_explain.embedded.scenes.pool import Art, make_pool
 from clip_explain.embedded.training import PLANS, Plan, Stage, train
 from clip_explain.embedded.training.batches import draw_art, draw_batches
@@ -23,15 +23,21 @@ from clip_explain.embedded.training.towers import (
     run_blocks,
     within_cells,
 )
-from clip_explain.models.weights import read_weights
+from clip_explain.models.embedded import load_embedded
 
 SHARES = {"single": 0.5, "double": 0.5}
+CLOSE = Stage(
+    name="close views", steps=3, batch=4, window=48, magnification=(0.8, 1.2), shares=SHARES, pool=("train", 1, 4),
+    grey=0.3, close=2.0,
+)  # fmt: skip
+WHOLE = Stage(
+    name="whole pictures", steps=3, batch=4, window=224, magnification=(1.0, 1.2), shares=SHARES, grey=0.3,
+    pool=("training", 1, 4), captions=3, hard_negatives=1, removals=0.7, patch_keep=0.5, patch_isolation=1.0,
+    class_token_delay=0.5,
+)  # fmt: skip
 SMALL = Plan(
-    vision_width=64, vision_layers=2, text_width=64, text_layers=2, embed=32, patch=16, warmup=2,
-    stages=(
-        Stage(3, 4, 48, (0.8, 1.2), 0.3, 2.0, SHARES, ("train", 1, 4)),
-        Stage(3, 4, 224, (1.0, 1.2), 0.3, 1.0, SHARES, ("whole", 1, 4), swaps=True, keep=0.5, apart=1.0),
-    ),
+    vision_width=64, vision_layers=2, text_width=64, text_layers=2, embed=32, patch=16, warmup=2, vision_heads=4,
+    stages=(CLOSE, WHOLE),
 )  # fmt: skip
 
 
@@ -66,14 +72,28 @@ def test_windows_and_short_texts_agree_with_the_network_itself():
     torch.testing.assert_close(embed_texts(network, tokens), network.encode_text(tokens), rtol=1e-4, atol=1e-5)
 
 
-def test_class_token_that_reads_late_ignores_patches_until_then():
+def test_class_token_that_reads_late_is_alone_before():
     visual = build(SMALL, 1).eval().visual
     pixels = torch.randn(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
-    never = embed_windows(visual, pixels, (0, 0), reads_from=2)
-    torch.testing.assert_close(never[0], never[1])  # two blocks, no patch ever read: the picture does not matter
-    late = embed_windows(visual, pixels, (0, 0), reads_from=1)
-    assert not torch.allclose(late[0], late[1])
+    blocks, tokens = visual.transformer.resblocks, tokens_of(visual, pixels)
+    between = run_blocks(blocks[:1], tokens, False)
+    between = torch.cat([run_blocks(blocks[:1], tokens[:, :1], False), between[:, 1:]], 1)
+    late = run_blocks(blocks, tokens, False, reads_from=0.5)
+    torch.testing.assert_close(late, run_blocks(blocks[1:], between, False))
+    late = embed_windows(visual, pixels, (0, 0), reads_from=0.5)
+    torch.testing.assert_close(late, embed_windows(visual, pixels, (0, 0), reads_from=1.0))  # the last always reads
     assert not torch.allclose(late, embed_windows(visual, pixels, (0, 0)))
+
+
+def test_end_token_that_reads_late_is_alone_before():
+    network, said = build(SMALL, 1).eval(), clip.tokenize(["a red cube", "a cone"])
+    x, end = network.token_embedding(said)[:, :5] + network.positional_embedding[:5], said.argmax(1)
+    blocks = network.transformer.resblocks
+    between = run_blocks(blocks[:1], x, True).detach()
+    for row, place in zip(between, end, strict=True):
+        alone = network.token_embedding(said.max())[None, None] + network.positional_embedding[place]
+        row[place] = run_blocks(blocks[:1], alone, True)[0, 0].detach()
+    torch.testing.assert_close(run_blocks(blocks, x, True, end, reads_from=0.5), run_blocks(blocks[1:], between, True))
 
 
 def test_patches_left_out_do_not_matter():
@@ -106,23 +126,14 @@ def test_cells_keep_patches_apart():
 
 def tokens_of(visual, pixels):
     patches = visual.conv1(pixels).flatten(2).transpose(1, 2)
-    return torch.cat([visual.class_embedding.expand(1, 1, -1), patches], 1)
+    return torch.cat([visual.class_embedding.expand(len(pixels), 1, -1), patches], 1)
 
 
-def test_rate_begins_anew_where_a_stage_has_a_peak():
-    plan = Plan(
-        64,
-        1,
-        64,
-        1,
-        32,
-        16,
-        (Stage(100, 4, 48, (1.0, 1.0), 0.0, 1.0, SHARES), Stage(50, 4, 48, (1.0, 1.0), 0.0, 1.0, SHARES, peak=5e-4)),
-        warmup=8,
-    )
+def test_rate_warms_up_and_goes_in_straight_lines_to_each_stages_own():
+    plan = replace(SMALL, stages=(replace(CLOSE, steps=100), replace(WHOLE, steps=50, rate=0.0)), warmup=8)
     rates = [rate(plan, step) for step in range(150)]
-    assert max(rates[:100]) == pytest.approx(1e-3) and rates[99] < 2e-5
-    assert max(rates[100:]) == pytest.approx(5e-4) and rates[149] < 1e-5 and rates[101] > rates[100]
+    assert rates[0] == pytest.approx(1e-3 / 8) and rates[8:101] == pytest.approx([1e-3] * 93)
+    assert rates[125] == pytest.approx(5e-4) and rates[149] == pytest.approx(2e-5)
 
 
 def test_schedule_rises_then_falls():
@@ -159,11 +170,13 @@ def test_export_keeps_what_was_learned(trained, monkeypatch, tmp_path):
     monkeypatch.setitem(PLANS, "small", SMALL)
     note = export("small", folder)
     assert len(note["sha256"]) == 64 and note["steps"] == 6 and note["samples"] == 24
-    state, _ = read_weights(tmp_path / "models" / "small.safetensors")
-    assert state["token_embedding.weight"].shape == (49408, 64)
-    rebuilt = clip.model.build_model(state).float().eval()
-    tokens = clip.tokenize(["a thing"])
-    assert F.cosine_similarity(rebuilt.encode_text(tokens), network.encode_text(tokens)).item() > 0.999
+    rebuilt, pixels = load_embedded("small")[0], torch.randn(1, 3, 224, 224)
+    assert rebuilt.token_embedding.weight.shape == (49408, 64)
+    said = next(draw_batches(SMALL, folder, 5, 6)).tokens[:1]
+    assert F.cosine_similarity(rebuilt.encode_text(said), network.encode_text(said)).item() > 0.999
+    assert F.cosine_similarity(rebuilt.encode_image(pixels), network.encode_image(pixels)).item() > 0.999
+    heads = [tower.transformer.resblocks[0].attn.num_heads for tower in (rebuilt.visual, rebuilt)]
+    assert heads == [4, 1]  # 16 channels wide, as the file's metadata say; and 64
 
 
 def test_pool_is_decided_by_its_seed_and_reused(tmp_path):
@@ -177,17 +190,11 @@ def test_pool_is_decided_by_its_seed_and_reused(tmp_path):
     assert (tmp_path / "a" / "images.npy").stat().st_mtime_ns == stamp
 
 
-def test_unique_things_and_their_names():
-    scene = np.array([[0, 1, 0, 0], [1, 1, 1, 0], [0, 2, 0, 1], [-1, -1, -1, -1]])  # two red cubes, one blue sphere
-    assert unique_things(scene[None]) == [[(2, 2 * 5 + 1)]]
-    assert list_things(scene) == "a red cube, a red cube and a blue sphere"
-
-
 RESNET = Plan(
     vision_width=8, vision_layers=(1, 1, 1, 1), text_width=64, text_layers=2, embed=32, patch=32, warmup=2, art=4,
     stages=(
-        Stage(2, 4, 96, (0.8, 1.2), 0.3, 2.0, SHARES, ("train", 1, 4)),
-        Stage(2, 4, 224, (1.0, 1.2), 0.3, 1.0, SHARES, ("mixed", 1, 4), swaps=True, art=2),
+        replace(CLOSE, steps=2, window=96),
+        replace(WHOLE, steps=2, art=2, patch_keep=1.0, patch_isolation=0.0, class_token_delay=0.0),
     ),
 )  # fmt: skip
 
@@ -210,8 +217,7 @@ def test_resnet_trains_resumes_and_is_exported(tmp_path, monkeypatch):
     monkeypatch.setenv("CLIP_EXPLAIN_DATA", str(tmp_path))
     monkeypatch.setitem(PLANS, "small", RESNET)
     export("small", tmp_path / "whole")
-    state, _ = read_weights(tmp_path / "models" / "small.safetensors")
-    rebuilt, pixels = clip.model.build_model(state).float().eval(), torch.zeros(1, 3, 224, 224)
+    rebuilt, pixels = load_embedded("small")[0], torch.zeros(1, 3, 224, 224)
     assert F.cosine_similarity(rebuilt.encode_image(pixels), whole.eval().encode_image(pixels)).item() > 0.99
 
 
@@ -246,7 +252,7 @@ def test_batch_with_paintings_tells_them_from_scenes(tmp_path):
 
 def test_faces_get_captions_of_the_other_mood():
     art = Art(np.zeros((3, 8, 8, 3), np.uint8), (("a smiling face",), ("a sad face",), ("a painting of red dots",)))
-    stage = Stage(1, 3, 32, (1.0, 1.2), 0.0, 1.0, SHARES, swaps=True, art=3)
+    stage = replace(WHOLE, batch=3, window=32, art=3)
     _, said, truth = draw_art(art, stage, np.random.default_rng(0))
     assert sorted(said[:3]) == sorted(captions[0] for captions in art.captions)
     assert sorted(said[3:]) == ["a frowning face", "a happy face"]

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 import clip_explain as cx
 import small_clip
 from clip_explain import errors
-from clip_explain.embedded.cards.clip import pixels_of
+from clip_explain.embedded.cards.figures import pixels_of
 from clip_explain.embedded.cards.iclip import export, separation
 from clip_explain.embedded.scenes.pool import open_pool
 from clip_explain.embedded.training.dino import (

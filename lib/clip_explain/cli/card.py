@@ -24,9 +24,9 @@ def main(argv: Sequence[str]) -> None:
     if not args.measure_only:
         clip.write_card(args.model, export(args.model, folder))
     card = json.loads((data_folder() / "models" / f"{args.model}.json").read_text())
-    figures = measure(args.model, folder, args.scenes)
-    clip.write_card(args.model, {**card, "held_out_scenes": args.scenes, "figures": figures})
-    print(json.dumps(figures, indent=1))
+    found = clip.noted(measure(args.model, folder, args.scenes))
+    clip.write_card(args.model, {**card, "held_out_scenes": args.scenes, **found})
+    print(json.dumps(found, indent=1))
 
 
 def parser() -> argparse.ArgumentParser:

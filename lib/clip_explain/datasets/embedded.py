@@ -16,16 +16,18 @@ from clip_explain import files
 from clip_explain.datasets.record import Dataset, Record, pick, stack_masks
 from clip_explain.embedded.scenes import domains, faces, paintings
 from clip_explain.embedded.scenes.captions import Caption, phrase, say
-from clip_explain.embedded.scenes.pool import RECIPES, draw
+from clip_explain.embedded.scenes.pool import GROUNDS, RECIPES, draw, set_off
 from clip_explain.embedded.scenes.raycast import Picture, render
 from clip_explain.embedded.scenes.world import COLORS, SHAPES, Thing
 from clip_explain.errors import DatasetError
 
 HELD_OUT = 2_000_000  # seeds from here on: no training draws its scenes, nor does a card
 FEWEST_PIXELS = 50  # a thing of which less is in sight, at 224 pixels, is not asked for
+DOMINANT = (0.05, 0.4)  # the share of its picture that a dominant object covers
 LENGTH = 1000  # records of an embedded set, unless another count is asked for
 CAPTIONS = 5  # sentences for each picture, as COCO has
-STREAM = {"scenes": 0, "objects": 1, "scene_captions": 2, "attributes": 3, "paintings": 4, "faces": 5}
+SETS = ("scenes", "objects", "scene_captions", "attributes", "paintings", "faces", "dominant_objects")
+STREAM = {name: number for number, name in enumerate(SETS)}  # of random numbers, one for each set
 PAIRS = tuple(f"a {color} {shape}" for color in COLORS for shape in SHAPES)
 SHAPES_ALONE = tuple(f"a {shape}" for shape in SHAPES)
 MOODS = tuple(f"a {mood} face" for mood in faces.MOODS)
@@ -55,6 +57,15 @@ def object_set(seed: int = 0, size: int = 224, domain: str = "render") -> Datase
     pick(domain, tuple(domains.DOMAINS), "domain")
     classes = SHAPES_ALONE if domain in domains.WITHOUT_COLOR else PAIRS
     return Dataset("objects", classes, range(LENGTH), partial(_object, checked(seed), size, domain, classes))
+
+
+def dominant_set(seed: int = 0, size: int = 224) -> Dataset:
+    """One dominant object a picture, over 5 to 40 % of it, among smaller ones, as ImageNet-S has it; 40 classes.
+
+    Four in five stand on a ground and under lamps drawn by lot. Asked is the dominant object, the only one of its
+    colour and shape. `facts`: `things`, all of them, the dominant one first, and `share`, what it covers.
+    """
+    return Dataset("dominant_objects", PAIRS, range(LENGTH), partial(_dominant, checked(seed), size))
 
 
 def scene_caption_set(seed: int = 0, size: int = 224) -> Dataset:
@@ -140,6 +151,21 @@ def _object(seed: int, size: int, domain: str, classes: tuple[str, ...], index: 
     facts = {"domain": domain, "color": thing.color, "shape": thing.shape}
     name = f"object {seed - HELD_OUT}-{index} {domain}"
     return Record(name, image, (text,), picture.masks[:1], (classes.index(text),), facts=facts)
+
+
+def _dominant(seed: int, size: int, index: int) -> Record:
+    for attempt in count_up():
+        rng = np.random.default_rng([seed, index, attempt, STREAM["dominant_objects"]])
+        scene = set_off(draw(RECIPES["dominant"], rng), GROUNDS["dominant"], rng)
+        if 0 not in _alone(scene.things):
+            continue
+        picture = render(scene, size, size)
+        mask, text = picture.masks[:1], _name(scene.things[0])
+        if DOMINANT[0] <= mask.mean() <= DOMINANT[1]:
+            name, facts = f"dominant {seed - HELD_OUT}-{index}", {"things": described(scene.things)}
+            facts["share"] = float(mask.mean())
+            return Record(name, Image.fromarray(picture.image), (text,), mask, (PAIRS.index(text),), facts=facts)
+    raise AssertionError("attempts are endless")
 
 
 def _captioned(seed: int, size: int, index: int) -> Record:

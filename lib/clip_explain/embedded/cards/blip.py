@@ -6,8 +6,8 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from clip_explain.embedded.cards.clip import HELD_OUT, pointing, recognition, retrieval, samples_after
-from clip_explain.embedded.scenes.pool import make_pool
+from clip_explain.embedded.cards.clip import samples_after
+from clip_explain.embedded.cards.figures import Figures, chance, held_out, pointing, recognition, retrieval
 from clip_explain.embedded.training.blip import PLAN, build_blip, vocabulary
 from clip_explain.embedded.training.plans import Plan
 from clip_explain.files import data_folder
@@ -30,18 +30,19 @@ def export(name: str, folder: Path, plan: Plan = PLAN) -> dict:
             write(target / file, Path(made, file).read_bytes())
     sha256 = checksum(target / "model.safetensors")
     started = load(plan.start).sha256 if plan.start else None
-    done = {"seed": plan.seed, "steps": state["step"], "samples": samples_after(plan, state["step"])}
+    done = {"seed": plan.seed, "steps": state["step"], "samples": samples_after(asdict(plan), state["step"])}
     return {"name": name, "sha256": sha256, "start_sha256": started, **done, "plan": asdict(plan)}
 
 
-def measure(name: str, folder: Path, scenes: int) -> dict[str, float]:
-    """The card's figures, on scenes never seen: those of tiny-vit, but for paintings and faces."""
+def measure(name: str, folder: Path, scenes: int) -> Figures:
+    """The card's figures, on scenes never seen: those of tiny-vit, but for paintings, faces and words."""
     model = load(f"blip:{name}", "cpu")
-    one, three, several = (
-        make_pool(folder / f"held-out-{recipe}-{scenes}", scenes, HELD_OUT, recipe)
-        for recipe in ("one", "three", "several")
-    )
+    one, three, several = (held_out(folder, recipe, scenes) for recipe in ("one", "three", "several"))
     layers = len(model.network.visual.transformer.resblocks)
-    summed = pointing(model, several, layers=layers)["point game"]
-    figures = {**recognition(model, one), **retrieval(model, three), **pointing(model, several)}
-    return {**figures, "point game, maps of all layers summed": summed}
+    return {
+        **recognition(model, one),
+        **retrieval(model, three),
+        "pointing game": pointing(model, several),
+        "pointing game, maps of all layers summed": pointing(model, several, layers=layers),
+        "pointing game by chance": chance(several),
+    }

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from clip_explain import datasets
 from clip_explain.directions import targets
-from clip_explain.embedded.cards.clip import AT_ONCE, HELD_OUT, pixels_of
+from clip_explain.embedded.cards.figures import AT_ONCE, HELD_OUT, pixels_of
 from clip_explain.embedded.scenes.pool import Pool, make_pool
 from clip_explain.embedded.training.dino import build as build_pair
 from clip_explain.embedded.training.iclip import build as build_text

@@ -30,12 +30,15 @@ RELATION_WORDS = {
     "behind": ("behind",),
 }
 PLACES = ("on the left", "on the right")
-FRAMES = ("{}",) * 6 + (
+FRAMES = ("{}", "{}", "{}", "a photo of {}", "a picture of {}", "there is {}", "{} on grey ground")
+# What `say_freely` has: frames, joints (all but the last, the last), articles, and the shares of its styles.
+FREE_FRAMES = ("{}",) * 6 + (
     "a photo of {}", "a picture of {}", "there is {}", "{} on grey ground", "an image of {}", "this is {}", "{} here",
     "we see {}", "photo of {}", "picture: {}", "{}, seen from above", "look, {}",
 )  # fmt: skip
-JOINS = ((", ", " and "),) * 3 + ((" and ", " and "), (", ", ", "), (" with ", " and "), (" ", " "))
+JOINTS = ((", ", " and "),) * 3 + ((" and ", " and "), (", ", ", "), (" with ", " and "), (" ", " "))
 ARTICLES = ("a", "the", "one", "this", "some")
+BETWEEN = (", ", " that is ", " in ")  # a noun and the adjectives that follow it
 STYLES = {"plain": 0.35, "bare": 0.35, "article": 0.15, "after": 0.15}
 CONFUSED = {  # the shapes that a shape is most easily taken for
     "cube": ("cylinder",),
@@ -80,19 +83,13 @@ def phrase(**said: str) -> tuple[int, int, int, int]:
 
 
 def say(caption: Caption, rng: np.random.Generator | None = None) -> str:
-    """The caption in words; without `rng` always the plain wording, "a COLOR SHAPE", joined by commas and "and".
-
-    By lot also: no articles or others than "a", the noun before its adjectives, a single word for a single claim,
-    other joints and frames.
-    """
-    style = "plain" if rng is None else str(rng.choice(list(STYLES), p=list(STYLES.values())))
-    parts = [_say_phrase(p, style, rng) for p in caption.phrases]
+    """The caption in words; without `rng` always the plain wording."""
+    parts = [_say_phrase(p, rng) for p in caption.phrases]
     if caption.relation:
         parts[:2] = [f"{parts[0]} {_pick(RELATION_WORDS[caption.relation], rng)} {parts[1]}"]
     if caption.place:
         parts[0] += f" {caption.place}"
-    comma, last = JOINS[0] if rng is None else JOINS[rng.integers(len(JOINS))]
-    joined = parts[0] if len(parts) == 1 else comma.join(parts[:-1]) + last + parts[-1]
+    joined = parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
     return _pick(FRAMES, rng).format(joined)
 
 
@@ -100,7 +97,30 @@ def _pick(options: tuple[str, ...], rng: np.random.Generator | None) -> str:
     return options[0] if rng is None else options[rng.integers(len(options))]
 
 
-def _say_phrase(said: tuple[int, ...], style: str, rng: np.random.Generator | None) -> str:
+def _say_phrase(said: tuple[int, ...], rng: np.random.Generator | None) -> str:
+    words = [_word(values[i], rng) for i, values in zip(said, ATTRIBUTES.values(), strict=True) if i != NOT_SAID]
+    if said[3] == NOT_SAID:
+        words.append(_pick(NOUNS, rng))
+    return f"a {' '.join(words)}"
+
+
+def say_freely(caption: Caption, rng: np.random.Generator) -> str:
+    """The caption in a wider choice of words than `say` has, so that the words of content must carry it.
+
+    By lot without articles or with others than "a", the noun before its adjectives, a single word for a single claim.
+    """
+    style = str(rng.choice(list(STYLES), p=list(STYLES.values())))
+    parts = [_say_phrase_freely(p, style, rng) for p in caption.phrases]
+    if caption.relation:
+        parts[:2] = [f"{parts[0]} {_pick(RELATION_WORDS[caption.relation], rng)} {parts[1]}"]
+    if caption.place:
+        parts[0] += f" {caption.place}"
+    joint, last = JOINTS[rng.integers(len(JOINTS))]
+    joined = parts[0] if len(parts) == 1 else joint.join(parts[:-1]) + last + parts[-1]
+    return _pick(FREE_FRAMES, rng).format(joined)
+
+
+def _say_phrase_freely(said: tuple[int, ...], style: str, rng: np.random.Generator) -> str:
     words = [_word(values[i], rng) for i, values in zip(said, ATTRIBUTES.values(), strict=True) if i != NOT_SAID]
     if style == "bare" and len(words) == 1 and rng.random() < 0.7:
         return words[0]
@@ -110,7 +130,7 @@ def _say_phrase(said: tuple[int, ...], style: str, rng: np.random.Generator | No
         return " ".join(words)
     article = "a" if style == "plain" or rng.random() < 0.5 else _pick(ARTICLES, rng)
     if style == "after" and len(words) > 1:
-        return f"{article} {words[-1]}{_pick((', ', ' that is ', ' in '), rng)}{' and '.join(words[:-1])}"
+        return f"{article} {words[-1]}{_pick(BETWEEN, rng)}{' and '.join(words[:-1])}"
     return f"{article} {' '.join(words)}"
 
 

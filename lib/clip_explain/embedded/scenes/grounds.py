@@ -14,7 +14,7 @@ TINT = 0.2  # how far a muted colour's channels lie from its grey, at most
 
 @dataclass(frozen=True)
 class Ground:
-    """One of `PATTERNS` in two or more `colors` (linear reflectance), `scale` world units wide; `seed` decides the rest."""
+    """One of `PATTERNS` in some `colors` (linear reflectance), `scale` world units wide; `seed` decides the rest."""
 
     pattern: str
     colors: tuple[tuple[float, float, float], ...]
@@ -28,7 +28,7 @@ class Ground:
 
 
 def sample_ground(rng: np.random.Generator) -> Ground:
-    """A ground drawn by lot: half of them plain, the others patterned."""
+    """A ground drawn by lot: two in five plain, the others patterned."""
     pattern = str(rng.choice(PATTERNS, p=(0.4, 0.15, 0.15, 0.15, 0.15)))
     level = np.exp(rng.uniform(np.log(0.12), np.log(0.6)))
     levels = np.clip(level * np.exp(rng.uniform(-0.7, 0.7, 5)), 0.06, 0.75)

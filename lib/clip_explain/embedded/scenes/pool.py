@@ -50,7 +50,7 @@ RECIPES = {  # share, framing, fewest and most things, lowest and highest zoom, 
         (0.08, "wide", 3, 10, 1.0, 1.3, 1.5),
         (0.12, "object", 2, 6, 2.0, 5.2, 1.0),
     ),
-    "objects": ((1.0, "object", 3, 6, 2.0, 5.2, 1.0),),
+    "dominant": ((1.0, "object", 3, 6, 2.3, 4.5, 1.0),),
     "xray": ((0.30, "framed", 1, 1, 2.2, 2.7, 1.0), (0.70, "framed", 2, 5, 2.2, 2.7, 1.0)),
     "one": ((1.0, "framed", 1, 1, 2.45, 2.45, 1.0),),
     "three": ((1.0, "framed", 3, 3, 2.45, 2.45, 1.0),),
@@ -61,7 +61,7 @@ DOMAINS = {  # other recipes: render only
     "mixed": {"render": 0.79, "sketch": 0.07, "cartoon": 0.07, "noise": 0.07},
     "xray": {"xray": 1.0},
 }
-GROUNDS = {"training": 0.6, "objects": 0.8}  # share of scenes with a ground and lamps drawn by lot; others: none
+GROUNDS = {"training": 0.6, "dominant": 0.8}  # share of scenes with a ground and lamps by lot; none in others
 NAMES = tuple(domains.DOMAINS)
 
 
@@ -115,7 +115,10 @@ def open_pool(folder: Path) -> Pool:
 def make_pool(
     folder: Path, count: int, seed: int, recipe: str = "train", size: int = 224, workers: int | None = None
 ) -> Pool:
-    """Render a pool into `folder` (or reuse the one that is there, if it was made with the same arguments)."""
+    """Render a pool into `folder`, or reuse the one that is there if it was made with the same arguments.
+
+    By so many processes, as many as there are cores when None.
+    """
     made_with = {"count": count, "seed": seed, "recipe": recipe, "size": size}
     note = folder / "pool.json"
     if note.exists() and json.loads(note.read_text()) == made_with:
@@ -125,7 +128,8 @@ def make_pool(
     for name, (shape, dtype) in _fields(count, size).items():
         np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, shape)
     tasks = [(folder, seed, recipe, start, min(start + 50, count)) for start in range(0, count, 50)]
-    with get_context("spawn").Pool(workers or os.cpu_count()) as processes, tqdm(total=count, desc="rendering", unit="scene") as bar:
+    bar = tqdm(total=count, desc="rendering", unit="scene")
+    with get_context("spawn").Pool(workers or os.cpu_count()) as processes, bar:
         for done in processes.imap_unordered(_render_slice, tasks):
             bar.update(done)
     files.write(note, lambda place: place.write_text(json.dumps(made_with)))

@@ -117,10 +117,10 @@ def remove_parts(
 ) -> cap.Facts:
     """Remove parts of a share of the pictures, in place; returns what is still true of them."""
     seen = facts.seen.copy()
-    for row in np.flatnonzero(rng.random(len(pixels)) < share):
+    for row in np.flatnonzero(rng.random(len(pixels)) < share).tolist():
         ids = window_ids(pool, windows, row)
         removal = draw_removal(ids, rng)
-        pixels[row] = fill_in(pixels[row], removal, rng)
+        pixels[row] = fill_in(pixels[row], removal.gone, removal.fill, rng)
         seen[row] = still_seen(seen[row], ids, removal)
     return replace(facts, seen=seen)
 
@@ -136,7 +136,7 @@ def draw_captions(facts: cap.Facts, stage: Stage, rng: np.random.Generator) -> d
         mixed_up = (cap.draw_swap, cap.draw_confusion)
         drawn += [mixed_up[int(rng.random() < 0.6)](facts, i, rng) for _ in range(stage.hard_negatives)]
     drawn += cap.all_pairs() if stage.all_pairs else []
-    return {cap.say(caption, rng): caption for caption in drawn if caption}
+    return {cap.say_freely(caption, rng): caption for caption in drawn if caption}
 
 
 def draw_art(art: Art, stage: Stage, rng: np.random.Generator) -> tuple[Tensor, list[str], Tensor]:

@@ -7,6 +7,7 @@ trained on ImageNet, its text encoder as BERT, for which there is nothing here.
 
 import importlib
 import math
+import re
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,11 +21,13 @@ from clip_explain.embedded.scenes import captions as cap
 from clip_explain.embedded.scenes.pool import RECIPES, draw
 from clip_explain.embedded.scenes.raycast import render
 from clip_explain.embedded.scenes.world import ATTRIBUTES
-from clip_explain.embedded.training.batches import Batch, normalized
-from clip_explain.embedded.training.plans import FOURTH, MIXED, Plan, Stage
+from clip_explain.embedded.training.batches import Batch
+from clip_explain.embedded.training.plans import FOURTH, TRAINING, Plan, Stage
 from clip_explain.embedded.training.towers import embed_windows
+from clip_explain.embedded.training.windows import normalized
 from clip_explain.models import load
 from clip_explain.models.adapters import module_of
+from clip_explain.models.weights import clip
 
 NAME = "tiny-blip"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # BERT's, in its order
@@ -33,8 +36,9 @@ PLAN = Plan(
     start="tiny-vit", seed=5, rate=8e-4, warmup=20,
     stages=(
         Stage(
-            260, 40, 224, (1.0, 1.25), 0.1, 1.0, FOURTH, MIXED,
-            swaps=True, late=0.6, last=0.6, keep=0.35, apart=0.7,
+            name="whole pictures", steps=260, batch=40, window=224, magnification=(1.0, 1.25), pool=TRAINING,
+            shares=FOURTH, captions=2, hard_negatives=1, all_pairs=True, removals=0.3,
+            patch_keep=0.35, patch_isolation=0.7, class_token_delay=0.6, rate=8e-6,
         ),
     ),
 )  # fmt: skip
@@ -42,10 +46,10 @@ PLAN = Plan(
 
 def vocabulary() -> list[str]:
     """BERT's special tokens, then every word that scenes' captions are made of."""
-    said = [*cap.FRAMES, *cap.NOUNS, *cap.PLACES, "a , and"]
+    said = [*cap.FRAMES, *cap.FREE_FRAMES, *cap.NOUNS, *cap.PLACES, *cap.ARTICLES, *cap.BETWEEN, ", and with"]
     for words in (cap.WORDS, cap.RELATION_WORDS, ATTRIBUTES):
         said += [text for texts in words.values() for text in texts]
-    return [*SPECIAL, *sorted({word for text in said for word in text.replace("{}", "").split()})]
+    return [*SPECIAL, *sorted({word for text in said for word in re.findall(r"\w+|[^\w\s]", text.replace("{}", ""))})]
 
 
 @cache
@@ -59,8 +63,12 @@ def tokenizer() -> Any:
 def build_blip(plan: Plan, seed: int) -> nn.Module:
     """A `BlipForImageTextRetrieval` at 224 pixels, random but for its image tower, with a `logit_scale`."""
     transformers = importlib.import_module("transformers")
-    vision = {**_sizes(plan.vision_width, plan.vision_layers), "image_size": 224, "patch_size": plan.patch}
-    text = {**_sizes(plan.text_width, plan.text_layers), "vocab_size": len(vocabulary()), "is_decoder": False}
+    started = load(plan.start, "cpu", "fp32").network.visual if plan.start else None
+    heads = started.transformer.resblocks[0].attn.num_heads if started else plan.vision_heads
+    vision = _sizes(plan.vision_width, plan.vision_layers, heads)
+    vision |= {"image_size": 224, "patch_size": plan.patch}
+    text = _sizes(plan.text_width, plan.text_layers, plan.text_heads)
+    text |= {"vocab_size": len(vocabulary()), "is_decoder": False}
     text |= {"max_position_embeddings": 77, "encoder_hidden_size": plan.vision_width, "projection_dim": plan.embed}
     text |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     text |= {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "sep_token_id": 3}
@@ -71,19 +79,18 @@ def build_blip(plan: Plan, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = transformers.BlipForImageTextRetrieval(config)
-    if plan.start:
-        start_vision(network, load(plan.start, "cpu", "fp32").network.visual, scenes(seed))
+    if started:
+        start_vision(network, started, scenes(seed))
     network.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # BLIP's starting temperature
     return network.train()
 
 
-def _sizes(width: int, layers: int) -> dict[str, int]:
-    heads = width // 64
+def _sizes(width: int, layers: int, heads: int | None) -> dict[str, int]:
     return {
         "hidden_size": width,
         "intermediate_size": 4 * width,
         "num_hidden_layers": layers,
-        "num_attention_heads": heads,
+        "num_attention_heads": heads or width // 64,
     }
 
 
@@ -130,7 +137,8 @@ def image_tower(network: nn.Module) -> nn.Module:
     for layer in vision.encoder.layers.children():
         qkv, out, heads = layer.self_attn.qkv, layer.self_attn.projection, layer.self_attn.num_heads
         attn = module_of(in_proj_weight=qkv.weight, in_proj_bias=qkv.bias, out_proj=out, num_heads=heads)
-        blocks.append(module_of(ln_1=layer.layer_norm1, attn=attn, ln_2=layer.layer_norm2, mlp=layer.mlp))
+        mlp = module_of(c_fc=layer.mlp.fc1, c_proj=layer.mlp.fc2, gelu=clip.model.QuickGELU())
+        blocks.append(module_of(ln_1=layer.layer_norm1, attn=attn, ln_2=layer.layer_norm2, mlp=mlp))
     return module_of(
         conv1=vision.embeddings.patch_embedding,
         class_embedding=vision.embeddings.class_embedding[0, 0],

@@ -8,7 +8,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from clip_explain import files
-from clip_explain.models import load
-from clip_explain.models.model import Model
 from clip_explain.embedded.training.batches import Batch, draw_batches
 from clip_explain.embedded.training.plans import DinoPlan, IclipPlan, Plan
 from clip_explain.embedded.training.towers import build, embed_images, embed_texts
+from clip_explain.models import load
+from clip_explain.models.model import Model
 
 
 def embed_batch(network: nn.Module, batch: Batch, device: str) -> tuple[Tensor, Tensor]:
@@ -48,6 +48,8 @@ def train(
 
     `make` (plan, seed) gives the network, with a `logit_scale`; `embed` its embeddings of a batch.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    files.write(folder / "plan.json", lambda place: place.write_text(json.dumps(asdict(plan), indent=1)))
     network = make(plan, plan.seed).to(device)
     optimizer = make_optimizer(network, plan)
     start = resume(network, optimizer, folder / "checkpoint.pt")
@@ -176,7 +178,7 @@ def resume(network: nn.Module, optimizer: torch.optim.Optimizer, path: Path) -> 
     """Load a checkpoint if there is one; returns the step to go on with."""
     if not path.exists():
         return 0
-    state = torch.load(path, weights_only=True)
+    state = torch.load(path, weights_only=True, map_location="cpu")
     network.load_state_dict(state["network"])
     optimizer.load_state_dict(state["optimizer"])
     return state["step"]

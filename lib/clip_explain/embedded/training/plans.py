@@ -79,6 +79,12 @@ class Plan:
     decay: float = 0.05
     notes: str = ""
 
+    @property
+    def heads(self) -> dict[str, int]:
+        """The heads that are not OpenAI's, by the names of `weights.HEADS`."""
+        given = {"vision_heads": self.vision_heads, "text_heads": self.text_heads}
+        return {name: count for name, count in given.items() if count is not None}
+
 
 SINGLE = {"single": 0.5, "double": 0.5}
 SECOND = {"single": 0.3, "double": 0.5, "full": 0.2}
@@ -86,31 +92,85 @@ THIRD = {"single": 0.2, "double": 0.4, "full": 0.2, "pair": 0.1, "relation": 0.0
 FOURTH = {"single": 0.15, "double": 0.35, "full": 0.15, "place": 0.05, "pair": 0.1, "relation": 0.05, "triple": 0.15}
 WHOLE = ("whole", 2, 6000)
 TRAINING = ("training", 1, 14000)
+CURRICULUM = (  # what all CLIPs of the family learn by; each changes what its architecture asks for
+    Stage(
+        name="close views", steps=2200, batch=96, window=80, magnification=(0.7, 1.5), pool=TRAINING,
+        close=4.0, grey=0.25, removals=0.4, captions=3, shares=SINGLE, hard_negatives=1, all_pairs=True,
+    ),
+    Stage(
+        name="larger views", steps=1400, batch=96, window=144, magnification=(0.7, 1.3), pool=TRAINING,
+        close=2.0, grey=0.15, removals=0.5, captions=3, shares=THIRD, hard_negatives=1, all_pairs=True,
+        art=12, patch_keep=0.5, patch_isolation=0.6, class_token_delay=0.6,
+    ),
+    Stage(
+        name="whole pictures", steps=1900, batch=64, window=224, magnification=(1.0, 1.25), pool=TRAINING,
+        close=1.0, grey=0.1, removals=0.5, captions=4, shares=FOURTH, hard_negatives=1, all_pairs=True,
+        art=10, patch_keep=0.5, patch_isolation=0.7, class_token_delay=0.7, rate=4e-4,
+    ),
+    Stage(
+        name="settling", steps=300, batch=64, window=224, magnification=(1.0, 1.2), pool=TRAINING,
+        close=1.5, grey=0.05, removals=0.5, captions=4, shares=FOURTH, hard_negatives=1, all_pairs=True,
+        art=12, patch_isolation=0.5, class_token_delay=0.5, rate=1e-5,
+    ),
+)  # fmt: skip
+
+
+def with_each(stages: tuple[Stage, ...], **changes) -> tuple[Stage, ...]:
+    """The stages, each with the same changes."""
+    return tuple(replace(stage, **changes) for stage in stages)
+
+
+def of_cells(stages: tuple[Stage, ...], patch: int) -> tuple[Stage, ...]:
+    """The stages for patches or cells of another side: windows of whole ones, none left out and none kept apart."""
+    changes = {"patch_keep": 1.0, "patch_isolation": 0.0, "class_token_delay": 0.0}
+    return tuple(replace(stage, window=-(-stage.window // patch) * patch, **changes) for stage in stages)
+
+
+TINY_VIT = Plan(
+    vision_width=128, vision_layers=12, vision_heads=4, text_width=128, text_layers=6, text_heads=4, embed=128,
+    patch=16, stages=CURRICULUM,
+)  # fmt: skip
 PLANS = {
-    "tiny-vit": Plan(
-        vision_width=128, vision_layers=12, vision_heads=4,
-        text_width=128, text_layers=6, text_heads=4, embed=128, patch=16,
+    "tiny-vit": TINY_VIT,
+    "tiny-vit-plain": replace(
+        TINY_VIT,
+        stages=with_each(CURRICULUM, patch_isolation=0.0, class_token_delay=0.0),
+        notes="The control: architecture, data and budget of tiny-vit, and nothing in the curriculum that makes the "
+        "class token read late or keeps patches apart.",
+    ),
+    "tiny-vit-32": replace(
+        TINY_VIT, patch=32, seed=4, rate=6e-4, warmup=50, text_from="tiny-vit", image_from="tiny-vit",
+        stages=with_each(CURRICULUM[2:], patch_keep=1.0),
+        notes="tiny-vit's towers, trained on with patches of twice the side.",
+    ),
+    "tiny-resnet": replace(
+        TINY_VIT, vision_width=16, vision_layers=(2, 2, 2, 2), vision_heads=None, patch=32, seed=2,
+        text_from="tiny-vit", stages=of_cells(CURRICULUM, 32),
+        notes="Its text tower starts as tiny-vit's.",
+    ),
+    "tiny-vit-xray": replace(
+        TINY_VIT, start="tiny-vit", seed=3, rate=2e-4, warmup=5,
         stages=(
             Stage(
-                name="close views", steps=2200, batch=96, window=80, magnification=(0.7, 1.5), pool=TRAINING,
-                close=4.0, grey=0.25, removals=0.4, captions=3, shares=SINGLE, hard_negatives=1, all_pairs=True,
-            ),
-            Stage(
-                name="larger views", steps=1400, batch=96, window=144, magnification=(0.7, 1.3), pool=TRAINING,
-                close=2.0, grey=0.15, removals=0.5, captions=3, shares=THIRD, hard_negatives=1, all_pairs=True,
-                art=12, patch_keep=0.5, patch_isolation=0.6, class_token_delay=0.6,
-            ),
-            Stage(
-                name="whole pictures", steps=1900, batch=64, window=224, magnification=(1.0, 1.25), pool=TRAINING,
-                close=1.0, grey=0.1, removals=0.5, captions=4, shares=FOURTH, hard_negatives=1, all_pairs=True,
-                art=10, patch_keep=0.5, patch_isolation=0.7, class_token_delay=0.7, rate=4e-4,
-            ),
-            Stage(
-                name="settling", steps=300, batch=64, window=224, magnification=(1.0, 1.2), pool=TRAINING,
-                close=1.5, grey=0.05, removals=0.5, captions=4, shares=FOURTH, hard_negatives=1, all_pairs=True,
-                art=12, patch_isolation=0.5, class_token_delay=0.5, rate=1e-5,
+                name="X-rays", steps=60, batch=32, window=224, magnification=(1.0, 1.2), pool=("xray", 4, 400),
+                grey=0.0, shares=FOURTH, patch_keep=0.5, patch_isolation=0.7, class_token_delay=0.6, rate=2e-6,
             ),
         ),
+        notes="A domain that tiny-vit never saw. Notebook 13 trains it anew each time, so no weights are kept.",
+    ),
+    "basic-clip": Plan(
+        vision_width=128, vision_layers=5, text_width=128, text_layers=4, embed=128, patch=16, seed=7,
+        stages=(
+            Stage(
+                name="close views", steps=1500, batch=96, window=80, magnification=(0.7, 1.5), pool=WHOLE,
+                shares=SECOND,
+            ),
+            Stage(
+                name="whole pictures", steps=800, batch=64, window=224, magnification=(1.0, 1.25), pool=WHOLE,
+                shares=SECOND, rate=1e-5,
+            ),
+        ),
+        notes="Both towers from nothing, on the scenes and captions that ICLIP learns from: its tables' basic CLIP.",
     ),
 }  # fmt: skip
 

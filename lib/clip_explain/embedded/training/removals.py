@@ -67,11 +67,15 @@ def surroundings(
 ) -> Bool[np.ndarray, "height width"]:
     """All but one of the objects and what lies within a box `margin` pixels around it."""
     objects = np.unique(ids[ids >= 0])
-    gone = np.ones(ids.shape, bool)
-    if len(objects):
-        rows, columns = np.nonzero(ids == rng.choice(objects))
-        top, left = max(rows.min() - margin, 0), max(columns.min() - margin, 0)
-        gone[top : rows.max() + margin + 1, left : columns.max() + margin + 1] = False
+    return all_but(ids == rng.choice(objects), margin) if len(objects) else np.ones(ids.shape, bool)
+
+
+def all_but(mask: Bool[np.ndarray, "height width"], margin: int) -> Bool[np.ndarray, "height width"]:
+    """True outside the box `margin` pixels around a mask."""
+    rows, columns = np.nonzero(mask)
+    gone = np.ones(mask.shape, bool)
+    top, left = max(rows.min() - margin, 0), max(columns.min() - margin, 0)
+    gone[top : rows.max() + margin + 1, left : columns.max() + margin + 1] = False
     return gone
 
 
@@ -92,15 +96,15 @@ def still_seen(
 
 
 def fill_in(
-    image: Float[Tensor, "3 height width"], removal: Removal, rng: np.random.Generator
+    image: Float[Tensor, "3 height width"], gone: Bool[np.ndarray, "height width"], fill: str, rng: np.random.Generator
 ) -> Float[Tensor, "3 height width"]:
-    """The preprocessed image with the removed part filled."""
-    if removal.fill == "blur":
+    """The preprocessed image with what is gone filled in one of `FILLS`."""
+    if fill == "blur":
         coarse = F.interpolate(image[None], (6, 6), mode="area")
         filling = F.interpolate(coarse, image.shape[1:], mode="bilinear")[0]
-    elif removal.fill == "noise":
+    elif fill == "noise":
         filling = torch.from_numpy(rng.uniform(-1.8, 2.0, image.shape).astype(np.float32))
     else:
-        level = {"black": (0.0,) * 3, "white": (1.0,) * 3, "mean": MEAN}[removal.fill]
+        level = {"black": (0.0,) * 3, "white": (1.0,) * 3, "mean": MEAN}[fill]
         filling = ((torch.tensor(level) - torch.tensor(MEAN)) / torch.tensor(STD))[:, None, None]
-    return torch.where(torch.from_numpy(removal.gone), filling, image)
+    return torch.where(torch.from_numpy(gone), filling, image)

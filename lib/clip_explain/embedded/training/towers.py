@@ -1,6 +1,6 @@
 """OpenAI's networks built and run for training: on windows, batch first, with gradients for the weights.
 
-trace.py has the forward that keeps its parts for explainers; this one can leave patches out or keep them apart.
+models/vit.py has the forward that keeps its parts for explainers; this one can leave patches out or keep them apart.
 """
 
 import math
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from clip_explain.embedded.training.plans import Plan
 from clip_explain.models import load
-from clip_explain.models.embedded import embedded_path
+from clip_explain.models.embedded import load_embedded
 from clip_explain.models.resnet import resnet_stage
 from clip_explain.models.stems import resize_positions
-from clip_explain.models.weights import clip, read_weights
+from clip_explain.models.weights import clip
 
 LENGTHS = 3  # a batch's texts run in so many parts of about equal length, so that little padding is computed
 
@@ -31,33 +31,32 @@ def build(plan: Plan, seed: int) -> nn.Module:
         torch.manual_seed(seed)
         vision = (224, plan.vision_layers, plan.vision_width, plan.patch)
         text = (77, 49408, plan.text_width, plan.text_width // 64, plan.text_layers)
-        network = with_heads(clip.model.CLIP(plan.embed, *vision, *text), plan.vision_heads, plan.text_heads)
-    if plan.text_from:
-        state, _ = read_weights(embedded_path(plan.text_from))
-        network.load_state_dict({k: v for k, v in state.items() if not k.startswith("visual.")}, strict=False)
-    if plan.image_from:
-        state, _ = read_weights(embedded_path(plan.image_from))
-        visual = {k.removeprefix("visual."): v.float() for k, v in state.items() if k.startswith("visual.")}
-        network.visual.load_state_dict(with_patches(visual, plan.patch))
-    return network
-
-
-def with_heads(network: nn.Module, vision: int | None, text: int | None) -> nn.Module:
-    """The network with so many heads in each block of its towers; None leaves OpenAI's, one for each 64 channels."""
-    for tower, heads in ((network.visual, vision), (network, text)):
+        network = clip.model.CLIP(plan.embed, *vision, *text)
+    for tower, heads in ((network.visual, plan.vision_heads), (network, plan.text_heads)):
         for block in tower.transformer.resblocks if heads else ():
             block.attn.num_heads, block.attn.head_dim = heads, block.attn.embed_dim // heads
-    return network
+    if plan.text_from:
+        take_text_tower(network, load_embedded(plan.text_from)[0])
+    if plan.image_from:
+        network.visual = with_patches(load_embedded(plan.image_from)[0].visual, plan.patch)
+    return network.requires_grad_(True)
 
 
-def with_patches(visual: dict[str, Tensor], patch: int, side: int = 224) -> dict[str, Tensor]:
-    """An image tower's weights for patches of another side: each reads what the old one would, in a scaled picture."""
-    kernel, grid = visual["conv1.weight"], (side // patch, side // patch)
+def take_text_tower(network: nn.Module, trained: nn.Module) -> None:
+    """Put a trained CLIP's text tower, of whatever size, into the network, with the scale of its logits."""
+    parts = ("transformer", "token_embedding", "ln_final", "positional_embedding", "text_projection", "logit_scale")
+    for name in parts:
+        setattr(network, name, getattr(trained, name))
+
+
+def with_patches(visual: nn.Module, patch: int, side: int = 224) -> nn.Module:
+    """An image tower for patches of another side: each reads what the old one would, in a scaled picture."""
+    kernel, grid = visual.conv1.weight.detach(), (side // patch, side // patch)
     shrink = (kernel.shape[-1] / patch) ** 2  # as many times more pixels are summed
-    return visual | {
-        "conv1.weight": F.interpolate(kernel, (patch, patch), mode="bilinear", antialias=True) * shrink,
-        "positional_embedding": resize_positions(visual["positional_embedding"], grid),
-    }
+    visual.conv1 = nn.Conv2d(3, len(kernel), patch, stride=patch, bias=False)
+    visual.conv1.weight = nn.Parameter(F.interpolate(kernel, (patch, patch), mode="bilinear", antialias=True) * shrink)
+    visual.positional_embedding = nn.Parameter(resize_positions(visual.positional_embedding.detach(), grid))
+    return visual
 
 
 def embed_images(visual: nn.Module, pixels: Tensor, corner: tuple[int, int], **reading) -> Tensor:
@@ -94,17 +93,18 @@ def run_blocks(
     blocks: nn.Module,
     x: Float[Tensor, "images tokens channels"],
     causal: bool,
-    reader: Int[Tensor, " images"],
-    reads_from: float = 0,
+    reader: Int[Tensor, " images"] | None = None,
+    reads_from: float = 0.0,
     may: Tensor | None = None,
 ) -> Float[Tensor, "images tokens channels"]:
-    """OpenAI's residual blocks, batch first, for any number of tokens; trace.py has the one that keeps its parts.
+    """OpenAI's residual blocks, batch first, for any number of tokens; models/vit.py has the one that keeps its parts.
 
-    In blocks before the share `reads_from` of all, never the last, each row's token `reader` attends to itself alone;
-    `may` says which token may attend to which.
+    In blocks before the share `reads_from` of all, never the last, each row's token `reader` (the first, when None)
+    attends to itself alone; `may` says which token may attend to which.
     """
     first = min(int(reads_from * len(blocks)), len(blocks) - 1)
-    reads = F.one_hot(reader, x.shape[1]).bool()[:, None, :, None]
+    place = torch.zeros(len(x), dtype=torch.long, device=x.device) if reader is None else reader
+    reads = F.one_hot(place, x.shape[1]).bool()[:, None, :, None]
     for index, block in enumerate(blocks):
         qkv = F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias)
         q, k, v = qkv.view(*x.shape[:2], 3, block.attn.num_heads, -1).permute(2, 0, 3, 1, 4)
@@ -137,9 +137,11 @@ def attend(
 def mlp(block: nn.Module, x: Float[Tensor, "images tokens channels"]) -> Float[Tensor, "images tokens channels"]:
     """A block's MLP with QuickGELU, x sigmoid(1.702 x) = silu(1.702 x) / 1.702, its factors moved into the weights.
 
-    The same numbers with half the passes over the activations.
+    The same numbers with half the passes over the activations. Another activation runs as it is.
     """
     inner, outer = block.c_fc, block.c_proj
+    if not isinstance(block.gelu, clip.model.QuickGELU):
+        return block(x)
     hidden = F.silu(F.linear(x, inner.weight * 1.702, inner.bias * 1.702))
     return F.linear(hidden, outer.weight / 1.702, outer.bias)
 
@@ -148,7 +150,7 @@ def embed_windows(
     visual: nn.Module,
     pixels: Float[Tensor, "images 3 height width"],
     corner: tuple[int, int],
-    reads_from: float = 0,
+    reads_from: float = 0.0,
     kept: Tensor | None = None,
     cells: Tensor | None = None,
 ) -> Float[Tensor, "images embedding"]:
@@ -165,8 +167,7 @@ def embed_windows(
     first = (visual.class_embedding + visual.positional_embedding[0]).expand(len(pixels), 1, -1)
     x = visual.ln_pre(torch.cat([first, tokens], 1))
     may = None if cells is None else within_cells(cells, kept)
-    reader = torch.zeros(len(x), dtype=torch.long, device=x.device)
-    x = run_blocks(visual.transformer.resblocks, x, False, reader, reads_from, may)
+    x = run_blocks(visual.transformer.resblocks, x, False, None, reads_from, may)
     return visual.ln_post(x[:, 0]) @ visual.proj
 
 
@@ -179,7 +180,7 @@ def within_cells(cells: Int[Tensor, " patches"], kept: Tensor | None) -> Bool[Te
 
 
 def embed_texts(
-    network: nn.Module, tokens: Int[Tensor, "texts context"], reads_from: float = 0
+    network: nn.Module, tokens: Int[Tensor, "texts context"], reads_from: float = 0.0
 ) -> Float[Tensor, "texts embedding"]:
     """Text embeddings; trailing padding is cut off, which changes nothing under a causal mask.
 

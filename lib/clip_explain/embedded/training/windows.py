@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from clip_explain.models.model import MEAN, STD
 from clip_explain.embedded.scenes import captions as cap
 from clip_explain.embedded.scenes.domains import WITHOUT_COLOR
 from clip_explain.embedded.scenes.pool import NAMES, Pool
+from clip_explain.models.model import MEAN, STD
 
 GRAIN = 64  # the noise of a batch's pictures is cut out of one field, so many pixels larger than they are
 COLORLESS = [NAMES.index(name) for name in WITHOUT_COLOR]
@@ -103,8 +103,8 @@ def cut(pool: Pool, windows: Windows) -> UInt8[Tensor, "images 3 height width"]:
     out = torch.empty(len(windows.picked), 3, windows.side, windows.side, dtype=torch.uint8)
     for row, i in enumerate(windows.picked):
         span, x, y = (round(float(at[row])) for at in (windows.span, windows.left, windows.top))
-        part = np.ascontiguousarray(pool.images[i, y : y + span, x : x + span, :][:, :: -1 if windows.flip[row] else 1])
-        part = torch.from_numpy(part).permute(2, 0, 1)[None]
+        part = pool.images[i, y : y + span, x : x + span, :][:, :: -1 if windows.flip[row] else 1]
+        part = torch.from_numpy(np.array(part, order="C")).permute(2, 0, 1)[None]
         out[row] = F.interpolate(part, (windows.side, windows.side), mode="bilinear", antialias=True)[0]
     return out
 
@@ -124,7 +124,8 @@ def jitter(
     """Exposure, contrast, a cast, blur and noise, so small that colour names stay true; then CLIP's scaling."""
     count = len(pixels)
     out = torch.empty(pixels.shape)
-    for image, row, without_color, curve in zip(pixels.numpy(), out.numpy(), grey, draw_curves(count, grey, rng), strict=True):
+    curves = draw_curves(count, grey, rng)
+    for image, row, without_color, curve in zip(pixels.numpy(), out.numpy(), grey, curves, strict=True):
         if without_color:
             image = np.tensordot(np.float32([0.299, 0.587, 0.114]), image, 1).astype(np.uint8)[None].repeat(3, 0)
         middle = np.mean([levels[channel[::4, ::4]].mean() for levels, channel in zip(curve, image, strict=True)])

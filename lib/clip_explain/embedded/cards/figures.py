@@ -1,9 +1,10 @@
 """What an embedded CLIP can do and how well its maps and words tell it: the figures of its card, each with an interval.
 
-All on pictures that no training saw. Below card.py, which writes them down.
+All on pictures that no training saw. Below clip.py, which writes them down.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +14,20 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clip_explain.datasets import FEWEST_PIXELS
+from clip_explain.directions import targets
+from clip_explain.embedded.scenes.captions import ARTICLES
+from clip_explain.embedded.scenes.faces import MOODS
+from clip_explain.embedded.scenes.pool import Pool, make_art, make_pool
+from clip_explain.embedded.scenes.world import ATTRIBUTES
+from clip_explain.embedded.training.removals import all_but, fill_in, patches, pixels
+from clip_explain.embedded.training.windows import normalized
 from clip_explain.explainers import EXPLAINERS, WORD_EXPLAINERS
+from clip_explain.images import encode_image
+from clip_explain.metrics.intervals import Interval, bootstrap
 from clip_explain.metrics.localization import points_at
-from clip_explain.metrics.statistics import Interval, bootstrap
-from clip_explain.model import Clip, encode_image, tokenize
-from clip_explain.query import Query, WordQuery, targets, words_of
-from clip_explain.scenes.captions import ARTICLES
-from clip_explain.scenes.faces import MOODS
-from clip_explain.scenes.pool import Pool, make_art, make_pool
-from clip_explain.scenes.world import ATTRIBUTES
-from clip_explain.training.removals import Removal, fill_in, patches, pixels
-from clip_explain.training.windows import normalized
+from clip_explain.models.model import Model
+from clip_explain.request import Request, WordRequest, words_of
+from clip_explain.texts import tokenize
 
 HELD_OUT = 1_000_001  # the seed of the held-out pools; trainings use small ones
 AT_ONCE = 50
@@ -34,12 +38,13 @@ LITTLE = (*ARTICLES, "and")  # words that say nothing of what is seen
 Figures = dict[str, Interval]
 
 
-def measure(model: Clip, folder: Path, scenes: int = 2000, values: int = 100) -> Figures:
+def measure_clip(model: Model, folder: Path, scenes: int = 2000, values: int = 100) -> Figures:
     """All figures, on so many held-out pictures each (Shapley values on `values`); pools are rendered into `folder`.
 
     A ResNet points by Grad-CAM alone, and its words are explained as any.
     """
-    one, three, several, objects = (held_out(folder, recipe, scenes) for recipe in ("one", "three", "several", "objects"))
+    recipes = ("one", "three", "several", "dominant")
+    one, three, several, dominant = (held_out(folder, recipe, scenes) for recipe in recipes)
     found = recognition(model, one) | removals(model, one) | retrieval(model, three) | art(model, folder, scenes)
     found |= word_order(model, three, min(500, scenes))
     if not model.is_vit:
@@ -51,7 +56,7 @@ def measure(model: Clip, folder: Path, scenes: int = 2000, values: int = 100) ->
     found["pointing game, legrad"] = pointing(model, several, "legrad")
     found["pointing game, shapley values"] = pointing(model, several, "occlusion", scenes=values)
     found["pointing game by chance"] = chance(several)
-    found["pointing game, one dominant object"] = pointing(model, objects, "grad_eclip", dominant=True)
+    found["pointing game, one dominant object"] = pointing(model, dominant, "grad_eclip", dominant=True)
     return found
 
 
@@ -73,8 +78,8 @@ def pixels_of(pool: Pool, rows: slice) -> Float[Tensor, "images 3 height width"]
     return normalized(torch.from_numpy(pool.images[rows].copy()).permute(0, 3, 1, 2).float() / 255)
 
 
-def features(model: Clip, pool: Pool, change: Callable[[Tensor, int], Tensor] | None = None) -> Tensor:
-    """Unit image embeddings of all of a pool's pictures; `change` (pixels of one picture, its row) alters them first."""
+def features(model: Model, pool: Pool, change: Callable[[Tensor, int], Tensor] | None = None) -> Tensor:
+    """Unit image embeddings of all of a pool's pictures; `change` (one picture's pixels, its row) alters each first."""
     found = []
     for start in tqdm(range(0, len(pool), AT_ONCE), "embedding", leave=False):
         shown = pixels_of(pool, slice(start, start + AT_ONCE))
@@ -84,7 +89,7 @@ def features(model: Clip, pool: Pool, change: Callable[[Tensor, int], Tensor] | 
     return torch.cat(found)
 
 
-def zero_shot(model: Clip, embedded: Tensor, prompts: list[str]) -> Int[np.ndarray, " images"]:
+def zero_shot(model: Model, embedded: Tensor, prompts: list[str]) -> Int[np.ndarray, " images"]:
     """The index of each picture's best prompt."""
     return (embedded @ targets(model, prompts).T).argmax(1).cpu().numpy()
 
@@ -94,7 +99,7 @@ def pair_of(attributes: Int[np.ndarray, "*objects 4"]) -> Int[np.ndarray, "*obje
     return attributes[..., 1].astype(int) * len(ATTRIBUTES["shape"]) + attributes[..., 3]
 
 
-def recognition(model: Clip, pool: Pool) -> Figures:
+def recognition(model: Model, pool: Pool) -> Figures:
     """Zero-shot accuracy on pictures of one object: colour and shape together, and each attribute by itself."""
     embedded, truth = features(model, pool), pool.attributes[:, 0]
     found = {"zero-shot color x shape": share(zero_shot(model, embedded, PAIRS) == pair_of(truth))}
@@ -104,41 +109,51 @@ def recognition(model: Clip, pool: Pool) -> Figures:
     return found
 
 
-def removals(model: Clip, pool: Pool) -> Figures:
+def removals(model: Model, pool: Pool) -> Figures:
     """Zero-shot accuracy, colour x shape, on pictures of one object of which parts are removed."""
     truth, found = pair_of(pool.attributes[:, 0]), {}
-    for name, (gone, filling) in REMOVALS.items():
-
-        def change(image: Tensor, row: int, gone=gone, filling=filling) -> Tensor:
-            rng = np.random.default_rng([HELD_OUT, row])
-            return fill_in(image, Removal(gone(pool.ids[row], rng), name, filling), rng)
-
-        found[f"color x shape, {name}"] = share(zero_shot(model, features(model, pool, change), PAIRS) == truth)
+    for name, (draw, filling) in REMOVALS.items():
+        embedded = features(model, pool, partial(remove, pool, draw, filling))
+        found[f"color x shape, {name}"] = share(zero_shot(model, embedded, PAIRS) == truth)
     return found
 
 
-def around(ids: Int[np.ndarray, "height width"], rng: np.random.Generator) -> Bool[np.ndarray, "height width"]:
+def remove(pool: Pool, draw: Callable, filling: str, image: Tensor, row: int) -> Tensor:
+    """The pixels of a pool's picture less what `draw` (its ids, a generator) says; the row decides the generator."""
+    rng = np.random.default_rng([HELD_OUT, row])
+    return fill_in(image, draw(pool.ids[row], rng), filling, rng)
+
+
+def around(ids: Int[np.ndarray, "height width"], rng) -> Bool[np.ndarray, "height width"]:
     """All but a box of `MARGIN` pixels around the first object."""
-    gone = np.ones(ids.shape, bool)
-    rows, columns = np.nonzero(ids == 0)
-    gone[max(rows.min() - MARGIN, 0) : rows.max() + MARGIN + 1, max(columns.min() - MARGIN, 0) : columns.max() + MARGIN + 1] = False
-    return gone
+    return all_but(ids == 0, MARGIN)
 
 
-REMOVALS = {  # what is removed, and its filling
+def some_pixels(share: float, ids: Int[np.ndarray, "height width"], rng) -> Bool[np.ndarray, "height width"]:
+    """Single pixels, a share of all."""
+    return pixels(len(ids), share, rng)
+
+
+def half_the_patches(ids: Int[np.ndarray, "height width"], rng) -> Bool[np.ndarray, "height width"]:
+    """Squares of 16 pixels, about half of all."""
+    return patches(len(ids), 0.5, rng, square=16)
+
+
+REMOVALS = {  # what is removed, and what it is filled with
     "the object alone on black": (around, "black"),
     "the object alone on the mean": (around, "mean"),
-    "20 % of single pixels black": (lambda ids, rng: pixels(len(ids), 0.2, rng), "black"),
-    "50 % of single pixels black": (lambda ids, rng: pixels(len(ids), 0.5, rng), "black"),
-    "50 % of patches black": (lambda ids, rng: patches(len(ids), 0.5, rng, square=16), "black"),
+    "20 % of single pixels black": (partial(some_pixels, 0.2), "black"),
+    "50 % of single pixels black": (partial(some_pixels, 0.5), "black"),
+    "50 % of patches black": (half_the_patches, "black"),
 }
 
 
 # -- retrieval
 
 
-def retrieval(model: Clip, pool: Pool, group: int = 100) -> Figures:
+def retrieval(model: Model, pool: Pool, group: int = 100) -> Figures:
     """Text-to-image recall@1 among groups of pictures of three objects, by captions "a COLOR SHAPE, ... and ..."."""
+    group = min(group, len(pool))
     embedded, captions, hits = features(model, pool), [list_objects(row) for row in pool.attributes], []
     for start in range(0, len(pool) - group + 1, group):
         first = {caption: i for i, caption in reversed(list(enumerate(captions[start : start + group])))}
@@ -154,13 +169,14 @@ def list_objects(attributes: Int[np.ndarray, "objects 4"]) -> str:
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
 
 
-def art(model: Clip, folder: Path, count: int, group: int = 100) -> Figures:
+def art(model: Model, folder: Path, count: int, group: int = 100) -> Figures:
     """Zero-shot mood of faces, and recall@1 of paintings among `group` by their fullest caption."""
     made = make_art(folder / f"held-out-art-{count}", count, HELD_OUT)
     shown = torch.from_numpy(np.array(made.images)).permute(0, 3, 1, 2)
     parts = [normalized(some.float() / 255) for some in shown.split(AT_ONCE)]
     embedded = torch.cat([encode_image(model, part) for part in tqdm(parts, "embedding", leave=False)])
     paintings, faces = embedded[0::2], embedded[1::2]
+    group = min(group, len(paintings))
     moods = [f"a {mood} face" for mood in MOODS]
     right = zero_shot(model, faces, moods) == [moods.index(says[0]) for says in made.captions[1::2]]
     captions, found = [max(says, key=len) for says in made.captions[0::2]], []
@@ -174,7 +190,7 @@ def art(model: Clip, folder: Path, count: int, group: int = 100) -> Figures:
 
 
 def pointing(
-    model: Clip, pool: Pool, method: str = "grad_eclip", scenes: int | None = None, dominant: bool = False, **options
+    model: Model, pool: Pool, method: str = "grad_eclip", scenes: int | None = None, dominant: bool = False, **options
 ) -> Interval:
     """Pointing game: is the map's maximum on the one object that the phrase "a COLOR SHAPE" names?
 
@@ -183,8 +199,8 @@ def pointing(
     """
     directions, hits, owners = targets(model, PAIRS), [], []
     for scene, asked, masks in tqdm(askable(pool, scenes, dominant), "pointing", leave=False):
-        query = Query(model, pixels_of(pool, slice(scene, scene + 1)), directions[asked])
-        hits += points_at(EXPLAINERS[method](query, **options)[0], masks).diagonal().tolist()
+        request = Request(model, pixels_of(pool, slice(scene, scene + 1)), directions[asked])
+        hits += points_at(EXPLAINERS[method](request, **options)[0], masks).diagonal().tolist()
         owners += [scene] * len(asked)
     return bootstrap(np.asarray(hits, float), seed=0, clusters=owners)
 
@@ -195,7 +211,9 @@ def chance(pool: Pool) -> Interval:
     return bootstrap(np.array([covered for _, covered in shares]), seed=0, clusters=[scene for scene, _ in shares])
 
 
-def askable(pool: Pool, scenes: int | None = None, dominant: bool = False) -> Iterator[tuple[int, list[int], np.ndarray]]:
+def askable(
+    pool: Pool, scenes: int | None = None, dominant: bool = False
+) -> Iterator[tuple[int, list[int], np.ndarray]]:
     """Each picture's row, the pairs that can be asked for in it, and their masks."""
     for scene, unique in enumerate(unique_objects(pool.attributes[:scenes])):
         ids = pool.ids[scene]
@@ -213,7 +231,7 @@ def unique_objects(attributes: Int[np.ndarray, "scenes objects 4"]) -> list[list
 # -- words
 
 
-def word_order(model: Clip, pool: Pool, count: int) -> Figures:
+def word_order(model: Model, pool: Pool, count: int) -> Figures:
     """In how many captions of three objects does every content word weigh more than every article and "and"?
 
     By Grad-ECLIP's weights, and by leaving one word out; each caption with its own picture.
@@ -222,16 +240,16 @@ def word_order(model: Clip, pool: Pool, count: int) -> Figures:
     found = {"grad_eclip": [], "occlusion": []}
     for row, caption in enumerate(tqdm(captions, "words", leave=False)):
         image = encode_image(model, pixels_of(pool, slice(row, row + 1)))
-        query = WordQuery(model, tokenize(model, caption), image)
+        request = WordRequest(model, tokenize(model, caption), image)
         for method, outcomes in found.items():
-            outcomes.append(content_first(model, query, WORD_EXPLAINERS[method](query)[0, 0]))
+            outcomes.append(content_first(model, request, WORD_EXPLAINERS[method](request)[0, 0]))
     return {f"content words first, {method}": share(hits) for method, hits in found.items()}
 
 
-def content_first(model: Clip, query: WordQuery, weights: Float[Tensor, " tokens"]) -> bool:
-    """Does every content word of the query's one text weigh more than every article and "and"? Commas do not count."""
-    _, members = words_of(query)
-    words = [model.tokenizer.decode(query.tokens[0][mine].tolist()).strip() for mine in members]
+def content_first(model: Model, request: WordRequest, weights: Float[Tensor, " tokens"]) -> bool:
+    """Does every content word of the request's one text outweigh every article and "and"? Commas are left out."""
+    _, members = words_of(request)
+    words = [model.tokenizer.decode(request.tokens[0][mine].tolist()).strip() for mine in members]
     sums = (members[:, : len(weights)].to(weights) @ weights).tolist()
     little = [weight for word, weight in zip(words, sums, strict=True) if word in LITTLE]
     content = [weight for word, weight in zip(words, sums, strict=True) if word not in LITTLE and word.isalpha()]

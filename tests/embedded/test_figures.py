@@ -1,0 +1,84 @@
+"""The figures of a card: on a small network of random weights, and on maps and words made by hand."""
+
+import numpy as np
+import pytest
+import torch
+
+import small_clip
+from clip_explain.embedded.cards import figures
+from clip_explain.embedded.cards.clip import noted, samples_after
+from clip_explain.embedded.scenes.pool import make_pool
+from clip_explain.explainers import EXPLAINERS
+from clip_explain.metrics.intervals import Interval
+from clip_explain.request import WordRequest
+from clip_explain.texts import tokenize
+
+SCENE = np.array([[0, 1, 0, 0], [1, 1, 1, 0], [0, 2, 0, 1], [-1, -1, -1, -1]])  # two red cubes, one blue sphere
+
+
+@pytest.fixture(scope="module")
+def model():
+    return small_clip.wrap(small_clip.build(vlayers=2, tlayers=2))
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory):
+    return make_pool(tmp_path_factory.mktemp("pool"), 3, 7, "three", workers=1)
+
+
+def test_unique_objects_and_their_names():
+    assert figures.unique_objects(SCENE[None]) == [[(2, 2 * 5 + 1)]]
+    assert figures.list_objects(SCENE) == "a red cube, a red cube and a blue sphere"
+
+
+def test_every_figure_has_an_interval_around_its_mean(model, tmp_path):
+    found = figures.measure_clip(model, tmp_path, scenes=4, values=1)
+    assert "content words first, grad_eclip" in found and "pointing game, one dominant object" in found
+    for name, one in found.items():
+        assert 0 <= one.low <= one.mean <= one.high <= 1 and one.count >= 1, name
+
+
+def test_pointing_game_of_a_map_that_knows_is_one_and_of_its_opposite_is_zero(model, pool, monkeypatch):
+    asked = {scene: masks for scene, _, masks in figures.askable(pool)}
+
+    def truth(request, sign=1):
+        scene = next(i for i in asked if torch.equal(figures.pixels_of(pool, slice(i, i + 1)), request.pixels))
+        return sign * torch.from_numpy(asked[scene]).float()[None]
+
+    monkeypatch.setitem(EXPLAINERS, "truth", truth)
+    assert figures.pointing(model, pool, "truth").mean == 1
+    assert figures.pointing(model, pool, "truth", sign=-1).mean == 0
+    covered = np.mean([mask.mean() for masks in asked.values() for mask in masks])
+    assert figures.chance(pool).mean == pytest.approx(covered)
+
+
+def test_dominant_object_alone_is_asked_for(pool):
+    for scene, pairs, masks in figures.askable(pool, dominant=True):
+        assert pairs == figures.pair_of(pool.attributes[scene, :1]).tolist()
+        assert (masks[0] == (pool.ids[scene] == 0)).all()
+
+
+def test_removals_leave_the_object_or_the_share_asked_for(pool):
+    ids = pool.ids[0]
+    gone = {name: draw(ids, np.random.default_rng(0)) for name, (draw, _) in figures.REMOVALS.items()}
+    assert not gone["the object alone on black"][ids == 0].any()
+    assert gone["20 % of single pixels black"].mean() == pytest.approx(0.2, abs=0.01)
+    assert gone["50 % of patches black"].mean() == pytest.approx(0.5, abs=0.12)
+
+
+@pytest.mark.parametrize(("weights", "expected"), [([0.1, 0.5, 0.4, 0.3, 0.2, 0.6, 0.7], True), ([0.5] * 7, False)])
+def test_content_first_by_hand(model, weights, expected):
+    request = WordRequest(model, tokenize(model, "a red cube, the blue ball"), torch.ones(1, model.embedding_size))
+    tokens = torch.zeros(1 + 7 + 1)
+    tokens[1:8] = torch.tensor(weights)  # a, red, cube, the comma, the, blue, ball
+    assert figures.content_first(model, request, tokens) is expected
+
+
+def test_card_holds_means_and_bounds():
+    found = noted({"a": Interval(0.51234, 0.4, 0.6, 100), "b": 3.5})
+    assert found == {"figures": {"a": 0.5123, "b": 3.5}, "intervals": {"a": [0.4, 0.6, 100]}}
+
+
+def test_samples_after_some_steps():
+    plan = {"stages": [{"steps": 3, "batch": 4}, {"steps": 2, "batch": 10}]}
+    assert [samples_after(plan, steps) for steps in (0, 3, 4, 9)] == [0, 12, 22, 32]
