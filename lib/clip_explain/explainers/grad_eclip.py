@@ -14,7 +14,7 @@ from clip_explain.checks import checked
 from clip_explain.errors import MethodError
 from clip_explain.explainers.attention import on_grid, on_words
 from clip_explain.models.embed import compared
-from clip_explain.models.vit import Block, Trace, gradients, join_heads, linear, pooled_row, split_heads, text_tower
+from clip_explain.models.vit import Block, Trace, gradients, join_heads, linear, pooled_row, split_heads
 from clip_explain.request import Request, WordRequest
 
 SPATIAL = ("loose", "softmax", "none", "released")
@@ -45,25 +45,17 @@ def grad_eclip(
 
 @checked()
 def grad_eclip_words(
-    request: WordRequest,
-    *,
-    heads: str = "single",
-    layers: int | None = None,
-    spatial: str = "loose",
-    head: int | None = None,
+    request: WordRequest, *, heads: str = "single", layers: int = 8, spatial: str = "loose", head: int | None = None
 ) -> Float[Tensor, "texts images tokens"]:
     """Grad-ECLIP of the words: as `grad_eclip`, with the end token in place of the class token; raw, >= 0, float32.
 
-    `layers`: of the last so many blocks the maps are summed; when None of 8, as in the paper, or all of a tower that has
-    fewer. Weights of the start token, the end token and the padding are zero. "loose" is
+    The paper sums the last 8 blocks. Weights of the start token, the end token and the padding are zero. "loose" is
     scaled over the tokens that the end token sees, itself and the start included. Differs from the authors' code there:
     `spatial="released"` takes the cosine after the output projection and scales it over all 77 tokens, so that padding,
     which the model never sees, moves the weights. Their code also divides by the sum, and returns NaN where that is 0.
     """
     _check(spatial, head)
     released = spatial == "released"
-    if layers is None:
-        layers = min(8, len(text_tower(request.model.network).layers))
     trace = request.trace(
         heads="native" if head is not None else heads, layers=layers, start="attended", padding=released
     )

@@ -95,21 +95,21 @@ TRAINING = ("training", 1, 14000)
 CURRICULUM = (  # what all CLIPs of the family learn by; each changes what its architecture asks for
     Stage(
         name="close views", steps=2200, batch=96, window=80, magnification=(0.7, 1.5), pool=TRAINING,
-        close=4.0, grey=0.25, removals=0.4, captions=3, shares=SINGLE, hard_negatives=1, all_pairs=True,
+        close=4.0, grey=0.25, removals=0.4, captions=2, shares=SINGLE, hard_negatives=1, all_pairs=True,
     ),
     Stage(
         name="larger views", steps=1400, batch=96, window=144, magnification=(0.7, 1.3), pool=TRAINING,
-        close=2.0, grey=0.15, removals=0.5, captions=3, shares=THIRD, hard_negatives=1, all_pairs=True,
+        close=2.0, grey=0.15, removals=0.5, captions=2, shares=THIRD, hard_negatives=1, all_pairs=True,
         art=12, patch_keep=0.5, patch_isolation=0.6, class_token_delay=0.6,
     ),
     Stage(
         name="whole pictures", steps=1900, batch=64, window=224, magnification=(1.0, 1.25), pool=TRAINING,
-        close=1.0, grey=0.1, removals=0.5, captions=4, shares=FOURTH, hard_negatives=1, all_pairs=True,
+        close=1.0, grey=0.1, removals=0.5, captions=3, shares=FOURTH, hard_negatives=1, all_pairs=True,
         art=10, patch_keep=0.5, patch_isolation=0.7, class_token_delay=0.7, rate=4e-4,
     ),
     Stage(
         name="settling", steps=300, batch=64, window=224, magnification=(1.0, 1.2), pool=TRAINING,
-        close=1.5, grey=0.05, removals=0.5, captions=4, shares=FOURTH, hard_negatives=1, all_pairs=True,
+        close=1.5, grey=0.05, removals=0.5, captions=3, shares=FOURTH, hard_negatives=1, all_pairs=True,
         art=12, patch_isolation=0.5, class_token_delay=0.5, rate=1e-5,
     ),
 )  # fmt: skip
@@ -127,7 +127,7 @@ def of_cells(stages: tuple[Stage, ...], patch: int) -> tuple[Stage, ...]:
 
 
 TINY_VIT = Plan(
-    vision_width=128, vision_layers=12, vision_heads=4, text_width=128, text_layers=6, text_heads=4, embed=128,
+    vision_width=128, vision_layers=12, vision_heads=4, text_width=128, text_layers=12, text_heads=4, embed=128,
     patch=16, stages=CURRICULUM,
 )  # fmt: skip
 PLANS = {
