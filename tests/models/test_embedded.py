@@ -58,7 +58,7 @@ def test_openais_own_code_builds_it(shipped):
     assert state["token_embedding.weight"].shape[0] == 49408
     rebuilt = clip.model.build_model(state).float().eval()
     for ours, own in zip(rebuilt.visual.modules(), model.network.visual.modules(), strict=True):
-        if hasattr(own, "num_heads"):  # OpenAI's code takes 64 channels for each
+        if isinstance(own, torch.nn.MultiheadAttention):  # OpenAI's code takes 64 channels for each head
             ours.num_heads, ours.head_dim = own.num_heads, own.head_dim
     pixels = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(rebuilt.encode_image(pixels), model.network.encode_image(pixels), rtol=1e-3, atol=1e-3)

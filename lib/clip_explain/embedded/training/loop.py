@@ -81,9 +81,8 @@ def run_steps(
     saved = time.time()
     bar = tqdm(batches, initial=steps.start, total=total, unit="step")
     for step, batch in zip(steps, bar, strict=True):
-        began = time.time()
         figures = take(step, batch)
-        log(folder, {"step": step, **figures, "seconds": round(time.time() - began, 3)})
+        log(folder, {"step": step, **figures})
         bar.set_postfix(figures)
         if time.time() - saved > 120 or step == steps.stop - 1:
             checkpoint(network, optimizer, step + 1, folder / "checkpoint.pt")
