@@ -10,15 +10,13 @@ from clip_explain.embedded.cards.clip import noted, samples_after
 from clip_explain.embedded.scenes.pool import make_pool
 from clip_explain.explainers import EXPLAINERS
 from clip_explain.metrics.intervals import Interval
-from clip_explain.request import WordRequest
-from clip_explain.texts import tokenize
 
 SCENE = np.array([[0, 1, 0, 0], [1, 1, 1, 0], [0, 2, 0, 1], [-1, -1, -1, -1]])  # two red cubes, one blue sphere
 
 
 @pytest.fixture(scope="module")
 def model():
-    return small_clip.wrap(small_clip.build(vlayers=2, tlayers=2))
+    return small_clip.wrap(small_clip.build(vlayers=2, tlayers=8))
 
 
 @pytest.fixture(scope="module")
@@ -67,11 +65,8 @@ def test_removals_leave_the_object_or_the_share_asked_for(pool):
 
 
 @pytest.mark.parametrize(("weights", "expected"), [([0.1, 0.5, 0.4, 0.3, 0.2, 0.6, 0.7], True), ([0.5] * 7, False)])
-def test_content_first_by_hand(model, weights, expected):
-    request = WordRequest(model, tokenize(model, "a red cube, the blue ball"), torch.ones(1, model.embedding_size))
-    tokens = torch.zeros(1 + 7 + 1)
-    tokens[1:8] = torch.tensor(weights)  # a, red, cube, the comma, the, blue, ball
-    assert figures.content_first(model, request, tokens) is expected
+def test_content_first_by_hand(weights, expected):
+    assert figures.content_first(["a", "red", "cube", ",", "the", "blue", "ball"], weights) is expected
 
 
 def test_card_holds_means_and_bounds():

@@ -3,7 +3,7 @@
 All on pictures that no training saw. Below clip.py, which writes them down.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -21,13 +21,12 @@ from clip_explain.embedded.scenes.pool import Pool, make_art, make_pool
 from clip_explain.embedded.scenes.world import ATTRIBUTES
 from clip_explain.embedded.training.removals import all_but, fill_in, patches, pixels
 from clip_explain.embedded.training.windows import normalized
-from clip_explain.explainers import EXPLAINERS, WORD_EXPLAINERS
+from clip_explain.explainers import EXPLAINERS, explain_words
 from clip_explain.images import encode_image
 from clip_explain.metrics.intervals import Interval, bootstrap
-from clip_explain.metrics.localization import points_at
+from clip_explain.metrics.pointing import points_at
 from clip_explain.models.model import Model
-from clip_explain.request import Request, WordRequest, words_of
-from clip_explain.texts import tokenize
+from clip_explain.request import Request
 
 HELD_OUT = 1_000_001  # the seed of the held-out pools; trainings use small ones
 AT_ONCE = 50
@@ -240,17 +239,15 @@ def word_order(model: Model, pool: Pool, count: int) -> Figures:
     found = {"grad_eclip": [], "occlusion": []}
     for row, caption in enumerate(tqdm(captions, "words", leave=False)):
         image = encode_image(model, pixels_of(pool, slice(row, row + 1)))
-        request = WordRequest(model, tokenize(model, caption), image)
         for method, outcomes in found.items():
-            outcomes.append(content_first(model, request, WORD_EXPLAINERS[method](request)[0, 0]))
+            ((words, weights),) = explain_words(model, image, caption, method, per="word")
+            outcomes.append(content_first(words, weights[0].tolist()))
     return {f"content words first, {method}": share(hits) for method, hits in found.items()}
 
 
-def content_first(model: Model, request: WordRequest, weights: Float[Tensor, " tokens"]) -> bool:
-    """Does every content word of the request's one text outweigh every article and "and"? Commas are left out."""
-    _, members = words_of(request)
-    words = [model.tokenizer.decode(request.tokens[0][mine].tolist()).strip() for mine in members]
-    sums = (members[:, : len(weights)].to(weights) @ weights).tolist()
-    little = [weight for word, weight in zip(words, sums, strict=True) if word in LITTLE]
-    content = [weight for word, weight in zip(words, sums, strict=True) if word not in LITTLE and word.isalpha()]
+def content_first(words: Sequence[str], weights: Sequence[float]) -> bool:
+    """Does every content word outweigh every article and "and"? Punctuation does not count."""
+    weighed = list(zip(words, weights, strict=True))
+    little = [weight for word, weight in weighed if word in LITTLE]
+    content = [weight for word, weight in weighed if word not in LITTLE and word.isalpha()]
     return min(content) > max(little, default=-float("inf"))
