@@ -1,5 +1,7 @@
 """The figures of a card: on a small network of random weights, and on maps and words made by hand."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ import small_clip
 from clip_explain.embedded.cards import figures
 from clip_explain.embedded.cards.clip import noted, samples_after
 from clip_explain.embedded.scenes.pool import make_pool
-from clip_explain.explainers import EXPLAINERS
+from clip_explain.explainers import METHODS
 from clip_explain.metrics.intervals import Interval
 
 SCENE = np.array([[0, 1, 0, 0], [1, 1, 1, 0], [0, 2, 0, 1], [-1, -1, -1, -1]])  # two red cubes, one blue sphere
@@ -43,7 +45,7 @@ def test_pointing_game_of_a_map_that_knows_is_one_and_of_its_opposite_is_zero(mo
         scene = next(i for i in asked if torch.equal(figures.pixels_of(pool, slice(i, i + 1)), request.pixels))
         return sign * torch.from_numpy(asked[scene]).float()[None]
 
-    monkeypatch.setitem(EXPLAINERS, "truth", truth)
+    monkeypatch.setitem(METHODS, "truth", SimpleNamespace(image=truth))
     assert figures.pointing(model, pool, "truth").mean == 1
     assert figures.pointing(model, pool, "truth", sign=-1).mean == 0
     covered = np.mean([mask.mean() for masks in asked.values() for mask in masks])

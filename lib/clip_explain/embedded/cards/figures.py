@@ -21,8 +21,8 @@ from clip_explain.embedded.scenes.pool import Pool, make_art, make_pool
 from clip_explain.embedded.scenes.world import ATTRIBUTES
 from clip_explain.embedded.training.removals import all_but, fill_in, patches, pixels
 from clip_explain.embedded.training.windows import normalized
-from clip_explain.explainers import EXPLAINERS, explain_words
-from clip_explain.images import encode_image
+from clip_explain.explainers import METHODS, explain_words
+from clip_explain.images import encode_image, preprocess
 from clip_explain.metrics.intervals import Interval, bootstrap
 from clip_explain.metrics.pointing import points_at
 from clip_explain.models.model import Model
@@ -53,7 +53,7 @@ def measure_clip(model: Model, folder: Path, scenes: int = 2000, values: int = 1
     found["pointing game, native heads"] = pointing(model, several, "grad_eclip", heads="native")
     found["pointing game, maps of all layers summed"] = pointing(model, several, "grad_eclip", layers=layers)
     found["pointing game, legrad"] = pointing(model, several, "legrad")
-    found["pointing game, shapley values"] = pointing(model, several, "occlusion", scenes=values)
+    found["pointing game, shapley values"] = pointing(model, several, "shapley", scenes=values)
     found["pointing game by chance"] = chance(several)
     found["pointing game, one dominant object"] = pointing(model, dominant, "grad_eclip", dominant=True)
     return found
@@ -84,7 +84,7 @@ def features(model: Model, pool: Pool, change: Callable[[Tensor, int], Tensor] |
         shown = pixels_of(pool, slice(start, start + AT_ONCE))
         if change is not None:
             shown = torch.stack([change(image, start + i) for i, image in enumerate(shown)])
-        found.append(encode_image(model, shown))
+        found.append(encode_image(model, preprocess(model, shown)))
     return torch.cat(found)
 
 
@@ -173,7 +173,8 @@ def art(model: Model, folder: Path, count: int, group: int = 100) -> Figures:
     made = make_art(folder / f"held-out-art-{count}", count, HELD_OUT)
     shown = torch.from_numpy(np.array(made.images)).permute(0, 3, 1, 2)
     parts = [normalized(some.float() / 255) for some in shown.split(AT_ONCE)]
-    embedded = torch.cat([encode_image(model, part) for part in tqdm(parts, "embedding", leave=False)])
+    parts = tqdm(parts, "embedding", leave=False)
+    embedded = torch.cat([encode_image(model, preprocess(model, part)) for part in parts])
     paintings, faces = embedded[0::2], embedded[1::2]
     group = min(group, len(paintings))
     moods = [f"a {mood} face" for mood in MOODS]
@@ -199,7 +200,7 @@ def pointing(
     directions, hits, owners = targets(model, PAIRS), [], []
     for scene, asked, masks in tqdm(askable(pool, scenes, dominant), "pointing", leave=False):
         request = Request(model, pixels_of(pool, slice(scene, scene + 1)), directions[asked])
-        hits += points_at(EXPLAINERS[method](request, **options)[0], masks).diagonal().tolist()
+        hits += points_at(METHODS[method].image(request, **options)[0], masks).diagonal().tolist()
         owners += [scene] * len(asked)
     return bootstrap(np.asarray(hits, float), seed=0, clusters=owners)
 
@@ -236,9 +237,9 @@ def word_order(model: Model, pool: Pool, count: int) -> Figures:
     By Grad-ECLIP's weights, and by leaving one word out; each caption with its own picture.
     """
     captions = [list_objects(row) for row in pool.attributes[:count]]
-    found = {"grad_eclip": [], "occlusion": []}
+    found = {"grad_eclip": [], "leave_one_out": []}
     for row, caption in enumerate(tqdm(captions, "words", leave=False)):
-        image = encode_image(model, pixels_of(pool, slice(row, row + 1)))
+        image = encode_image(model, preprocess(model, pixels_of(pool, slice(row, row + 1))))
         for method, outcomes in found.items():
             ((words, weights),) = explain_words(model, image, caption, method, per="word")
             outcomes.append(content_first(words, weights[0].tolist()))
