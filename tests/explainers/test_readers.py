@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 import torch
 from clip.model import CLIP
+from pytorch_grad_cam import GradCAM, GradCAMPlusPlus, LayerCAM, ScoreCAM, XGradCAM
 
 import oracles_readers
 import small_clip
 from clip_explain import maps as scaling
 from clip_explain.errors import MethodError
 from clip_explain.explainers import METHODS, explain
-from clip_explain.explainers.grad_cam import VARIANTS, grad_cam
+from clip_explain.explainers.grad_cam import VARIANTS, _as_map, _entering_tokens, _stage_output, grad_cam
 from clip_explain.models.embed import unit
 from clip_explain.models.model import Model
 from clip_explain.models.resnet import resnet_embedding, resnet_stage
+from clip_explain.models.vit import gradients
 from clip_explain.request import Request, WordRequest, make_word_request
 from small_clip import GOLDEN, TEXTS, exact_model, golden_model, golden_query, relative_error
 
@@ -282,30 +284,45 @@ def test_oracle_resnet_pooling(method, oracle):
             assert close(got[index, number], oracle(model.network, pixels[index], directions[number]))
 
 
+# The classes of the grad-cam package, an independent implementation.
+PACKAGE = {
+    "grad_cam": GradCAM,
+    "grad_cam_plus_plus": GradCAMPlusPlus,
+    "xgrad_cam": XGradCAM,
+    "layer_cam": LayerCAM,
+    "score_cam": ScoreCAM,
+}
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_resnet_maps_once_scaled_are_those_of_the_whole_package(variant, monkeypatch):
-    import pytorch_grad_cam
-
     model, pixels, target = resnet(), images((64, 64), dtype=torch.float32), random_targets(1, torch.float32)
     got = scaling.resize(
         scaling.normalize(grad_cam(Request(model, pixels, target), layer=3, variant=variant)), (64, 64)
     )
-    with getattr(pytorch_grad_cam, VARIANTS[variant])(model.network.visual, [model.network.visual.layer3]) as package:
+    with PACKAGE[variant](model.network.visual, [model.network.visual.layer3]) as package:
         monkeypatch.setattr("tqdm.tqdm", lambda steps: steps)
         expected = package(pixels, [lambda embedding: torch.cosine_similarity(embedding, target[0], dim=0)] * 2)
     assert np.abs(scaling.normalize(got)[:, 0].numpy() - expected).max() < 1e-3
 
 
-def test_plain_grad_cam_of_a_vit_is_the_packages():
-    from clip_explain.explainers.grad_cam import _as_map, _package_map
-    from clip_explain.models.vit import gradients
-
-    request = Request(exact_model(), images(), random_targets(3))
-    trace = request.trace(start="input")
-    (slope,) = gradients(trace.embedding, [trace.blocks[0].input], request.targets)
-    features = _as_map(trace.blocks[0].input.detach(), trace.grid)
-    expected = _package_map("grad_cam", request.pixels, features, _as_map(slope, trace.grid))
-    assert relative_error(grad_cam(request), expected) < 1e-6
+@pytest.mark.parametrize("make", [exact_model, lambda: resnet(torch.float64)])
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "score_cam"])
+@pytest.mark.parametrize("scale_logits", [False, True])
+def test_raw_maps_are_the_packages_weighting_of_the_same_features(make, variant, scale_logits):
+    directions = random_targets(3)
+    request = Request(make(), images((64, 64)), torch.cat([directions, -directions]))
+    read = _entering_tokens if request.model.is_vit else _stage_output
+    leaf, embedding, grid = read(request, None, "native")
+    (slope,) = gradients(embedding, [leaf], request.targets)
+    slope = slope * (request.model.logit_scale if scale_logits else 1.0)
+    package = PACKAGE[variant](torch.nn.ParameterList([torch.nn.Parameter(torch.zeros(1))]), [])  # puts no hook on ours
+    features = _as_map(leaf.detach(), grid).repeat_interleave(6, dim=0).numpy()
+    slopes = _as_map(slope, grid).flatten(0, 1).numpy()
+    maps = package.get_cam_image(request.pixels, None, None, features, slopes, False)
+    expected = torch.from_numpy(maps).relu().unflatten(0, (2, 6)).float()
+    got = grad_cam(request, variant=variant, scale_logits=scale_logits)
+    assert got.any() and relative_error(got, expected) < 1e-5
 
 
 @pytest.mark.parametrize("make", [exact_model, lambda: resnet(torch.float64)])
@@ -477,9 +494,3 @@ def test_resnet_options_out_of_range_are_told_the_range(method, options, message
 def test_word_options_out_of_range_are_told_the_range(method, options):
     with pytest.raises(MethodError, match="expected 1 to 3"):
         METHODS[method].words(WordRequest(small32(), TOKENS, random_targets(1, torch.float32)), **options)
-
-
-def test_without_the_package_grad_cam_of_a_resnet_says_how_to_get_it(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "pytorch_grad_cam", None)
-    with pytest.raises(MethodError, match="pip install grad-cam"):
-        explain(resnet(), images((64, 64), dtype=torch.float32), random_targets(1, torch.float32), method="grad_cam")

@@ -1,13 +1,9 @@
-"""Grad-CAM and its variants on one feature map of the image encoder: the tokens of a ViT, or a stage of a ResNet.
-
-On a ResNet, and for the variants, the grad-cam package (Gildenblat et al.) does the weighting; it is imported only
-then.
-"""
+"""Grad-CAM and its variants on one feature map of the image encoder: the tokens of a ViT, or a stage of a ResNet."""
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from clip_explain.checks import checked
 from clip_explain.errors import MethodError
@@ -17,14 +13,7 @@ from clip_explain.models.resnet import STAGES, resnet_embedding, resnet_stage
 from clip_explain.models.vit import HEADS, gradients, trace_image
 from clip_explain.request import Request
 
-# Name -> the grad-cam package's class; Score-CAM is computed here.
-VARIANTS = {
-    "grad_cam": "GradCAM",
-    "grad_cam_plus_plus": "GradCAMPlusPlus",
-    "xgrad_cam": "XGradCAM",
-    "layer_cam": "LayerCAM",
-    "score_cam": "ScoreCAM",
-}
+VARIANTS = ("grad_cam", "grad_cam_plus_plus", "xgrad_cam", "layer_cam", "score_cam")
 POOLS = ("patches", "tokens")
 # Score-CAM encodes so many masked images at once.
 MASKED_AT_ONCE = 32
@@ -43,11 +32,13 @@ def grad_cam(
     """Grad-CAM (Selvaraju et al. 2017; EP eq. 1-2): ReLU(sum_k a_k A^k), a_k the mean of dy/dA^k; raw, >= 0, float32.
 
     A is, for a ViT, the patch tokens entering block `layer` (counted from 1; None: the last) and, for a ResNet, the
-    output of stage `layer` (1 to 4; None: the last). The map is on A's grid. y is the cosine. `variant` is
-    a key of VARIANTS, as the grad-cam package has it; "score_cam" takes no gradient: a_k is the softmax over channels
-    of y of the image masked by A^k, one forward for every channel. With `scale_logits` y is the logit: for "score_cam",
-    whose softmax of cosines is nearly flat, and "grad_cam_plus_plus", whose constant 1e-6 outweighs the square of a
-    cosine's gradient; the other maps it only multiplies. MethodError for an option out of range or a missing package.
+    output of stage `layer` (1 to 4; None: the last). The map is on A's grid. y is the cosine. `variant`: another a_k,
+    see `plus_plus_weights` and `x_weights`; "layer_cam" (Jiang et al. 2021, eq. 6) is ReLU(sum_k ReLU(dy/dA^k) A^k);
+    "score_cam" takes no gradient: a_k is the softmax over channels of y of the image masked by A^k, one forward for
+    every channel. Their numbers are those of the package grad-cam (Gildenblat et al.). With `scale_logits` y is the
+    logit: for "score_cam", whose softmax of cosines is nearly flat, and "grad_cam_plus_plus", whose constant 1e-6
+    outweighs the square of a cosine's gradient; the other maps it only multiplies. MethodError for an option out of
+    range.
 
     Differs from the Grad-ECLIP authors' code for a ViT: there the last block has one head over all channels
     (`heads="single"`) and the mean takes in the class token (`pool="tokens"`, for "grad_cam" alone).
@@ -62,9 +53,39 @@ def grad_cam(
     slope = gradients(embedding, [leaf], request.targets, request.model.score)[0] * scale
     if pool == "tokens":
         return _combine(slope.mean(dim=-2), features)
-    if request.model.is_vit and variant == "grad_cam":
-        return _combine(_as_map(slope, grid).mean(dim=(-2, -1)), features)
-    return _package_map(variant, request.pixels, features, _as_map(slope, grid))
+    slope = _as_map(slope, grid)
+    if variant == "layer_cam":
+        return (slope.relu() * features[:, None]).sum(dim=2).relu().float()
+    weigh = {"grad_cam": mean_weights, "grad_cam_plus_plus": plus_plus_weights, "xgrad_cam": x_weights}[variant]
+    return _combine(weigh(features, slope), features)
+
+
+def mean_weights(
+    features: Float[Tensor, "images channels grid_h grid_w"],
+    slope: Float[Tensor, "images targets channels grid_h grid_w"],
+) -> Float[Tensor, "images targets channels"]:
+    """Grad-CAM's weights (Selvaraju et al. 2017, eq. 1): the mean of the gradient over the grid."""
+    return slope.mean(dim=(-2, -1))
+
+
+def plus_plus_weights(
+    features: Float[Tensor, "images channels grid_h grid_w"],
+    slope: Float[Tensor, "images targets channels grid_h grid_w"],
+) -> Float[Tensor, "images targets channels"]:
+    """Grad-CAM++'s weights (Chattopadhay et al. 2018, eq. 19 and 21), g being the gradient: the sum over the grid of
+    ReLU(g) g^2 / (2 g^2 + g^3 sum A)."""
+    total = features.sum(dim=(-2, -1))[:, None, :, None, None]
+    share = slope**2 / (2 * slope**2 + total * slope**3 + 1e-6)  # the package's constant
+    return (slope.relu() * share).sum(dim=(-2, -1))
+
+
+def x_weights(
+    features: Float[Tensor, "images channels grid_h grid_w"],
+    slope: Float[Tensor, "images targets channels grid_h grid_w"],
+) -> Float[Tensor, "images targets channels"]:
+    """XGrad-CAM's weights (Fu et al. 2020, eq. 8): the mean of the gradient, each cell weighted by its share of A."""
+    share = features / (features.sum(dim=(-2, -1), keepdim=True) + 1e-7)  # the package's constant
+    return (slope * share[:, None]).sum(dim=(-2, -1))
 
 
 @checked()
@@ -121,25 +142,6 @@ def _combine(
     weights: Float[Tensor, "images targets channels"], features: Float[Tensor, "images channels grid_h grid_w"]
 ) -> Float[Tensor, "images targets grid_h grid_w"]:
     return torch.einsum("itc,ichw->ithw", weights.to(features), features).relu().float()
-
-
-def _package_map(
-    variant: str,
-    pixels: Tensor,
-    features: Float[Tensor, "images channels grid_h grid_w"],
-    slope: Float[Tensor, "images targets channels grid_h grid_w"],
-) -> Float[Tensor, "images targets grid_h grid_w"]:
-    """The grad-cam package's weighting of features by their gradients, after the ReLU and before it resizes."""
-    try:
-        import pytorch_grad_cam
-    except ImportError as error:
-        raise MethodError(f"grad_cam needs the grad-cam package here: pip install grad-cam ({error})") from error
-    # The package's object is given a model of one unused number, so that it puts no hook on ours.
-    cam = getattr(pytorch_grad_cam, VARIANTS[variant])(nn.ParameterList([nn.Parameter(torch.zeros(1))]), [])
-    images, targets = slope.shape[:2]
-    repeated = features.repeat_interleave(targets, dim=0).cpu().numpy()
-    maps = cam.get_cam_image(pixels, None, None, repeated, slope.flatten(0, 1).cpu().numpy(), False)
-    return torch.from_numpy(maps).unflatten(0, (images, targets)).relu().float().to(features.device)
 
 
 def _masked_cosines(
