@@ -8,7 +8,7 @@ import itertools
 import math
 
 import torch
-from torch.nn import functional as F
+from skimage.transform import resize
 
 from oracles import block, cosine, image_forward, norm, text_forward
 
@@ -80,10 +80,11 @@ def rise(state, pixels, target, native, masks, keep, center=False):
 
 
 def rise_mask(kept, shift, size):
-    """One mask of RISE, sec. 3.2: a grid of kept cells, resized bilinearly, cut out at a shift."""
+    """One mask of RISE, sec. 3.2: a grid of kept cells, resized by the authors' own call, cut out at a shift."""
     cells = len(kept)
     height, width = (math.ceil(side / cells) for side in size)
-    large = F.interpolate(kept[None, None], size=((cells + 1) * height, (cells + 1) * width), mode="bilinear")[0, 0]
+    size_up = ((cells + 1) * height, (cells + 1) * width)
+    large = torch.from_numpy(resize(kept.double().numpy(), size_up, order=1, mode="reflect", anti_aliasing=False))
     return large[shift[0] : shift[0] + size[0], shift[1] : shift[1] + size[1]]
 
 

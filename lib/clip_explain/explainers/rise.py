@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -33,8 +32,8 @@ def rise(
     `center=True` takes the mean score from every score first. Without it the sum also holds that mean times how often
     chance showed each pixel: with few masks, or cosines that hardly change, that noise hides all else.
 
-    Differs from the authors' code, which explains a class's probability, in the score; cells are ceil(side / cells)
-    pixels, as there, since the paper's floor would not cover every image.
+    Differs from the authors' code, which explains a class's probability, in the score. As there, cells are
+    ceil(side / cells) pixels, since the paper's floor would not cover every image; grids are mirrored at the border.
     """
     check_counts(cells=cells, batch_size=batch_size)
     number("keep", keep, 0, 1, above=True)
@@ -74,17 +73,29 @@ def draw_masks(
     A resized and shifted grid is a product of three small matrices. What is drawn does not depend on `batch_size`.
     """
     sides = [-(-side // cells) for side in size]  # of a cell, rounded up
-    kept = torch.rand(count, cells, cells, generator=generator, device=generator.device) < keep
+    drawn = torch.rand(count, cells, cells, generator=generator, device=generator.device, dtype=torch.float32)
     shifts = [torch.randint(side, (count,), generator=generator, device=generator.device).to(device) for side in sides]
-    resizes = [
-        F.interpolate(torch.eye(cells, device=device)[None], size=(cells + 1) * side, mode="linear")[0].T
-        for side in sides
-    ]
+    resizes = [resize_matrix(cells, (cells + 1) * side).to(device) for side in sides]
     for part, *shift in zip(
-        kept.to(device).split(batch_size), *(each.split(batch_size) for each in shifts), strict=True
+        (drawn < keep).to(device).split(batch_size), *(each.split(batch_size) for each in shifts), strict=True
     ):
         rows, columns = (
             resize[start[:, None] + torch.arange(length, device=device)]
             for resize, start, length in zip(resizes, shift, size, strict=True)
         )
         yield rows @ part.float() @ columns.transpose(1, 2)
+
+
+def resize_matrix(cells: int, size: int) -> Float[Tensor, "size cells"]:
+    """The weights of bilinear resizing along one axis, mirrored about the centres of the first and the last cell.
+
+    So does the authors' code, `skimage.transform.resize(..., order=1, mode="reflect", anti_aliasing=False)`; torch's
+    own would repeat the cells at the border. Float32, reckoned in float64.
+    """
+    place = (
+        torch.arange(size, dtype=torch.float64) + 0.5
+    ) * cells / size - 0.5  # in cells, from the first one's centre
+    last = cells - 1
+    place = last - (last - place.abs()).abs()  # before the first centre, and beyond the last, back again
+    distance = (place.clamp_min(0)[:, None] - torch.arange(cells, dtype=torch.float64)).abs()
+    return (1 - distance).clamp_min(0).float()
