@@ -83,15 +83,16 @@ def phi(similarity):
     return (similarity - similarity.min()) / (similarity.max() - similarity.min())
 
 
-def grad_eclip_signed(found, embedding, target, own, among, spatial, head=None):
-    """sum_c w_c w_i v_ic over the given blocks, per token; GE eq. 7 without the ReLU, eq. 8, inside each head.
+def grad_eclip_sum(found, embedding, target, own, among, spatial, head=None, relu="sum"):
+    """sum_c w_c w_i v_ic over the given blocks, per token; GE eq. 7, eq. 8, inside each head.
 
-    `own` is the class (or end) token, `among` the tokens over which w_i is scaled.
+    The ReLU is that of the sum over blocks or, with relu="layer", of each block. `own` is the class (or end) token,
+    `among` the tokens over which w_i is scaled.
     """
     total = 0.0
     for each in found:
         (slope,) = torch.autograd.grad(cosine(embedding, target), each["o"], retain_graph=True)
-        width = slope.shape[1] // each["heads"]
+        width, own_map = slope.shape[1] // each["heads"], 0.0
         for index in range(each["heads"]):
             if head is not None and index != head:
                 continue
@@ -103,20 +104,24 @@ def grad_eclip_signed(found, embedding, target, own, among, spatial, head=None):
                 w_i = torch.zeros(len(v), dtype=v.dtype).index_copy(0, among, phi(inner[among]))
             if spatial == "softmax":
                 w_i = each["attention"][index, own]
-            total = total + torch.stack([(w_c * w_i[i] * v[i]).sum() for i in range(len(v))])
-    return total.detach()
+            if spatial == "cosine":
+                likeness = torch.stack([cosine(each["k"][i], each["q"][own]) for i in range(len(v))])
+                w_i = torch.zeros(len(v), dtype=v.dtype).index_copy(0, among, phi(likeness[among]))
+            own_map = own_map + torch.stack([(w_c * w_i[i] * v[i]).sum() for i in range(len(v))])
+        total = total + (own_map.clamp(min=0) if relu == "layer" else own_map)
+    return total.clamp(min=0).detach()
 
 
-def grad_eclip(state, pixels, target, native, heads="single", layers=1, spatial="loose", head=None):
+def grad_eclip(state, pixels, target, native, heads="single", layers=1, spatial="loose", head=None, relu="sum"):
     """GE eq. 7 for one image and one target: (grid_h, grid_w)."""
     found, embedding, grid = image_forward(state, pixels, native, layers if heads == "single" else 0)
     patches = torch.arange(1, 1 + grid[0] * grid[1])
-    total = grad_eclip_signed(found[-layers:], embedding, target, 0, patches, spatial, head)
-    return total[1:].clamp(min=0).reshape(grid)
+    total = grad_eclip_sum(found[-layers:], embedding, target, 0, patches, spatial, head, relu)
+    return total[1:].reshape(grid)
 
 
-def grad_eclip_words(state, tokens, target, native, heads="single", layers=8, spatial="loose"):
+def grad_eclip_words(state, tokens, target, native, heads="single", layers=8, spatial="loose", relu="sum"):
     """GE eq. 7 for one text and one image embedding: a weight for each token between start and end."""
     found, embedding, end = text_forward(state, tokens, native, layers if heads == "single" else 0)
-    total = grad_eclip_signed(found[-layers:], embedding, target, end, torch.arange(end + 1), spatial)
-    return total[1:end].clamp(min=0)
+    total = grad_eclip_sum(found[-layers:], embedding, target, end, torch.arange(end + 1), spatial, relu=relu)
+    return total[1:end]

@@ -125,6 +125,7 @@ OUT_OF_RANGE = {
     "variant": ("eigen_cam", "'grad_cam', 'grad_cam_plus_plus'"),
     "pool": ("max", "expected one of"),
     "spatial": ("tight", "'loose', 'softmax', 'none', 'released'"),
+    "relu": ("both", "'sum', 'layer'"),
     "value": ("owen", "'shapley', 'banzhaf'"),
     "normalize": ("heads", "'channels', 'tokens'"),
     "norm": ("channels", "'image', 'token'"),

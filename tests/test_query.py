@@ -273,7 +273,13 @@ def test_an_unknown_option_is_answered_with_those_of_the_method():
 
 
 def test_options_of_an_explainer_and_their_defaults():
-    assert options_of(METHODS["grad_eclip"].image) == {"heads": "single", "layers": 1, "spatial": "loose", "head": None}
+    assert options_of(METHODS["grad_eclip"].image) == {
+        "heads": "single",
+        "layers": 1,
+        "spatial": "loose",
+        "head": None,
+        "relu": "sum",
+    }
 
 
 def test_a_resnet_is_told_which_methods_fit_it():

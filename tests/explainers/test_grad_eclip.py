@@ -65,15 +65,19 @@ def test_golden_word_weights(spatial, key):
 
 @pytest.mark.parametrize("heads", ["single", "native"])
 @pytest.mark.parametrize("layers", [1, 2])
-@pytest.mark.parametrize("spatial", ["loose", "softmax", "none"])
-def test_oracle_image(heads, layers, spatial):
+@pytest.mark.parametrize(
+    ("spatial", "relu"),
+    [("loose", "sum"), ("softmax", "sum"), ("none", "sum"), ("loose", "layer"), ("cosine", "layer")],
+)
+def test_oracle_image(heads, layers, spatial, relu):
     model, pixels, directions = exact_model(), images(), random_targets(3)
-    got = grad_eclip(Request(model, pixels, directions), heads=heads, layers=layers, spatial=spatial)
+    got = grad_eclip(Request(model, pixels, directions), heads=heads, layers=layers, spatial=spatial, relu=relu)
     assert got.shape == (2, 3, 3, 5)
     for index, image in enumerate(pixels):
         for number, target in enumerate(directions):
             state = model.network.state_dict()
-            expected = oracles.grad_eclip(state, image, target, 2, heads=heads, layers=layers, spatial=spatial)
+            given = dict(heads=heads, layers=layers, spatial=spatial, relu=relu)
+            expected = oracles.grad_eclip(state, image, target, 2, **given)
             assert relative_error(got[index, number], expected) < 1e-6
 
 
@@ -86,29 +90,32 @@ def test_oracle_one_head(head):
 
 
 @pytest.mark.parametrize("heads", ["single", "native"])
-@pytest.mark.parametrize("spatial", ["loose", "softmax", "none"])
-def test_oracle_words(heads, spatial):
+@pytest.mark.parametrize(
+    ("spatial", "relu"), [("loose", "sum"), ("softmax", "sum"), ("none", "sum"), ("cosine", "layer")]
+)
+def test_oracle_words(heads, spatial, relu):
     tokens = torch.tensor([[98, 5, 7, 99, 0, 0, 0, 0, 0], [98, 1, 2, 3, 4, 6, 99, 0, 0]])
     model, directions = exact_model(), random_targets(2)
-    got = grad_eclip_words(WordRequest(model, tokens, directions), heads=heads, layers=3, spatial=spatial)
+    got = grad_eclip_words(WordRequest(model, tokens, directions), heads=heads, layers=3, spatial=spatial, relu=relu)
     for index, text in enumerate(tokens):
         end = int(text.argmax())
         for number, target in enumerate(directions):
             state = model.network.state_dict()
-            expected = oracles.grad_eclip_words(state, text, target, 2, heads=heads, layers=3, spatial=spatial)
+            given = dict(heads=heads, layers=3, spatial=spatial, relu=relu)
+            expected = oracles.grad_eclip_words(state, text, target, 2, **given)
             assert (got[index, number, 1:end] - expected).norm() <= 1e-6 * got[index].norm()
             assert not got[index, number, :1].any() and not got[index, number, end:].any()
 
 
 def test_softmax_weights_take_the_attention_output_apart():
     """sum_i of the signed native softmax map, class token included, is w_c . o_cls: eq. 5 put into eq. 6."""
-    from clip_explain.explainers.grad_eclip import signed_map
+    from clip_explain.explainers.grad_eclip import block_maps
     from clip_explain.models.vit import gradients
 
     request = Request(exact_model(), images(), random_targets(3))
     trace = request.trace(start="attended")
     everything = torch.ones(2, 16, dtype=torch.bool)
-    total = signed_map(trace, request.targets, "softmax", None, everything).sum(dim=-1)
+    total = block_maps(trace, request.targets, "softmax", None, everything)[0].sum(dim=-1)
     (slope,) = gradients(trace.embedding, [trace.blocks[0].attended], request.targets)
     assert relative_error(total, torch.einsum("itqc,iqc->it", slope, trace.blocks[0].attended.detach())) < 1e-10
 
@@ -144,7 +151,7 @@ def test_half_precision_maps_follow_those_of_float32(dtype):
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -50.0])
-@pytest.mark.parametrize("spatial", ["loose", "softmax", "none", "released"])
+@pytest.mark.parametrize("spatial", ["loose", "softmax", "none", "released", "cosine"])
 def test_a_constant_image_has_a_finite_map(value, spatial):
     maps = explain(small32(), small_clip.marked(torch.full((1, 3, 64, 96), value)), "a dog", spatial=spatial)
     assert maps.shape == (1, 1, 2, 3) and torch.isfinite(maps).all() and (maps >= 0).all()
@@ -189,6 +196,8 @@ def test_the_model_is_unchanged_also_after_an_error():
         (dict(spatial="tight"), "'loose', 'softmax', 'none', 'released'"),
         (dict(heads="both"), "'native', 'single'"),
         (dict(spatial="released", head=0), "joins all heads"),
+        (dict(spatial="cosine", head=0), "joins all heads"),
+        (dict(relu="both"), "'sum', 'layer'"),
     ],
 )
 def test_options_out_of_range_are_told_the_range(options, message):

@@ -10,19 +10,26 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from clip_explain.checks import checked
+from clip_explain.checks import checked, one_of
 from clip_explain.errors import MethodError
 from clip_explain.explainers.attention import on_grid, on_words
 from clip_explain.models.embed import compared
 from clip_explain.models.vit import Block, Trace, gradients, join_heads, linear, pooled_row, split_heads
 from clip_explain.request import Request, WordRequest
 
-SPATIAL = ("loose", "softmax", "none", "released")
+SPATIAL = ("loose", "softmax", "none", "released", "cosine")
+RELU = ("sum", "layer")
 
 
 @checked()
 def grad_eclip(
-    request: Request, *, heads: str = "single", layers: int = 1, spatial: str = "loose", head: int | None = None
+    request: Request,
+    *,
+    heads: str = "single",
+    layers: int = 1,
+    spatial: str = "loose",
+    head: int | None = None,
+    relu: str = "sum",
 ) -> Float[Tensor, "images targets grid_h grid_w"]:
     """Grad-ECLIP of the image: H_i = ReLU(sum_c w_c w_i v_ic), GE eq. 7, raw, >= 0, float32, on the patch grid.
 
@@ -32,20 +39,29 @@ def grad_eclip(
 
     `heads`: "single", as the paper: the last block attends with one head, so its cosine is not the model's own;
     "native": the model untouched, with o, v and w_i inside each head (eq. 5), summed over heads. `head=i` keeps that
-    head's part of the native map alone (GE appendix C). `layers=N` sums the signed maps of the last N blocks, all of
-    them single or native, before the ReLU. MethodError for an option out of range.
+    head's part of the native map alone (GE appendix C). `layers=N` sums the maps of the last N blocks, all of them
+    single or native: `relu="sum"`, the signed ones, before the ReLU; `relu="layer"`, each after its own ReLU, as
+    appendix B reads ("recursively processing each layer with Eq. 7"). MethodError for an option out of range.
 
-    Differs from the authors' code in w_i: there it is the cosine of q_cls and k_i, all heads joined, both after the
-    output projection with its bias, scaled to [0, 1]; `spatial="released"` does so.
+    Differs from the authors' code in w_i, the cosine of q_cls and k_i there, all heads joined, scaled to [0, 1]. Their
+    script takes both after the output projection with its bias: `spatial="released"`. Their notebook takes them before
+    it, and the ReLU in each layer: `spatial="cosine", relu="layer"`.
     """
-    _check(spatial, head)
+    _check(spatial, head, relu)
     trace = request.trace(heads="native" if head is not None else heads, layers=layers, start="attended")
-    return on_grid(signed_map(trace, request.targets, spatial, head, trace.own).relu(), trace)
+    maps = block_maps(trace, request.targets, spatial, head, trace.own)
+    return on_grid(positive_sum(maps, relu), trace)
 
 
 @checked()
 def grad_eclip_words(
-    request: WordRequest, *, heads: str = "single", layers: int = 8, spatial: str = "loose", head: int | None = None
+    request: WordRequest,
+    *,
+    heads: str = "single",
+    layers: int = 8,
+    spatial: str = "loose",
+    head: int | None = None,
+    relu: str = "sum",
 ) -> Float[Tensor, "texts images tokens"]:
     """Grad-ECLIP of the words: as `grad_eclip`, with the end token in place of the class token; raw, >= 0, float32.
 
@@ -54,21 +70,20 @@ def grad_eclip_words(
     `spatial="released"` takes the cosine after the output projection and scales it over all 77 tokens, so that padding,
     which the model never sees, moves the weights. Their code also divides by the sum, and returns NaN where that is 0.
     """
-    _check(spatial, head)
+    _check(spatial, head, relu)
     released = spatial == "released"
     trace = request.trace(
         heads="native" if head is not None else heads, layers=layers, start="attended", padding=released
     )
     position = torch.arange(trace.blocks[0].k.shape[-2], device=trace.pooled.device)
     seen = (position <= trace.pooled[:, None]) | released
-    total = signed_map(trace, request.targets, spatial, head, seen)
-    return on_words(total.relu(), trace)
+    return on_words(positive_sum(block_maps(trace, request.targets, spatial, head, seen), relu), trace)
 
 
-def signed_map(
+def block_maps(
     trace: Trace, targets: Tensor, spatial: str, head: int | None, among: Bool[Tensor, "images tokens"]
-) -> Float[Tensor, "images targets tokens"]:
-    """Sum over the trace's blocks of sum_c w_c w_i v_ic, before the ReLU. w_i is scaled `among` these tokens."""
+) -> Float[Tensor, "layers images targets tokens"]:
+    """sum_c w_c w_i v_ic in each of the trace's blocks, with its sign. w_i is scaled `among` these tokens."""
     slopes = gradients(trace.embedding, [block.attended for block in trace.blocks], targets, trace.tower.score)
     with torch.no_grad():
         parts = []
@@ -77,7 +92,14 @@ def signed_map(
             place = spatial_weight(block, trace, spatial, among)
             by_head = torch.einsum("ithw,ihnw->ithn", channel, block.v.to(channel)) * place[:, None].to(channel)
             parts.append(by_head.sum(dim=2) if head is None else by_head[:, :, _checked_head(head, block)])
-        return torch.stack(parts).sum(dim=0)
+        return torch.stack(parts)
+
+
+def positive_sum(
+    maps: Float[Tensor, "layers images targets tokens"], relu: str
+) -> Float[Tensor, "images targets tokens"]:
+    """The ReLU of the blocks' sum, or the sum of each block's own ReLU; see `grad_eclip`."""
+    return maps.relu().sum(dim=0) if relu == "layer" else maps.sum(dim=0).relu()
 
 
 def channel_weight(
@@ -96,8 +118,11 @@ def spatial_weight(
         return torch.ones_like(among, dtype=precise)[:, None]
     if spatial == "softmax":
         return pooled_row(block.attention, trace.pooled).to(precise)
-    if spatial == "released":
-        q, k = (linear(join_heads(x), block.layer.out).to(precise) for x in (block.q, block.k))
+    if spatial in ("released", "cosine"):
+        q, k = join_heads(block.q), join_heads(block.k)
+        if spatial == "released":
+            q, k = linear(q, block.layer.out), linear(k, block.layer.out)
+        q, k = q.to(precise), k.to(precise)
         return scale(F.cosine_similarity(pooled_row(q, trace.pooled)[:, None], k, dim=-1)[:, None], among)
     q = pooled_row(block.q, trace.pooled).to(precise)
     return scale(torch.einsum("ihw,ihnw->ihn", q, block.k.to(precise)), among)
@@ -114,11 +139,14 @@ def scale(
     return torch.where(same, 1.0, (similarity - low) / torch.where(same, 1.0, high - low))
 
 
-def _check(spatial: str, head: int | None) -> None:
+def _check(spatial: str, head: int | None, relu: str) -> None:
+    one_of("relu", relu, RELU)
     if spatial not in SPATIAL:
         raise MethodError(f"got spatial={spatial!r}, expected one of {', '.join(map(repr, SPATIAL))}")
-    if spatial == "released" and head is not None:
-        raise MethodError("spatial='released' joins all heads, so it has no part of one head; use 'loose' or 'softmax'")
+    if spatial in ("released", "cosine") and head is not None:
+        raise MethodError(
+            f"spatial={spatial!r} joins all heads, so it has no part of one head; use 'loose' or 'softmax'"
+        )
 
 
 def _checked_head(head: int, block: Block) -> int:

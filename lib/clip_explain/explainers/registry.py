@@ -33,12 +33,13 @@ SPATIAL = Option(
     "spatial",
     "choice",
     "loose",
-    "the spatial weight: query times key scaled to [0, 1], the attention, none, or as in the authors' code",
-    ("loose", "softmax", "none", "released"),
+    "the spatial weight: query times key, the attention, none, or as the authors' script or notebook has it",
+    ("loose", "softmax", "none", "released", "cosine"),
 )
 LEGRAD_POOL = Option(
     "pool", "choice", "mean", "a layer's score is that of all tokens' mean or of the class token", ("mean", "class")
 )
+RELU = Option("relu", "choice", "sum", "negative values are cut after layers are summed or in each", ("sum", "layer"))
 M2IB_OPTIONS = (
     Option("layer", "layer", 9, "after which layer the bottleneck stands, from 0", least=0, before_last=True),
     Option("beta", "number", 0.1, "the price of information", least=0),
@@ -198,8 +199,8 @@ _RECORDS = (
         GE,
         2024,
         "the last attention's values, weighted by the gradient (channels) and by query times key (places)",
-        (ONE_HEAD, Option("layers", "layers", 1, "how many of the last layers are summed"), SPATIAL, HEAD),
-        (ONE_HEAD, Option("layers", "layers", 8, "how many of the last layers are summed"), SPATIAL, HEAD),
+        (ONE_HEAD, Option("layers", "layers", 1, "how many of the last layers are summed"), SPATIAL, HEAD, RELU),
+        (ONE_HEAD, Option("layers", "layers", 8, "how many of the last layers are summed"), SPATIAL, HEAD, RELU),
         classifiers=True,
     ),
     Method(
