@@ -12,12 +12,14 @@ from clip_explain.maps import normalize, resize
 from clip_explain.metrics import intervals as statistics
 from clip_explain.metrics.concentration import corner_bias, entropy, mean_map, value_entropy, variance
 from clip_explain.metrics.intervals import (
+    Interval,
     bootstrap,
     class_means_by_image,
     exchange_test,
     holm,
     paired_test,
     resampled_means,
+    sign_flip_tests,
     spanned,
 )
 from clip_explain.metrics.localization import mean_over_classes
@@ -52,7 +54,7 @@ def test_clusters_of_unequal_size_keep_every_values_weight():
 def test_parts_of_the_draws_do_not_change_the_result(monkeypatch):
     values = np.random.default_rng(2).normal(size=20)
     whole = bootstrap(values, seed=0), paired_test(values, 0 * values, seed=0, resamples=500)
-    monkeypatch.setattr(statistics, "DRAWS_AT_ONCE", 130)
+    monkeypatch.setattr(statistics, "DRAWS_AT_ONCE", 130)  # of 20 numbers each
     assert whole == (bootstrap(values, seed=0), paired_test(values, 0 * values, seed=0, resamples=500))
 
 
@@ -138,6 +140,30 @@ def test_paired_test_errs_as_often_as_it_says():
     random = np.random.default_rng(5)
     p = [paired_test(random.normal(size=9), random.normal(size=9), seed=0).p for _ in range(400)]
     assert abs(np.mean(np.array(p) <= 0.1) - 0.1) < 3 * np.sqrt(0.1 * 0.9 / 400)
+
+
+def test_one_sided_tests_by_hand_and_against_scipy():
+    """1, 2, 4 flipped give -7, -5, ..., 7: one of eight is as large, all are as small. Of zeros all are both."""
+    values = np.array([[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [4.0, 0.0, -4.0]])
+    above, below = sign_flip_tests(values, seed=0)
+    assert above == pytest.approx([1 / 8, 1, 1], abs=0.02) and below == pytest.approx([1, 1, 1 / 8], abs=0.02)
+    differences = np.random.default_rng(6).normal(0.2, 1, (40, 3))
+    above, below = sign_flip_tests(differences, seed=0)
+    scipys = scipy.stats.permutation_test(
+        (differences, 0 * differences),
+        lambda a, b, axis: (a - b).mean(axis=axis),
+        permutation_type="samples",
+        alternative="greater",
+        rng=1,
+        axis=0,
+    )
+    assert above == pytest.approx(scipys.pvalue, abs=0.02) and above + below == pytest.approx(np.ones(3), abs=0.01)
+    assert sign_flip_tests(np.ones((100, 1)), seed=0, resamples=99)[0] == [1 / 100]
+
+
+def test_the_interval_of_one_image_has_no_width():
+    assert bootstrap([0.5], seed=0) == Interval(0.5, 0.5, 0.5, 1)
+    assert bootstrap([0.5, 1.0], seed=0, clusters=["a", "a"]) == Interval(0.75, 0.75, 0.75, 1)
 
 
 def test_holm_by_hand():

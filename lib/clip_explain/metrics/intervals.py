@@ -1,5 +1,10 @@
-"""How sure a number is: bootstrap intervals, paired tests, Holm's correction, correlation."""
+"""How sure a number is: bootstrap intervals, paired tests, corrections for several tests, correlation.
 
+Images are drawn anew, or their signs flipped; scipy.stats does it wherever it has the test.
+"""
+
+import functools
+import warnings
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,10 +17,10 @@ from torch import Tensor
 from clip_explain.errors import TensorError
 
 RESAMPLES = 2000
-DRAWS_AT_ONCE = 4_000_000  # numbers drawn and held at a time
+DRAWS_AT_ONCE = 4_000_000  # random numbers held at a time
 
 
-Labels = Iterable[Hashable]  # of what each value belongs to, one a value
+Labels = Iterable[Hashable]  # for each value, the name of what it belongs to
 
 
 @dataclass(frozen=True)
@@ -33,9 +38,9 @@ class Interval:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The mean of paired differences, and the two-sided p that signs given at random make it as large.
+    """The mean of paired differences, and the two-sided p value of the test that flips their signs.
 
-    `count` is the number of pairs (or clusters of them); `exact` says that every way to give signs was counted.
+    `count` is the number of pairs (or of clusters of pairs). `exact`: all ways to flip the signs were counted.
     """
 
     difference: float
@@ -45,30 +50,53 @@ class Comparison:
 
 
 def bootstrap(values, seed: int, level: float = 0.95, clusters: Labels | None = None) -> Interval:
-    """The mean of `values`, one number an image, and its percentile bootstrap interval (2000 resamples of the images).
+    """The mean of `values`, one number an image, with its percentile bootstrap interval (2000 resamples of images).
 
-    Several texts of one image are not independent: average them first, or name each value's image in `clusters`, which
-    are then what is resampled, and counted; every value keeps its weight in the mean. TensorError without values, or
-    with NaN.
+    Several texts of one image are not independent. Average them first, or give each value's image in `clusters`: then
+    whole images are drawn, `count` is the number of images, and every value still has the same weight in the mean. The
+    interval of a single image has no width. TensorError without values, or with NaN.
     """
     sums, counts = _clustered(values, clusters)
-    random, means = np.random.default_rng(seed), []
-    at_once = max(1, DRAWS_AT_ONCE // len(sums))
-    for start in range(0, RESAMPLES, at_once):
-        picks = random.integers(len(sums), size=(min(at_once, RESAMPLES - start), len(sums)))
-        means.append(sums[picks].sum(axis=1) / counts[picks].sum(axis=1))
-    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(sums.sum() / counts.sum()), float(low), float(high), len(sums))
+    mean, size = float(sums.sum() / counts.sum()), len(sums)
+    if size == 1:
+        return Interval(mean, mean, mean, 1)
+    even = (counts == counts[0]).all()
+    data, statistic = ((sums / counts,), np.mean) if even else ((sums, counts), _ratio)
+    again = _resampled(data, statistic, seed, level)
+    return Interval(mean, float(again.low), float(again.high), size)
+
+
+def _ratio(sums: np.ndarray, counts: np.ndarray, axis: int) -> np.ndarray:
+    """The mean of all values, from the sums and the numbers of the values of each image."""
+    return sums.sum(axis=axis) / counts.sum(axis=axis)
+
+
+def _resampled(data: tuple[np.ndarray, ...], statistic, seed: int, level: float):
+    """scipy's percentile interval of a statistic of one list of numbers, or of several that are drawn together."""
+    return scipy.stats.bootstrap(
+        data,
+        statistic,
+        paired=True,
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        batch=max(1, DRAWS_AT_ONCE // len(data[0])),
+        confidence_level=level,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
 
 
 def class_means_by_image(values, classes: Labels, images: Labels) -> Float[np.ndarray, " images"]:
-    """One number an image, whose mean is the mean over classes of each class's mean value: mMIoU or mFMB for intervals.
+    """One number an image. Their mean is the mean over classes of the class means: mMIoU and mFMB, for intervals.
 
-    `values`, one a map, with its class and its image; images in the order in which they appear. A value's part is how
-    far it lies from its class's mean, over the class's count: the linear term of how the result changes with the images
-    drawn. So `bootstrap` of these numbers, or of their differences between methods, gives its interval. As a class's
-    own mean is the nearer the fewer its values, these are moved away by sqrt(n / (n - 1)), and a single one counts from
-    the mean over classes. NaN is left out, a class of NaN alone too; TensorError if nothing is left.
+    `values` has one number a map; `classes` and `images` say which class and which image each map belongs to. The
+    result is in the order in which the images appear, and `bootstrap` of it, or of its difference between two methods,
+    gives the interval of the mean over classes.
+
+    Each value contributes (its distance from its class's mean) / (size of its class): the first-order effect of
+    drawing its image once more. The mean of a class lies close to its own few values, so these distances are enlarged
+    by sqrt(n / (n - 1)); the only value of a class counts from the mean over classes. NaN is left out, and so is a
+    class that has nothing else. TensorError if nothing is left.
     """
     table = pd.DataFrame({"value": np.asarray(values, float), "class": listed(classes), "image": listed(images)})
     found = table.groupby("class")["value"]
@@ -81,31 +109,77 @@ def class_means_by_image(values, classes: Labels, images: Labels) -> Float[np.nd
     return (mean + (parts - parts.mean()) * len(parts) / found.mean().count()).to_numpy()
 
 
-def paired_test(ours, theirs, seed: int, resamples: int = 10_000, clusters: Labels | None = None) -> Comparison:
-    """Do two methods differ on the same images? The paired permutation (sign-flip) test of the mean difference.
+# -- do two methods differ?
 
-    If they did not, each difference might as well have the other sign. All 2^count ways to give signs are counted if
-    they are at most `resamples` (exact); else that many are drawn, and p is (1 + as large) / (1 + drawn), never 0.
-    `clusters` as in `bootstrap`: the differences of one image change sign together. Equal methods have p = 1.
-    TensorError without values, with NaN, or for lists of different lengths.
+
+def paired_test(ours, theirs, seed: int, resamples: int = 10_000, clusters: Labels | None = None) -> Comparison:
+    """Do two methods differ on the same images? The paired permutation test of the mean difference, two-sided.
+
+    If the methods did not differ, each difference could as well have the other sign. If there are at most `resamples`
+    ways to flip the signs (2^count), all are counted (exact, by scipy); otherwise that many are drawn, and p is
+    (1 + as large) / (1 + drawn), never 0. `clusters` as in `bootstrap`: the differences of one image change sign
+    together. Equal methods have p = 1. TensorError without values, with NaN, or for lists of different lengths.
     """
     ours, theirs = np.asarray(ours, dtype=float), np.asarray(theirs, dtype=float)
     if ours.shape != theirs.shape:
         raise TensorError(f"got {ours.shape} and {theirs.shape} values, expected pairs")
     sums, counts = _clustered(ours - theirs, clusters)
-    exact = 2 ** min(len(sums), 60) <= resamples
-    bound = abs(sums.sum()) - 1e-12 * np.abs(sums).sum()  # sums that are equal but for rounding are as large
-    rows = 2 ** len(sums) if exact else resamples
-    hits = sum(int((np.abs(signs @ sums) >= bound).sum()) for signs in _signs(len(sums), rows, exact, seed))
-    p = hits / rows if exact else (1 + hits) / (1 + rows)
+    exact = len(sums) < 60 and 2 ** len(sums) <= resamples
+    p = _exact_p(sums) if exact else _drawn_p(sums, seed, resamples)
     return Comparison(float(sums.sum() / counts.sum()), p, len(sums), exact)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction: p values of several tests, so adjusted that the chance of any false one is bounded.
+def _exact_p(values: Float[np.ndarray, " images"]) -> float:
+    """The share of all ways to flip the signs that make the sum as large in absolute value."""
+    largest = np.abs(values).sum()
+    if len(values) == 1 or largest == 0:
+        return 1.0
 
-    In the given order. The smallest of m is multiplied by m, the next by m - 1, ...; none falls below one before it,
-    nor rises above 1. TensorError for values outside 0 to 1, and NaN.
+    def share(a, b, axis):
+        return np.round(np.abs((a - b).sum(axis=axis)) / largest, 12)  # sums that differ by rounding are equal
+
+    pairs = (values, np.zeros_like(values))
+    test = functools.partial(scipy.stats.permutation_test, permutation_type="samples", n_resamples=np.inf)
+    return float(test(pairs, share, vectorized=True, alternative="greater").pvalue)
+
+
+def _drawn_p(values: Float[np.ndarray, " images"], seed: int, resamples: int) -> float:
+    bound = abs(values.sum()) - 1e-12 * np.abs(values).sum()  # sums that differ by rounding are equal
+    hits = sum(int((np.abs(sums) >= bound).sum()) for sums in _flipped_sums(values[:, None], seed, resamples))
+    return (1 + hits) / (1 + resamples)
+
+
+def sign_flip_tests(
+    values: Float[np.ndarray, "images comparisons"], seed: int, resamples: int = 4999
+) -> tuple[Float[np.ndarray, " comparisons"], Float[np.ndarray, " comparisons"]]:
+    """Two one-sided p values a column: that its mean is above 0, and that it is below 0.
+
+    p is (1 + how many of the drawn sign flips make the sum as large, or as small) / (1 + drawn). All columns share one
+    draw of the signs, so that hundreds of comparisons take no longer than a few; `scipy.stats.permutation_test` draws
+    for each anew. TensorError without values, or with NaN.
+    """
+    values = _images_first(values)
+    found, slack = values.sum(axis=0), 1e-12 * np.abs(values).sum(axis=0)  # sums that differ by rounding are equal
+    as_large, as_small = np.ones(len(found)), np.ones(len(found))
+    for sums in _flipped_sums(values, seed, resamples):
+        as_large += (sums >= found - slack).sum(axis=0)
+        as_small += (sums <= found + slack).sum(axis=0)
+    return as_large / (1 + resamples), as_small / (1 + resamples)
+
+
+def _flipped_sums(values: np.ndarray, seed: int, resamples: int) -> Iterator[np.ndarray]:
+    """The columns' sums after flips of the images' signs, some draws at a time."""
+    random, at_once = np.random.default_rng(seed), max(1, DRAWS_AT_ONCE // max(values.shape))
+    for start in range(0, resamples, at_once):
+        signs = random.choice([-1.0, 1.0], size=(min(at_once, resamples - start), len(values)))
+        yield signs @ values
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction: below 0.05 only with a chance of 5 % that any one of the tests is wrong.
+
+    In the given order. The smallest of m p values is multiplied by m, the next by m - 1, and so on. None falls below
+    one before it, and none rises above 1. TensorError for values outside 0 to 1, and NaN.
     """
     values = np.asarray(p_values, dtype=float)
     if values.ndim != 1 or not ((values >= 0) & (values <= 1)).all():
@@ -117,9 +191,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
+# -- several conditions, and statistics of means
+
+
 @dataclass(frozen=True)
 class Spread:
-    """How far the means of several conditions lie apart, and how often exchanged conditions lie as far: p."""
+    """How far the means of several conditions lie apart, and the p value of the test that exchanges the conditions."""
 
     spread: float
     p: float
@@ -127,12 +204,12 @@ class Spread:
 
 
 def exchange_test(values, seed: int, resamples: int = 1000) -> Spread:
-    """Does it matter which of several conditions is asked of the same images? A permutation test within images.
+    """Do several conditions differ on the same images? A permutation test within images.
 
-    `values` (images, conditions) or (images, conditions, *cells): a number, or a map, for each. The spread is the
-    standard deviation over conditions of the means over images; of maps its root mean square over cells. If conditions
-    did not matter, each image's values might as well be exchanged among them; p is (1 + as far) / (1 + drawn).
-    TensorError without values, or with NaN.
+    `values` (images, conditions) has a number for each image and condition; (images, conditions, *cells) has a map.
+    The spread is the standard deviation over conditions of the means over images; of maps, its root mean square over
+    cells. If conditions did not matter, the values of an image could as well be exchanged among them. p is
+    (1 + as far apart) / (1 + drawn). TensorError without values, or with NaN.
     """
     values = _images_first(values)
     if values.ndim < 2:
@@ -146,7 +223,7 @@ def exchange_test(values, seed: int, resamples: int = 1000) -> Spread:
 
 
 def resampled_means(values, seed: int, resamples: int = RESAMPLES) -> Float[np.ndarray, "resamples *axes"]:
-    """Means of `values` (images, *axes) over images drawn anew: what `spanned` takes, for any statistic of means."""
+    """Means of `values` (images, *axes) over images drawn anew. Compute a statistic of each, then call `spanned`."""
     values, random = _images_first(values), np.random.default_rng(seed)
     even = np.full(len(values), 1 / len(values))
     counts = random.multinomial(len(values), even, size=resamples)
@@ -154,21 +231,51 @@ def resampled_means(values, seed: int, resamples: int = RESAMPLES) -> Float[np.n
 
 
 def spanned(value: float, again: Float[np.ndarray, " resamples"], count: int, level: float = 0.95) -> Interval:
-    """A statistic with the percentile interval of the same on `resampled_means` of `count` images.
+    """A statistic of `count` images with its percentile interval; `again` are its values on `resampled_means`.
 
-    A spread of means is pushed up by noise, in the resamples once more, so an interval may lie above its value.
+    Noise enlarges the spread of means, and each resample adds noise: the interval of a spread may lie above its value.
     """
     low, high = np.quantile(again, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(value), float(low), float(high), count)
 
 
+# -- do two numbers go together?
+
+
+def correlation(x, y, seed: int, ranks: bool = False, level: float = 0.95) -> Interval:
+    """The correlation of pairs, -1 to 1, Pearson's or with `ranks` Spearman's, and its percentile bootstrap interval.
+
+    The pairs are drawn anew 2000 times, and ranked in each draw; equal values share their mean rank. If one of the two
+    is constant, in the data or in a draw, the correlation is 0. TensorError for fewer than two pairs, NaN, or lists of
+    different lengths.
+    """
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    if x.shape != y.shape or x.ndim != 1 or x.size < 2 or not np.isfinite([x, y]).all():
+        raise TensorError(f"got values of {x.shape} and {y.shape}, expected at least two finite pairs")
+    statistic = _spearman if ranks else _pearson
+    again = _resampled((x, y), statistic, seed, level)
+    return Interval(float(statistic(x, y, axis=0)), float(again.low), float(again.high), len(x))
+
+
+def _spearman(x: np.ndarray, y: np.ndarray, axis: int) -> np.ndarray:
+    return _pearson(scipy.stats.rankdata(x, axis=axis), scipy.stats.rankdata(y, axis=axis), axis)
+
+
+def _pearson(x: np.ndarray, y: np.ndarray, axis: int) -> np.ndarray:
+    with warnings.catch_warnings(action="ignore", category=scipy.stats.ConstantInputWarning):
+        return np.asarray(np.nan_to_num(scipy.stats.pearsonr(x, y, axis=axis).statistic))
+
+
+# -- small steps
+
+
 def listed(labels: Labels) -> list[Hashable]:
-    """Names or numbers from a list, an array, a tensor or a column of a table."""
+    """The names or numbers in a list, an array, a tensor or a column of a table, as a list."""
     return labels.tolist() if isinstance(labels, Tensor) else list(labels)
 
 
 def _clustered(values, clusters: Labels | None) -> tuple[np.ndarray, np.ndarray]:
-    """The sum and the number of each cluster's values; without clusters each value is its own."""
+    """The sum and the number of the values of each cluster. Without clusters each value is a cluster of its own."""
     values = np.asarray(values, dtype=float)
     if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
         raise TensorError(f"got values of shape {values.shape}, expected at least one finite number, one an image")
@@ -191,40 +298,3 @@ def _images_first(values) -> np.ndarray:
 
 def _spread(rows: Float[np.ndarray, "images conditions cells"]) -> float:
     return float(np.sqrt(rows.mean(axis=0).var(axis=0).mean()))
-
-
-def _signs(count: int, rows: int, exact: bool, seed: int) -> Iterator[np.ndarray]:
-    """Rows of +1 and -1, a part at a time: all there are (the bits of 0, 1, 2, ...) or drawn."""
-    random, at_once = np.random.default_rng(seed), max(1, DRAWS_AT_ONCE // count)
-    for start in range(0, rows, at_once):
-        numbers = np.arange(start, min(start + at_once, rows))
-        bits = numbers[:, None] >> np.arange(count) if exact else random.integers(2, size=(len(numbers), count))
-        yield 1.0 - 2.0 * (bits & 1)
-
-
-def correlation(x, y, seed: int, ranks: bool = False, level: float = 0.95) -> Interval:
-    """Pearson's correlation of pairs, or Spearman's (`ranks`), -1 to 1, and its percentile bootstrap interval.
-
-    2000 resamples of the pairs, ranked anew in each; equal values share their mean rank. Where one of the two is
-    constant, in a resample too, nothing goes with it: 0. TensorError for fewer than two pairs, NaN, or unequal lengths.
-    """
-    pairs = [np.asarray(values, dtype=float) for values in (x, y)]
-    if pairs[0].shape != pairs[1].shape or pairs[0].ndim != 1 or pairs[0].size < 2 or not np.isfinite(pairs).all():
-        raise TensorError(f"got values of {pairs[0].shape} and {pairs[1].shape}, expected at least two finite pairs")
-    count = len(pairs[0])
-    picks = np.random.default_rng(seed).integers(count, size=(RESAMPLES, count))
-    found = _correlations(*(values[None] for values in pairs), ranks)
-    low, high = np.quantile(
-        _correlations(*(values[picks] for values in pairs), ranks), [(1 - level) / 2, (1 + level) / 2]
-    )
-    return Interval(float(found[0]), float(low), float(high), count)
-
-
-def _correlations(x: np.ndarray, y: np.ndarray, ranks: bool) -> np.ndarray:
-    """Of each row of x with that of y."""
-    if ranks:
-        x, y = scipy.stats.rankdata(x, axis=1), scipy.stats.rankdata(y, axis=1)
-    constant = (np.ptp(x, axis=1) == 0) | (np.ptp(y, axis=1) == 0)
-    x, y = (values - values.mean(axis=1, keepdims=True) for values in (x, y))
-    spread = np.sqrt((x**2).sum(axis=1) * (y**2).sum(axis=1))
-    return np.where(constant, 0.0, (x * y).sum(axis=1) / np.where(constant, 1.0, spread))
