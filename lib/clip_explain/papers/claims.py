@@ -1,443 +1,226 @@
-"""What the three papers state in tables, figures and prose, as comparisons that the notebooks check.
+"""What the papers state, and what we ask as a control: comparisons read from data/paper/claims.toml.
 
-Data, above published.py; the words are ours. `results.evaluate` holds a claim against a table of our numbers. What a
-paper states and its own numbers do not bear out is not here: data/paper/README.md lists it.
+Above published.py, whose numbers some of the statements are about; verdicts.py judges them on our numbers.
 """
 
+import functools
+import tomllib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
 from clip_explain.errors import DatasetError, nearest
-from clip_explain.papers.published import PAPERS, PaperClaim
+from clip_explain.files import data_folder
+from clip_explain.metrics.registry import METRICS
+from clip_explain.papers.published import LIBRARY_NAMES, PAPERS, published
+from clip_explain.sweep.measures import METHODS
 
-# What is compared, by the library's names; the first of a claim's methods is the one that the claim is about.
-OURS, PLAIN, SURGERY = "grad_eclip", "grad_eclip spatial=none", "clip_surgery"
-OF_TEXT = ("grad_cam", "game", "maskclip", "m2ib")  # their maps depend on the text, those of the next two do not
-OTHERS = ("self_attention", "rollout", *OF_TEXT)
-FOR_WORDS = ("self_attention", "rollout", "game", "m2ib")
-FOR_PAIRS = ("self_attention", "rollout", "grad_cam", "game")
-LAYERS = {count: f"grad_eclip layers={count}" for count in (1, 2, 4, 6, 8, 10, 12)}
-ONE, EIGHT, TWELVE = LAYERS[1], LAYERS[8], LAYERS[12]
-EMOTIONS = ("Amusement", "Awe", "Contentment", "Excitement", "Disgust", "Fear")
-ENCODER, POOLING, DUAL = "+ self-supervised image encoder", "+ masked max pooling", "+ dual projections"
+FILE = "paper/claims.toml"
+KINDS = ("paper", "control")
 
-# What is measured, by the library's name where it has one, and the column (or row) of a paper's table that prints it,
-# "" if none does.
-DELETION = {"deletion": "Deletion Ground-truth @1", "deletion_top5": "Deletion Ground-truth @5"}
-INSERTION = {"insertion": "Insertion Ground-truth @1", "insertion_top5": "Insertion Ground-truth @5"}
-DELETION_PREDICTED = {
-    "deletion_predicted": "Deletion Prediction @1",
-    "deletion_predicted_top5": "Deletion Prediction @5",
-}
-INSERTION_PREDICTED = {
-    "insertion_predicted": "Insertion Prediction @1",
-    "insertion_predicted_top5": "Insertion Prediction @5",
-}
-WORD_DELETION = {"word_deletion_ir": "Deletion IR", "word_deletion_tr": "Deletion TR"}
-WORD_INSERTION = {"word_insertion_ir": "Insertion IR", "word_insertion_tr": "Insertion TR"}
-SEGMENTATION = {"pixel_accuracy": "Pixel Acc.", "iou_fixed": "maskIoU"}
-FOREGROUND = {"foreground_minus_background": "mFMB"}
-RECOGNITION = {"class_average_precision": "mAP (%)"}
-EXPLANATION = {"searched_iou": "mMIoU (%)", "foreground_minus_background": "mFMB"}
-ON_THE_THING = {"energy_pointing_game": ""}
-BOTH_GAMES = {"pointing_game": "", "energy_pointing_game": ""}
-RECOGNITION_ON_BOTH = {
-    "class_average_precision on VOC": "VOC mAP (%)",
-    "class_average_precision on COCO": "COCO mAP (%)",
-}
-
-# (paper, where) -> what is stated, of which methods, their relation, and by which metrics.
-STATED: dict[tuple[str, str], tuple[tuple[str, tuple[str, ...], str, dict[str, str]], ...]] = {
-    ("grad_eclip", "section3.2"): (
-        ("softmax attention is sparser than loosened", ("loose", "softmax"), "greater than", {"cells_for": ""}),
-    ),
-    ("grad_eclip", "figure3"): (
-        ("each text has its own map", ("own text", "other texts"), "greater than", ON_THE_THING),
-    ),
-    ("grad_eclip", "table1"): (
-        ("Grad-ECLIP has the lowest deletion AUC", (OURS, PLAIN, SURGERY, *OTHERS), "lowest", DELETION),
-        ("Grad-ECLIP has the lowest deletion AUC", (OURS, PLAIN, SURGERY, *OF_TEXT), "lowest", DELETION_PREDICTED),
-        ("Grad-ECLIP without w_i is second in deletion", (PLAIN, SURGERY, *OTHERS), "lowest", DELETION),
-        ("Grad-ECLIP without w_i is second in deletion", (PLAIN, SURGERY, *OF_TEXT), "lowest", DELETION_PREDICTED),
-        (
-            "Grad-ECLIP has the highest insertion AUC of all but CLIP Surgery",
-            (OURS, PLAIN, *OTHERS),
-            "highest",
-            INSERTION,
-        ),
-        (
-            "Grad-ECLIP has the highest insertion AUC of all but CLIP Surgery",
-            (OURS, PLAIN, *OF_TEXT),
-            "highest",
-            INSERTION_PREDICTED,
-        ),
-        ("CLIP Surgery inserts better than all but Grad-ECLIP", (SURGERY, PLAIN, *OTHERS), "highest", INSERTION),
-        ("CLIP Surgery deletes worse than Grad-ECLIP", (SURGERY, OURS), "greater than", DELETION | DELETION_PREDICTED),
-        (
-            "maps for the true class delete better than maps for the predicted one",
-            ("grad_eclip for the true class", "grad_eclip for the predicted class"),
-            "less than",
-            {"deletion": "Ours"},
-        ),
-    ),
-    ("grad_eclip", "table2"): (
-        ("Grad-ECLIP has the lowest word deletion AUC", (OURS, PLAIN, *FOR_WORDS), "lowest", WORD_DELETION),
-        ("Grad-ECLIP has the highest word insertion AUC", (OURS, PLAIN, *FOR_WORDS), "highest", WORD_INSERTION),
-    ),
-    ("grad_eclip", "table3"): (
-        (
-            "Grad-ECLIP localizes best",
-            (OURS, PLAIN, SURGERY, *OTHERS),
-            "highest",
-            {"pointing_game": "PG", "energy_pointing_game": "PG-energy", "average_precision": "AP"},
-        ),
-        (
-            "Grad-ECLIP without w_i is second in localizing",
-            (PLAIN, SURGERY, *OTHERS),
-            "highest",
-            {"pointing_game": "PG", "average_precision": "AP"},
-        ),
-        ("without w_i Grad-ECLIP segments better than with it", (PLAIN, OURS), "greater than", SEGMENTATION),
-        ("CLIP Surgery segments best", (SURGERY, OURS, PLAIN, *OTHERS), "highest", SEGMENTATION),
-    ),
-    ("grad_eclip", "table4"): (
-        ("RISE takes longest", ("rise", OURS, SURGERY, *OTHERS), "highest", {"seconds": "time (s/img)"}),
-        (
-            "Grad-ECLIP takes less time than GAME, M2IB and CLIP Surgery",
-            (OURS, "game", "m2ib", SURGERY),
-            "lowest",
-            {"seconds": "time (s/img)"},
-        ),
-    ),
-    ("grad_eclip", "table5"): (
-        (
-            "Grad-ECLIP has the lowest deletion AUC in retrieval",
-            (OURS, PLAIN, *FOR_PAIRS, "maskclip"),
-            "lowest",
-            {
-                "deletion_ir@1": "Deletion IR @1",
-                "deletion_ir@5": "Deletion IR @5",
-                "deletion_ir@10": "Deletion IR @10",
-                "deletion_tr@5": "Deletion TR @5",
-                "deletion_tr@10": "Deletion TR @10",
-            },
-        ),
-        (
-            "Grad-ECLIP has the highest insertion AUC in retrieval",
-            (OURS, PLAIN, *FOR_PAIRS, "maskclip"),
-            "highest",
-            {
-                "insertion_ir@1": "Insertion IR @1",
-                "insertion_ir@5": "Insertion IR @5",
-                "insertion_ir@10": "Insertion IR @10",
-                "insertion_tr@5": "Insertion TR @5",
-                "insertion_tr@10": "Insertion TR @10",
-            },
-        ),
-        (
-            "MaskCLIP has the lowest deletion AUC in text recall at 1",
-            ("maskclip", OURS, PLAIN, *FOR_PAIRS),
-            "lowest",
-            {"deletion_tr@1": "Deletion TR @1"},
-        ),
-        (
-            "GAME has the highest insertion AUC in text recall at 1",
-            ("game", OURS, PLAIN, "self_attention", "rollout", "grad_cam", "maskclip"),
-            "highest",
-            {"insertion_tr@1": "Insertion TR @1"},
-        ),
-    ),
-    ("grad_eclip", "table6"): (
-        (
-            "eight layers are best for inserting words",
-            (EIGHT, *(name for name in LAYERS.values() if name != EIGHT)),
-            "highest",
-            WORD_INSERTION,
-        ),
-        ("eight layers delete words better than one or all twelve", (EIGHT, ONE, TWELVE), "lowest", WORD_DELETION),
-    ),
-    ("grad_eclip", "figure6"): (
-        (
-            "an adjective moves the map to the thing it fits",
-            ("adjective and noun", "noun"),
-            "greater than",
-            ON_THE_THING,
-        ),
-    ),
-    ("grad_eclip", "figure7"): (
-        (
-            "colour is the attribute found best",
-            ("color", "shape", "material", "size", "position"),
-            "highest",
-            BOTH_GAMES,
-        ),
-    ),
-    ("grad_eclip", "figure8"): (
-        ("the last layer alone gives the best image map", tuple(LAYERS.values()), "highest", BOTH_GAMES),
-    ),
-    ("grad_eclip", "figure10"): (
-        (
-            "one head keeps the map more on the thing than many",
-            (OURS, "grad_eclip heads=native"),
-            "greater than",
-            ON_THE_THING,
-        ),
-    ),
-    ("epfl", "figure2"): (
-        (
-            "the last layer's gradient fits the target better than earlier ones",
-            ("last layer", "earlier layers"),
-            "greater than",
-            ON_THE_THING,
-        ),
-    ),
-    ("epfl", "figure4"): (
-        (
-            "the last gradient alone localizes best",
-            ("last_gradient", "all_gradients", "attention_grad_cam"),
-            "highest",
-            ON_THE_THING,
-        ),
-    ),
-    ("epfl", "figure6"): (
-        (
-            "the last gradient alone lessens the corner bias",
-            ("last_gradient", "all_gradients"),
-            "less than",
-            {"corner_bias": ""},
-        ),
-    ),
-    ("epfl", "figure8"): (
-        (
-            "the ViT's map covers more of the named thing than the ResNet's",
-            ("vit", "resnet"),
-            "greater than",
-            {"coverage": ""},
-        ),
-        (
-            "the negated target's map lies on the other things",
-            ("negated target", "target"),
-            "greater than",
-            {"energy_on_others": ""},
-        ),
-    ),
-    ("epfl", "table3"): (
-        (
-            "anger has the lowest variance and entropy for the ResNet",
-            ("Anger", "Sadness", *EMOTIONS),
-            "lowest",
-            {"variance": "Variance", "entropy": "Entropy"},
-        ),
-        (
-            "sadness has the highest entropy for the ResNet",
-            ("Sadness", "Anger", *EMOTIONS),
-            "highest",
-            {"entropy": "Entropy"},
-        ),
-    ),
-    ("epfl", "table4"): (
-        (
-            "emotions differ less in the ViT's maps than in the ResNet's",
-            ("vit", "resnet"),
-            "less than",
-            {"spread of variance": "", "spread of entropy": ""},
-        ),
-    ),
-    ("epfl", "figure12"): (
-        (
-            "the ViT's mean maps are heavier at the centre than elsewhere",
-            ("centre", "elsewhere"),
-            "greater than",
-            {"mean map": ""},
-        ),
-    ),
-    ("epfl", "figure13"): (
-        ("the map of a word lies on what the word names", ("own word", "other words"), "greater than", ON_THE_THING),
-    ),
-    ("epfl", "sectionIV-B"): (  # printed without numbers: IV-B leaves them to the perturbation test of VI-D
-        (
-            "the last gradient alone outperforms the other methods",
-            ("last_gradient", "all_gradients", "attention_grad_cam"),
-            "lowest",
-            {"positive_perturbation": ""},
-        ),
-    ),
-    ("iclip", "table1"): (("CLIP scores background above foreground", ("itsm",), "less than", FOREGROUND),),
-    ("iclip", "table2"): (
-        ("max pooling explains best", ("max", "attention", "average"), "highest", EXPLANATION),
-        ("max pooling recognizes worst", ("max", "attention", "average"), "lowest", RECOGNITION),
-        ("attention pooling prefers the background", ("attention",), "less than", FOREGROUND),
-        ("average pooling prefers the background", ("average",), "less than", FOREGROUND),
-        ("max pooling prefers the foreground", ("max",), "greater than", FOREGROUND),
-    ),
-    ("iclip", "table3"): (
-        (
-            "all steps together are best",
-            (DUAL, POOLING, ENCODER, "basic CLIP"),
-            "highest",
-            {"class_average_precision": "mAP (%)", "searched_iou": "mMIoU (%)", "foreground_minus_background": "mFMB"},
-        ),
-        ("masked max pooling makes the maps better", (POOLING, ENCODER), "greater than", EXPLANATION),
-        ("masked max pooling costs recognition", (POOLING, ENCODER), "less than", RECOGNITION),
-        ("dual projections restore recognition", (DUAL, ENCODER), "greater than", RECOGNITION),
-        ("another encoder alone prefers the background too", (ENCODER,), "less than", FOREGROUND),
-    ),
-    ("iclip", "table4"): (
-        (
-            "ICLIP explains better than CLIP",
-            ("iclip", "itsm"),
-            "greater than",
-            {
-                "searched_iou on VOC": "VOC mMIoU (%)",
-                "foreground_minus_background on VOC": "VOC mFMB",
-                "searched_iou on COCO": "COCO mMIoU (%)",
-                "foreground_minus_background on COCO": "COCO mFMB",
-            },
-        ),
-        (
-            "CLIP recognizes better than ICLIP, which had less data",
-            ("itsm", "iclip"),
-            "greater than",
-            RECOGNITION_ON_BOTH,
-        ),
-        (
-            "ICLIP recognizes better than CLIP of the same data",
-            ("iclip", "CLIP (3M)"),
-            "greater than",
-            RECOGNITION_ON_BOTH,
-        ),
-        (
-            "ICLIP scores foreground above background",
-            ("iclip",),
-            "greater than",
-            {"foreground_minus_background on VOC": "VOC mFMB", "foreground_minus_background on COCO": "COCO mFMB"},
-        ),
-    ),
-    ("iclip", "table5"): (
-        (
-            "the reversed map explains better than the gradient-based one",
-            ("reversed_itsm", "game"),
-            "greater than",
-            EXPLANATION,
-        ),
-        ("ICLIP explains best", ("iclip", "reversed_itsm", "game"), "highest", EXPLANATION),
-    ),
-    ("iclip", "table6"): (
-        (
-            "more channels move to the background than to the foreground",
-            ("F2B", "B2F"),
-            "greater than",
-            {
-                "channels, share 0.25 to 0.75": "(0.25, 0.75]",
-                "channels, share above 0.75": "(0.75, 1]",
-                "channels": "(0, 1]",
-            },
-        ),
-        (
-            "with a small foreground more channels move to the foreground",
-            ("B2F", "F2B"),
-            "greater than",
-            {"channels, share to 0.25": "(0, 0.25]"},
-        ),
-    ),
-    ("iclip", "table7"): (
-        (
-            "masked max pooling matches the most channels on the foreground",
-            ("iclip", "itsm", "attention pooling"),
-            "highest",
-            {"channels": "Channels matched on the foreground"},
-        ),
-    ),
-    ("iclip", "table8"): (
-        (
-            "the reversed map explains better than the map itself",
-            ("reversed_itsm", "itsm"),
-            "greater than",
-            EXPLANATION,
-        ),
-        (
-            "ICLIP explains better than the reversed map",
-            ("iclip", "reversed_itsm", "Reversed CLIP (3M)"),
-            "highest",
-            EXPLANATION,
-        ),
-    ),
-    ("iclip", "figure3"): (
-        (
-            "max pooling gathers its channels in the fewest places",
-            ("max", "average", "attention"),
-            "lowest",
-            {"distinct places": ""},
-        ),
-    ),
-    ("iclip", "figure6"): (
-        (
-            "CLIP of another patch size prefers the background",
-            ("itsm other patch",),
-            "less than",
-            {"foreground_minus_background": ""},
-        ),
-        ("a ResNet CLIP prefers the background", ("itsm resnet",), "less than", {"foreground_minus_background": ""}),
-        ("Grad-CAM of CLIP prefers the background", ("grad_cam",), "less than", {"foreground_minus_background": ""}),
-    ),
-    ("iclip", "figure7"): (
-        (
-            "naming a part instead of the whole moves the map to the part",
-            ("part named", "whole named"),
-            "greater than",
-            ON_THE_THING,
-        ),
-        (
-            "naming a part of the whole moves the map to the part",
-            ("both named", "whole named"),
-            "greater than",
-            ON_THE_THING,
-        ),
-        (
-            "the part alone moves it more than the part of the whole",
-            ("part named", "both named"),
-            "greater than",
-            ON_THE_THING,
-        ),
-        (
-            "the map of the part alone is worse than that of the whole",
-            ("part named", "whole named"),
-            "less than",
-            {"foreground_minus_background": ""},
-        ),
-    ),
-    ("iclip", "figure8"): (
-        (
-            "categories like the one named are confused with it",
-            ("things like it", "other things"),
-            "greater than",
-            {"level of the map": ""},
-        ),
-    ),
-    ("iclip", "figure9"): (
-        (
-            "a high score of recognition picks better maps",
-            ("higher half by score", "lower half by score"),
-            "greater than",
-            {"searched_iou": ""},
-        ),
-    ),
-}
-
-CLAIMS: tuple[PaperClaim, ...] = tuple(
-    PaperClaim(paper, where, statement, metric, methods, relation, printed)
-    for (paper, where), stated in STATED.items()
-    for statement, methods, relation, metrics in stated
-    for metric, printed in metrics.items()
-)
+# Relation -> on which side of the threshold the number lies if the statement is true.
+RELATIONS = {"highest": "above", "greater than": "above", "lowest": "below", "less than": "below"}
+NEEDED = {"id": str, "paper": str, "where": str, "kind": str, "statement": str, "method": str, "relation": str}
+OPTIONAL = {"others": list, "threshold": (int, float)}
+OF_A_METRIC = {"printed": str, "margin": (int, float), "by_construction": str, "not_comparable": str}
 
 
-def claims(paper: str | None = None, where: str | None = None) -> tuple[PaperClaim, ...]:
-    """The claims of a paper and one of its tables, figures or sections: claims("grad_eclip", "table1"). None: all.
+@dataclass(frozen=True)
+class Statement:
+    """A comparison: `methods[0]` less each of the other methods, on one side of `threshold`.
 
-    DatasetError if there are none.
+    With one method alone, its own value is compared with the threshold. "lowest" and "highest" are "less than" and
+    "greater than" each of the others. `methods` and `metric` are named as in the long table; methods need not be
+    explainers (LIBRARY_NAMES translates those of the papers' tables). `where`: "table1", "figure6", "section3.2".
+
+    `printed` names the column of the paper's table whose rows are the methods, or the row whose columns are; it is
+    empty where the paper prints no numbers. A difference of less than `margin` counts as none. `by_construction` and
+    `not_comparable` say why no numbers can decide. `kind`: "paper", or "control" for what we ask ourselves; a control
+    may have no paper, and then `where` is printed as it is.
+    """
+
+    paper: str
+    where: str
+    statement: str
+    metric: str
+    methods: tuple[str, ...]
+    relation: str
+    printed: str = ""
+    threshold: int | float = 0.0
+    id: str = ""
+    kind: str = "paper"
+    margin: int | float | None = None
+    by_construction: str = ""
+    not_comparable: str = ""
+
+    def __post_init__(self) -> None:
+        if self.relation not in RELATIONS:
+            raise DatasetError(
+                f"{self.statement!r}: unknown relation {self.relation!r}, {nearest(self.relation, RELATIONS)}"
+            )
+        if len(self.methods) < 1 + (self.relation in ("lowest", "highest")):
+            raise DatasetError(f"{self.statement!r} compares too few methods: {self.methods}")
+        if self.margin is not None and not self.margin > 0:
+            raise DatasetError(f"{self.statement!r}: got margin={self.margin}, expected more than 0, or none")
+
+    @property
+    def place(self) -> str:
+        """Where the paper says it, in short: "GE Tab 1"."""
+        where = self.where
+        for long, short in (("table", "Tab "), ("figure", "Fig "), ("section", "")):
+            where = where.replace(long, short) if self.paper else where
+        return f"{PAPERS[self.paper]} {where}" if self.paper else where
+
+
+def control(
+    statement: str,
+    metric: str,
+    methods: tuple[str, ...],
+    relation: str = "greater than",
+    threshold: int | float = 0.0,
+    margin: int | float | None = None,
+) -> Statement:
+    """A statement of our own, as that a method beats random maps; it is counted apart from the papers'."""
+    return Statement(
+        paper="",
+        where="our control",
+        statement=statement,
+        metric=metric,
+        methods=methods,
+        relation=relation,
+        threshold=threshold,
+        kind="control",
+        margin=margin,
+    )
+
+
+def claims(paper: str | None = None, where: str | None = None, kind: str | None = "paper") -> tuple[Statement, ...]:
+    """The statements about one table, figure or section of a paper: claims("grad_eclip", "table1"). None means all.
+
+    `kind`: "paper", "control", or None for both. DatasetError if there are none, or if the file is not as it should be.
     """
     if paper is not None and paper not in PAPERS:
         raise DatasetError(f"unknown paper {paper!r}: {nearest(paper, PAPERS)}")
-    found = tuple(claim for claim in CLAIMS if paper in (None, claim.paper) and where in (None, claim.where))
+    if kind not in (*KINDS, None):
+        raise DatasetError(f"unknown kind {kind!r}: {nearest(str(kind), KINDS)}")
+    of_kind = [claim for claim in read_claims(data_folder() / FILE) if kind in (None, claim.kind)]
+    of_paper = [claim for claim in of_kind if paper in (None, claim.paper)]
+    found = tuple(claim for claim in of_paper if where in (None, claim.where))
     if not found:
-        places = sorted({claim.where for claim in CLAIMS if paper in (None, claim.paper)})
-        raise DatasetError(f"no claims of {where!r}: {nearest(str(where), places)}")
+        raise DatasetError(f"no claims of {where!r}: {nearest(str(where), sorted({each.where for each in of_paper}))}")
     return found
+
+
+# -- the file
+
+
+@functools.lru_cache
+def read_claims(path: Path) -> tuple[Statement, ...]:
+    """All statements of a file like data/paper/claims.toml, one for each metric of an entry; each entry is checked.
+
+    DatasetError, naming the entry, for a missing file, a key that is missing, unknown or of another type, an unknown
+    paper, kind, relation, metric or method, a margin that is not above 0, and an id that two entries share.
+    """
+    try:
+        file = tomllib.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise DatasetError(f"no claims at {path}: set CLIP_EXPLAIN_DATA to the compendium's data folder") from error
+    except tomllib.TOMLDecodeError as error:
+        raise DatasetError(f"{path} is damaged: {error}") from error
+    _check_keys(path.name, file, {"claim": list}, {"measured": dict, "compared": dict})
+    metrics, methods = {*METRICS, *file.get("measured", {})}, {*METHODS, *file.get("compared", {})}
+    seen, found = set(), []
+    for number, entry in enumerate(file["claim"], 1):
+        name = f"claim {number} ({entry.get('id', 'without an id')})"
+        _check_entry(name, entry)
+        if entry["id"] in seen:
+            raise DatasetError(f"{name}: another claim has the same id")
+        seen.add(entry["id"])
+        found += _statements(entry)
+        for claim in found[-len(entry["metrics"]) :]:
+            _check_names(name, claim, metrics, methods)
+    return tuple(found)
+
+
+def _statements(entry: dict[str, Any]) -> list[Statement]:
+    """An entry's statements, one for each metric."""
+    same = {key: entry[key] for key in ("id", "paper", "where", "kind", "statement", "relation")}
+    same |= {"methods": (entry["method"], *entry.get("others", [])), "threshold": float(entry.get("threshold", 0))}
+    return [Statement(**same, metric=metric, **about) for metric, about in entry["metrics"].items()]
+
+
+def _check_entry(name: str, entry: dict[str, Any]) -> None:
+    _check_keys(name, entry, NEEDED | {"metrics": dict}, OPTIONAL)
+    for metric, about in entry["metrics"].items():
+        if not isinstance(about, dict):
+            raise DatasetError(f"{name}: got metrics.{metric} = {about!r}, expected a table, as {{}}")
+        _check_keys(f"{name}, {metric}", about, {}, OF_A_METRIC)
+    if not entry["metrics"]:
+        raise DatasetError(f"{name}: got no metrics, expected at least one")
+    for key, allowed in (("paper", PAPERS), ("kind", KINDS)):
+        if entry[key] not in allowed:
+            raise DatasetError(f"{name}: unknown {key} {entry[key]!r}: {nearest(entry[key], allowed)}")
+
+
+def _check_names(name: str, claim: Statement, metrics: Collection[str], methods: Collection[str]) -> None:
+    """DatasetError for a metric or a method that neither the library nor the file knows."""
+    if claim.metric not in metrics:
+        raise DatasetError(f"{name}: unknown metric {claim.metric!r}: {nearest(claim.metric, metrics)}")
+    for method in claim.methods:
+        if method not in methods and method.split()[0] not in methods:
+            raise DatasetError(f"{name}: unknown method {method!r}: {nearest(method, methods)}")
+
+
+def _check_keys(name: str, given: dict[str, Any], needed: Mapping[str, Any], optional: Mapping[str, Any]) -> None:
+    """DatasetError unless all needed keys are there, no unknown ones, and each value has its type."""
+    if missing := sorted(needed.keys() - given.keys()):
+        raise DatasetError(f"{name} lacks {', '.join(missing)}")
+    known = {**needed, **optional}
+    for key, value in given.items():
+        if key not in known:
+            raise DatasetError(f"{name}: unknown key {key!r}: {nearest(key, known)}")
+        if not isinstance(value, known[key]) or isinstance(value, bool):
+            raise DatasetError(f"{name}: got {key} = {value!r}, which has another type than it should")
+
+
+# -- the papers' own numbers
+
+
+def differences(claim: Statement, values: Mapping | pd.DataFrame) -> dict:
+    """Other method -> `methods[0]` less it, of numbers or columns by method. For one method alone: itself."""
+    first, *others = claim.methods
+    return {other: values[first] - values[other] for other in others} or {first: values[first]}
+
+
+def in_paper(claim: Statement) -> float | None:
+    """The paper's own number that decides the claim: the difference nearest to refuting it. None if not printed."""
+    if not claim.printed:
+        return None
+    numbers = published(claim.paper, claim.where)
+    along, across = ("column", "row") if claim.printed in set(numbers["column"]) else ("row", "column")
+    numbers = numbers[numbers[along] == claim.printed]
+    values = dict(zip(numbers[across].replace(LIBRARY_NAMES[claim.paper]), numbers["value"], strict=True))
+    if missing := [method for method in claim.methods if method not in values]:
+        raise DatasetError(f"{claim.place}, {claim.printed!r}, has no {missing[0]!r}: {nearest(missing[0], values)}")
+    worst = min if RELATIONS[claim.relation] == "above" else max
+    return round(worst(differences(claim, values).values()), 6)  # more digits than any of the papers prints
+
+
+def true_in_paper(claim: Statement) -> bool | None:
+    """Do the paper's own numbers bear its statement out? None where it prints none."""
+    number = in_paper(claim)
+    if number is None:
+        return None
+    return number > claim.threshold if RELATIONS[claim.relation] == "above" else number < claim.threshold
+
+
+def reported(stated: Statement, other: str) -> str:
+    """The paper's own number of what is shown, and its place: "-0.0071 (GE Tab 1)"."""
+    alone = len(stated.methods) == 1
+    number = in_paper(stated if alone else replace(stated, methods=(stated.methods[0], other)))
+    if number is None:
+        return stated.place
+    return f"{number:{'.4g' if alone else '+.4g'}} ({stated.place})"

@@ -1,34 +1,41 @@
 """From what a figure was made: model, data, seed, versions; and the folder's tables written."""
 
-import csv
-import io
 import json
 import math
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+
+import pandas as pd
 
 from clip_explain.errors import OutputError
 from clip_explain.metrics.intervals import Interval
 from clip_explain.models.model import Model
+from clip_explain.papers.first_edition import Claim, as_csv
 from clip_explain.papers.saving import write
-from clip_explain.papers.verdicts import Claim, _bar
 
 PACKAGES = ("clip-explain", "torch", "torchvision", "openai-clip", "numpy", "pillow", "matplotlib")
 
 
 def provenance(
-    model: Model, dataset: str, seed: int, n_images: int, values: dict[str, Interval | float], parameters: dict
+    model: Model,
+    dataset: str,
+    seed: int,
+    n_images: int,
+    values: Mapping[str, Interval | float] | pd.DataFrame,
+    parameters: dict,
 ) -> dict:
-    """Where numbers come from, as JSON takes it. An interval becomes three values: its mean, " low" and " high".
+    """Where numbers come from, as JSON takes it.
 
-    OutputError if no image was processed or a value is not finite.
+    `values`: numbers or intervals by name, or the table that `summarize` returns, whose rows are then named by their
+    method, metric and setting. An interval becomes three values: its mean, " low" and " high". OutputError if no image
+    was processed, or a value is not finite.
     """
     if n_images < 1:
         raise OutputError("no image was processed, so there are no results to write")
     numbers = {}
-    for name, value in values.items():
+    for name, value in named(values).items():
         parts = {"": value.mean, " low": value.low, " high": value.high} if isinstance(value, Interval) else {"": value}
         numbers.update({name + end: float(number) for end, number in parts.items()})
     if bad := [name for name, number in numbers.items() if not math.isfinite(number)]:
@@ -47,13 +54,41 @@ def provenance(
     }
 
 
+def named(values: Mapping[str, Interval | float] | pd.DataFrame) -> Mapping[str, Interval | float]:
+    """The rows of a summary as intervals by name, "game: pointing_game, equal footing"; a mapping as it is."""
+    if not isinstance(values, pd.DataFrame):
+        return values
+    found = {}
+    for row in values.to_dict("records"):
+        keys = {key: str(value) for key, value in row.items() if key not in ("mean", "low", "high", "images")}
+        first = keys.pop("method", "")
+        parts = [text for text in (keys.pop("metric", ""), *keys.values()) if text]
+        name = ": ".join(part for part in (first, ", ".join(parts)) if part)
+        found[name] = Interval(row["mean"], row["low"], row["high"], row["images"])
+    return found
+
+
+def save(folder: str | Path, tables: Mapping[str, pd.DataFrame], verdicts: pd.DataFrame, record: dict) -> None:
+    """Write what a notebook found: each table as NAME.csv, the verdicts as claims.csv, and provenance.json.
+
+    `verdicts` is of `judge`, `record` of `provenance`. A table's index is written where it has a name. Numbers have
+    four digits. OutputError if a file cannot be written.
+    """
+    for name, table in tables.items():
+        write(Path(folder) / f"{name}.csv", _csv(table, index=any(table.index.names)))
+    write(Path(folder) / "claims.csv", _csv(verdicts, index=False))
+    _write_record(folder, record)
+
+
+def _csv(table: pd.DataFrame, index: bool) -> bytes:
+    return table.to_csv(index=index, float_format="%.4g", lineterminator="\n").encode()
+
+
 def save_results(folder: str | Path, claims: Sequence[Claim], record: dict) -> None:
-    """Write claims.csv and provenance.json (of `provenance`) into a folder. OutputError if they cannot be written."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["claim", "paper", "ours", "low", "high", "needed", "images", "holds"])
-    for claim in claims:
-        numbers = (f"{number:.4g}" for number in (claim.ours.mean, claim.ours.low, claim.ours.high))
-        writer.writerow([claim.claim, claim.paper, *numbers, _bar(claim), claim.ours.count, claim.verdict])
-    write(Path(folder) / "claims.csv", text.getvalue().encode())
+    """The first edition's `save`: claims.csv and provenance.json. OutputError if they cannot be written."""
+    write(Path(folder) / "claims.csv", as_csv(claims))
+    _write_record(folder, record)
+
+
+def _write_record(folder: str | Path, record: dict) -> None:
     write(Path(folder) / "provenance.json", (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())

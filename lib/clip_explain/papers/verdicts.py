@@ -1,121 +1,274 @@
-"""What a notebook leaves: claims of a paper held against our numbers, where the numbers come from, and its figures.
+"""Verdicts: the statements of claims.py judged on the numbers of a long table, with false verdicts held at 5 %.
 
-Above metrics/ and claims.py; the only module that notebooks write files with. Each file is complete or not there.
+A notebook's last step:
+
+    table = papers.long_table(rows)
+    verdicts = papers.judge(table, papers.claims("grad_eclip", "table3"))
+    papers.save(folder, {"table3": papers.summarize(table)}, verdicts, papers.provenance(...))
+    papers.closing_table(verdicts)
+
+| verdict | when |
+|---|---|
+| reproduced | the difference lies on the statement's side, against each of the others |
+| not reproduced | it lies on the other side, against one of the others |
+| no difference | it is smaller than the statement's margin |
+| undecided | none of these can be told from so many images |
+| not comparable | a part of the paper's setting is missing; `why` says which |
+| true by construction | no data could come out otherwise; `why` says the reason |
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import scipy.stats
 
-from clip_explain.errors import MethodError, TensorError, nearest
-from clip_explain.metrics.intervals import Interval, bootstrap
-from clip_explain.papers.published import RELATIONS, PaperClaim, differences, in_paper
+from clip_explain.errors import DatasetError, MethodError, TensorError, nearest
+from clip_explain.metrics.intervals import Interval, bootstrap, sign_flip_tests
+from clip_explain.papers.claims import KINDS, RELATIONS, Statement, reported
+from clip_explain.papers.tables import by_method, long_table
 
-ENOUGH = 10  # images; an interval of fewer decides nothing
+VERDICTS = (
+    "reproduced",
+    "not reproduced",
+    "no difference",
+    "undecided",
+    "not comparable",
+    "true by construction",
+)
+LEVEL = 0.05  # of all verdicts of a notebook that say something, at most this share is false
+ENOUGH = 10  # images; fewer decide nothing
+
+# The words of the first edition's claims.csv, for folders that were made before.
+OLD_VERDICTS = {"holds": "reproduced", "does not hold": "not reproduced"}
 
 
 @dataclass(frozen=True)
-class Claim:
-    """A claim of a paper, what the paper reports, and our mean, which must be `above` a number, or `below` one.
+class Evidence:
+    """What the numbers of one setting say about a statement.
 
-    `inclusive`: it may also be equal to that number. `evaluate` makes one of a statement of claims.py and our numbers.
+    `sided`: images as rows, the other methods as columns; the paired difference to each, turned so that it is above 0
+    where the statement is true. `why`: why the statement cannot be reproduced with these numbers, "" if it can.
     """
 
-    claim: str
-    paper: str
-    ours: Interval
-    above: float | None = None
-    below: float | None = None
-    inclusive: bool = False
+    statement: Statement
+    setting: str
+    sided: pd.DataFrame
+    why: str
+    seed: int
 
     @property
-    def verdict(self) -> str:
-        """Holds or does not hold: where the whole interval lies on one side. Undecided: all else, and few images."""
-        if self.above is not None and self.below is None:
-            holds, fails = self.ours.low > self.above, self.ours.high < self.above
-        elif self.below is not None and self.above is None:
-            holds, fails = self.ours.high < self.below, self.ours.low > self.below
-        else:
-            raise ValueError(f"the claim {self.claim!r} needs either above= or below=")
-        if self.inclusive:
-            holds = self.ours.low >= self.above if self.below is None else self.ours.high <= self.below
-        if self.ours.count < ENOUGH or not (holds or fails):
-            return "undecided"
-        return "holds" if holds else "does not hold"
+    def decides(self) -> bool:
+        """Can these numbers decide at all?"""
+        open_question = not (self.statement.by_construction or self.statement.not_comparable)
+        return open_question and len(self.sided) >= ENOUGH and len(self.sided.columns) > 0
+
+    @cached_property
+    def p_values(self) -> tuple[np.ndarray, np.ndarray]:
+        """For each other method, one-sided: that the difference is above 0, and that it is below."""
+        return self._shifted(0.0)
+
+    @property
+    def p_true(self) -> float:
+        """That the statement is true against each of the others: an intersection-union test, the largest p counts."""
+        return float(self.p_values[0].max())
+
+    @property
+    def p_false(self) -> float:
+        """That it is false against one of the others: the smallest p, times their number (Bonferroni)."""
+        return min(1.0, float(self.p_values[1].min()) * len(self.sided.columns))
+
+    @cached_property
+    def p_equal(self) -> float:
+        """That the first method equals the best of the others within the margin: two one-sided tests (TOST).
+
+        It is not worse than any of the others by the margin, and not better than one of them by the margin.
+        """
+        margin = self.statement.margin
+        not_worse = self._shifted(margin)[0].max()
+        not_better = self._shifted(-margin)[1].min() * len(self.sided.columns)
+        return float(max(not_worse, min(1.0, not_better)))
+
+    def _shifted(self, by: float) -> tuple[np.ndarray, np.ndarray]:
+        return sign_flip_tests(self.sided.to_numpy() + by, self.seed)
+
+    @property
+    def decider(self) -> str:
+        """The other method that decides: against which the statement comes nearest to being refuted."""
+        spread = self.sided.std(ddof=0) + 1e-12
+        return str((self.sided.mean() / spread).idxmin())
+
+    @property
+    def ours(self) -> Interval | None:
+        """The first method less the one that decides (of one method alone, its value); None if nothing was measured."""
+        if self.sided.empty:
+            return None
+        sign = 1.0 if RELATIONS[self.statement.relation] == "above" else -1.0
+        return bootstrap(sign * self.sided[self.decider] + self.statement.threshold, self.seed)
 
 
-def table(claims: Sequence[Claim]) -> pd.DataFrame:
-    """The closing table of a notebook."""
-    rows = [(c.claim, c.paper, str(c.ours), _bar(c), c.ours.count, c.verdict) for c in claims]
-    return pd.DataFrame(rows, columns=["claim", "paper", "ours [95 %]", "holds if", "images", "here"])
+def judge(
+    table: pd.DataFrame,
+    claims: Iterable[Statement],
+    seed: int = 0,
+    without: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
+    """The verdict on each statement, in each setting of the table in which its metric is measured.
 
+    What is tested is the mean over images of the paired difference between the first method and each other one (of one
+    method alone, its own value), after averaging an image's targets. p values come from flips of the images' signs;
+    those of all statements together are corrected by Benjamini and Hochberg, so that at most 5 % of the verdicts other
+    than "undecided" are expected to be false. The interval that is shown is the bootstrap's, 95 %, of the difference to
+    the method `against` which the statement is nearest to being refuted.
 
-def _bar(claim: Claim) -> str:
-    equal = "=" if claim.inclusive else ""
-    return f">{equal} {claim.above:.3g}" if claim.below is None else f"<{equal} {claim.below:.3g}"
+    `without` names methods that were not measured, and why: a statement about "all" can then be refuted, but not
+    reproduced. Any other missing method is a MethodError, a missing metric a TensorError.
 
-
-def evaluate(stated: PaperClaim, numbers: pd.DataFrame, seed: int = 0, metric: str | None = None) -> Claim:
-    """What a paper states, held against our `numbers`: columns image, method, metric, value, as a sweep's table.
-
-    Ours is the mean over images of the paired difference, the first method's value less another's (of one method
-    alone, its value), with its bootstrap interval; several rows of an image are averaged first. Of several others the
-    one that decides is shown: the statement holds if it does against all and fails if it does against one. Their
-    intervals are widened (Bonferroni) to be right together at 95 %. `metric` is for numbers that call it otherwise.
-    `image` may be any unit that was drawn, such as a class.
-
-    A value of NaN says that the question has no answer: its image (and target, where there is such a column) is left
-    out for all methods. MethodError if a method is missing; TensorError if the metric, a column or a method's row of an
-    image is, or no value is left.
+    Columns: id, kind, claim, paper (its number and place), setting, metric, against, ours, low, high, needed, images, p
+    (corrected), verdict, why.
     """
-    table = _by_method(stated, numbers, metric or stated.metric)
-    found = differences(stated, table)
-    intervals = {name: bootstrap(column, seed, 1 - 0.05 / len(found)) for name, column in found.items()}
-    side, inclusive = RELATIONS[stated.relation]
-    claims = [
-        Claim(_shown(stated, other), _reported(stated, other), ours, **{side: stated.threshold}, inclusive=inclusive)
-        for other, ours in intervals.items()
-    ]
-    fails = [claim for claim in claims if claim.verdict == "does not hold"]
-    # Nearest to refuting it: where the end of the interval that must be beyond the threshold lies furthest back.
-    return min(fails or claims, key=lambda claim: claim.ours.low if side == "above" else -claim.ours.high)
+    table, without = long_table(table), dict(without or {})
+    found = [each for claim in claims for each in _evidence(claim, table, without, seed)]
+    ps = corrected(found)
+    return pd.DataFrame([_row(each, *of_each) for each, of_each in zip(found, ps, strict=True)])
 
 
-def _shown(stated: PaperClaim, other: str) -> str:
-    """The statement, its metric, and, if there are several others, which of them is shown."""
-    nearest_other = f", nearest {other}" if len(stated.methods) > 2 else ""
-    return f"{stated.statement} ({stated.metric}{nearest_other})"
+# -- from numbers to p values
 
 
-def _reported(stated: PaperClaim, other: str) -> str:
-    """The paper's own number of what is shown, and where it stands: "-0.0071 (GE Tab 1)"."""
-    alone = len(stated.methods) == 1
-    number = in_paper(stated if alone else replace(stated, methods=(stated.methods[0], other)))
-    if number is None:
-        return stated.place
-    return f"{number:{'.4g' if alone else '+.4g'}} ({stated.place})"
-
-
-def _by_method(stated: PaperClaim, numbers: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Images as rows, the methods that are compared as columns."""
-    if missing := {"image", "method", "metric", "value"} - set(numbers.columns):
+def _evidence(claim: Statement, table: pd.DataFrame, without: Mapping[str, str], seed: int) -> list[Evidence]:
+    """The evidence of each setting in which the claim's first method has numbers of its metric."""
+    rows = table[(table["metric"] == claim.metric) & (table["method"] == claim.methods[0])]
+    settings = list(rows["setting"].unique())
+    if settings:
+        return [_of_setting(claim, name, table[table["setting"] == name], without, seed) for name in settings]
+    reason = claim.not_comparable or without.get(claim.methods[0], "")
+    if reason or claim.by_construction:
+        return [Evidence(claim, "", pd.DataFrame(), reason, seed)]
+    if claim.metric not in set(table["metric"]):
         raise TensorError(
-            f"the table lacks {', '.join(sorted(missing))}; it has {', '.join(map(str, numbers.columns))}"
+            f"{claim.statement!r} ({claim.place}): no numbers of {claim.metric!r}: "
+            f"{nearest(claim.metric, table['metric'].unique())}"
         )
-    rows = numbers[numbers["metric"] == metric]
-    if rows.empty:
-        raise TensorError(f"no numbers of {metric!r}: {nearest(metric, numbers['metric'].dropna().unique())}")
-    if missing := [method for method in stated.methods if method not in set(rows["method"])]:
-        raise MethodError(
-            f"{stated.statement!r} ({stated.place}) compares {missing[0]!r}, which has no numbers of {metric}: "
-            f"{nearest(missing[0], rows['method'].unique())}"
-        )
-    rows = rows[rows["method"].isin(stated.methods)]
-    if np.isinf(rows["value"]).any():
-        raise TensorError(f"{metric}: {int(np.isinf(rows['value']).sum())} values are infinite")
-    by_method = rows.groupby([column for column in ("image", "target", "method") if column in rows])["value"]
-    if lacking := int(by_method.size().unstack("method").isna().any(axis=1).sum()):
-        raise TensorError(f"{metric}: {lacking} images or targets lack a row of one of {', '.join(stated.methods)}")
-    return by_method.mean().unstack("method").dropna().groupby("image").mean()
+    raise MethodError(
+        f"{claim.statement!r} ({claim.place}) is about {claim.methods[0]!r}, which has no numbers of {claim.metric}: "
+        f"{nearest(claim.methods[0], table['method'].unique())}"
+    )
+
+
+def _of_setting(claim: Statement, setting: str, table: pd.DataFrame, without: Mapping[str, str], seed: int) -> Evidence:
+    there = set(table.loc[table["metric"] == claim.metric, "method"])
+    missing = [method for method in claim.methods[1:] if method not in there and method in without]
+    kept = [method for method in claim.methods if method not in missing]
+    try:
+        wide = by_method(table, claim.metric, kept)
+    except MethodError as error:
+        raise MethodError(f"{claim.statement!r} ({claim.place}), setting {setting!r}: {error}") from error
+    first, others = claim.methods[0], kept[1:]
+    if others:
+        differences = pd.DataFrame({other: wide[first] - wide[other] for other in others})
+    else:
+        differences = wide[[first]] if len(claim.methods) == 1 else pd.DataFrame(index=wide.index)
+    sign = 1.0 if RELATIONS[claim.relation] == "above" else -1.0
+    why = "; ".join(f"{method} was not measured: {without[method]}" for method in missing)
+    return Evidence(claim, setting, sign * (differences - claim.threshold), why, seed)
+
+
+def corrected(found: Sequence[Evidence]) -> list[tuple[float, float]]:
+    """The p values of each after Benjamini and Hochberg: that it lies on one side, and that it is within the margin."""
+    family: dict[tuple[int, str], float] = {}
+    for number, each in enumerate(found):
+        if each.decides:
+            p_true = 1.0 if each.why else each.p_true  # what was not measured might refute it
+            family[number, "sided"] = min(1.0, 2 * min(p_true, each.p_false))
+        if each.decides and each.statement.margin is not None and not each.why:
+            family[number, "equal"] = each.p_equal
+    if family:
+        adjusted = scipy.stats.false_discovery_control(list(family.values()), method="bh")
+        family = dict(zip(family, map(float, adjusted), strict=True))
+    return [(family.get((n, "sided"), 1.0), family.get((n, "equal"), 1.0)) for n in range(len(found))]
+
+
+# -- from p values to verdicts
+
+
+def _verdict(each: Evidence, ours: Interval | None, p_sided: float, p_equal: float) -> tuple[str, str]:
+    """The verdict, and why it is not one of the first three. `ours`: the difference that decides."""
+    if each.statement.by_construction:
+        return "true by construction", each.statement.by_construction
+    if each.statement.not_comparable:
+        return "not comparable", each.statement.not_comparable
+    if each.decides and p_equal <= LEVEL:
+        return "no difference", ""
+    if each.decides and p_sided <= LEVEL and not ours.low <= each.statement.threshold <= ours.high:
+        refuted = each.why or each.p_false < each.p_true
+        return ("not reproduced" if refuted else "reproduced"), ""
+    if each.why:
+        return "not comparable", each.why
+    if len(each.sided) < ENOUGH:
+        return "undecided", f"{len(each.sided)} images, fewer than {ENOUGH}"
+    return "undecided", ""
+
+
+def _row(each: Evidence, p_sided: float, p_equal: float) -> dict:
+    """One row of the table of verdicts; its numbers are NaN where nothing was measured."""
+    claim, ours = each.statement, each.ours
+    verdict, why = _verdict(each, ours, p_sided, p_equal)
+    alone = len(claim.methods) == 1
+    return {
+        "id": claim.id,
+        "kind": claim.kind,
+        "claim": claim.statement,
+        "paper": reported(claim, each.decider) if ours else claim.place,
+        "setting": each.setting,
+        "metric": claim.metric,
+        "against": "" if alone or ours is None else each.decider,
+        "ours": ours.mean if ours else np.nan,
+        "low": ours.low if ours else np.nan,
+        "high": ours.high if ours else np.nan,
+        "needed": f"{'>' if RELATIONS[claim.relation] == 'above' else '<'} {claim.threshold:.3g}",
+        "images": len(each.sided),
+        "p": p_equal if verdict == "no difference" else p_sided,
+        "verdict": verdict,
+        "why": why,
+    }
+
+
+# -- verdicts shown and counted
+
+
+def closing_table(verdicts: pd.DataFrame) -> pd.DataFrame:
+    """The verdicts as a notebook shows them last: what is stated, the paper's number, ours, the verdict."""
+    numbers = verdicts[["ours", "low", "high"]].itertuples(index=False)
+    ours = ["-" if np.isnan(row.ours) else f"{row.ours:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in numbers]
+    shown = verdicts[["claim", "setting", "metric", "against", "paper"]].assign(**{"ours [95 %]": ours})
+    shown = shown.assign(images=verdicts["images"], verdict=verdicts["verdict"], why=verdicts["why"])
+    return shown[[name for name in shown if name == "claim" or (shown[name] != "").any()]]
+
+
+def read_verdicts(path: str | Path) -> pd.DataFrame:
+    """A claims.csv, also one of the first edition, with at least the columns claim, paper, kind and verdict.
+
+    DatasetError for a file without verdicts.
+    """
+    table = pd.read_csv(path, keep_default_na=False)
+    if "holds" in table:
+        table = table.assign(verdict=table["holds"].replace(OLD_VERDICTS))
+    if "verdict" not in table:
+        raise DatasetError(f"{path} has no column of verdicts, but {', '.join(table.columns)}")
+    if "kind" not in table:
+        of_a_paper = table["paper"].astype(str).str.contains(r"\b(?:GE|EP|IC)\b")
+        table = table.assign(kind=np.where(of_a_paper, "paper", "control"))
+    return table
+
+
+def totals(verdicts: pd.DataFrame) -> pd.DataFrame:
+    """How often each verdict was given: a row for the papers' statements, one for our controls.
+
+    papers.totals(papers.read_verdicts("figures/07_localization/claims.csv")).loc["paper", "reproduced"]
+    """
+    counts = pd.crosstab(verdicts["kind"], verdicts["verdict"])
+    return counts.reindex(index=list(KINDS), columns=list(VERDICTS), fill_value=0)

@@ -1,0 +1,122 @@
+"""The long table: all that a notebook or a sweep measures, one number a row; and means of it with intervals.
+
+A notebook measures into it, then asks `summarize`, `judge` (verdicts.py) and the charts of plots/:
+
+    rows = []
+    for record in data:
+        maps = cx.explain(model, record.image, record.texts, "game")[0]
+        rows += papers.measured(record.id, "game", {"pointing_game": pointing_game(maps, record.masks)})
+    table = papers.long_table(rows)
+    papers.summarize(table)  # one row a setting, method and metric: mean, low, high, images
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from clip_explain.errors import MethodError, TensorError, nearest
+from clip_explain.metrics.intervals import bootstrap
+
+COLUMNS = ("image", "target", "setting", "method", "metric", "value")
+KEYS = list(COLUMNS[:-1])  # what tells one row from another
+BY = ("setting", "method", "metric")
+
+
+def measured(
+    image: str, method: str, values: Mapping[str, Any], setting: str = "", targets: Sequence | None = None
+) -> list[dict[str, Any]]:
+    """Rows of the long table for one image and one method.
+
+    `values` has for each metric one number, or one for each target (a tensor, an array or a list); NaN says that the
+    question has no answer there. `targets` names the targets; by default they are counted from 0.
+
+        measured("image 1", "game", {"pointing_game": torch.tensor([1.0, 0.0])})  # two rows, of targets 0 and 1
+    """
+    rows = []
+    for metric, numbers in values.items():
+        numbers = np.atleast_1d(np.asarray(numbers, dtype=float))
+        names = range(len(numbers)) if targets is None else targets
+        if len(names) != len(numbers):
+            raise TensorError(f"{metric}: got {len(numbers)} values for {len(names)} targets, expected one each")
+        row = {"image": image, "setting": setting, "method": method, "metric": metric}
+        rows += [{**row, "target": name, "value": float(value)} for name, value in zip(names, numbers, strict=True)]
+    return rows
+
+
+def long_table(rows: pd.DataFrame | Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """A checked table with the columns image, target, setting, method, metric, value, of rows or of a sweep's table.
+
+    `target` is 0 and `setting` empty where the rows have none; other columns are left out. TensorError for a missing
+    column, no rows, an empty cell in a key, values that are infinite or no numbers, and two rows with the same keys.
+    """
+    table = rows.copy() if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
+    if missing := [name for name in ("image", "method", "metric", "value") if name not in table]:
+        raise TensorError(f"the table lacks {', '.join(missing)}; it has {', '.join(map(str, table.columns))}")
+    table = table.assign(**{name: empty for name, empty in (("target", 0), ("setting", "")) if name not in table})
+    table = table[list(COLUMNS)].reset_index(drop=True)
+    if empty := [name for name in KEYS if table[name].isna().any()]:
+        raise TensorError(f"{int(table[empty[0]].isna().sum())} rows have no {empty[0]}")
+    if not len(table) or not pd.api.types.is_numeric_dtype(table["value"]):
+        raise TensorError(f"got {len(table)} rows with values of {table['value'].dtype}, expected numbers")
+    if np.isinf(table["value"]).any():
+        raise TensorError(f"{int(np.isinf(table['value']).sum())} values are infinite")
+    twice = table[table.duplicated(KEYS)]
+    if len(twice):
+        raise TensorError(f"{len(twice)} rows have the keys of another, as {twice.iloc[0][KEYS].to_dict()}")
+    return table.astype({"value": float})
+
+
+def completed(table: pd.DataFrame, setting: str, other: str) -> pd.DataFrame:
+    """The table with the rows of methods that `setting` lacks taken from the setting `other`.
+
+    So "as released" need not measure again the methods that are released as their papers have them.
+    """
+    for name in (setting, other):
+        if name not in set(table["setting"]):
+            raise TensorError(f"no rows of setting {name!r}: {nearest(name, table['setting'].unique())}")
+    there = set(table.loc[table["setting"] == setting, "method"])
+    lacking = table[(table["setting"] == other) & ~table["method"].isin(there)]
+    return pd.concat([table, lacking.assign(setting=setting)], ignore_index=True)
+
+
+def summarize(table: pd.DataFrame, by: Sequence[str] = BY, seed: int = 0, level: float = 0.95) -> pd.DataFrame:
+    """The mean of each group of rows with its bootstrap interval: columns `by`, mean, low, high and images.
+
+    The values of one image within a group are averaged first, so that each image counts the same and the interval is
+    that of drawing the images anew. NaN is left out, and so is a group that has nothing else. Groups keep the order in
+    which they appear. TensorError if `by` would average different metrics.
+    """
+    table, by = long_table(table), list(by)
+    if "metric" not in by and table["metric"].nunique() > 1:
+        raise TensorError(f"by={by} would average {table['metric'].nunique()} metrics: add 'metric', or choose one")
+    by_image = table.dropna(subset="value").groupby([*by, "image"], sort=False)["value"].mean()
+    rows = []
+    for names, values in by_image.groupby(level=by, sort=False):
+        found = bootstrap(values, seed, level)
+        names = names if isinstance(names, tuple) else (names,)
+        rows.append((*names, found.mean, found.low, found.high, found.count))
+    return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "images"])
+
+
+def by_method(table: pd.DataFrame, metric: str, methods: Sequence[str]) -> pd.DataFrame:
+    """Images as rows and the methods as columns: each image's mean over its targets, on the same targets for all.
+
+    A target where one method has NaN is left out for all methods. TensorError without numbers of the metric, or where
+    an image or a target lacks the row of a method; MethodError for a method that has no numbers.
+    """
+    rows = table[table["metric"] == metric]
+    if rows.empty:
+        raise TensorError(f"no numbers of {metric!r}: {nearest(metric, table['metric'].dropna().unique())}")
+    for method in methods:
+        if method not in set(rows["method"]):
+            raise MethodError(f"{method!r} has no numbers of {metric}: {nearest(method, rows['method'].unique())}")
+    rows = rows[rows["method"].isin(methods)]
+    if np.isinf(rows["value"]).any():
+        raise TensorError(f"{metric}: {int(np.isinf(rows['value']).sum())} values are infinite")
+    keys = [column for column in ("image", "target", "method") if column in rows]
+    wide = rows.groupby(keys)["value"]
+    if lacking := int(wide.size().unstack("method").isna().any(axis=1).sum()):
+        raise TensorError(f"{metric}: {lacking} images or targets lack a row of one of {', '.join(methods)}")
+    return wide.mean().unstack("method").dropna().groupby("image").mean()[list(methods)]

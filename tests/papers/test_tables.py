@@ -1,0 +1,98 @@
+"""The long table: what it takes, what it refuses, and its means worked by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from clip_explain import papers
+from clip_explain.errors import MethodError, TensorError
+from clip_explain.metrics.intervals import bootstrap
+
+NAN = float("nan")
+
+
+def rows(*values: tuple, columns=("image", "target", "setting", "method", "metric", "value")) -> pd.DataFrame:
+    return pd.DataFrame(list(values), columns=list(columns))
+
+
+TWO_IMAGES = rows(
+    ("x", 0, "", "a", "m", 1.0),
+    ("x", 1, "", "a", "m", 3.0),
+    ("y", 0, "", "a", "m", 6.0),
+    ("x", 0, "", "b", "m", 0.0),
+    ("x", 1, "", "b", "m", NAN),
+    ("y", 0, "", "b", "m", 4.0),
+)
+
+
+def test_what_is_measured_becomes_rows():
+    found = papers.measured("x", "game", {"m": torch.tensor([1.0, NAN]), "n": 2}, setting="s")
+    table = papers.long_table(found)
+    expected = rows(("x", 0, "s", "game", "m", 1.0), ("x", 1, "s", "game", "m", NAN), ("x", 0, "s", "game", "n", 2.0))
+    pd.testing.assert_frame_equal(table, expected)
+    named = papers.measured("x", "game", {"m": [1, 2]}, targets=["a cube", "a ring"])
+    assert [row["target"] for row in named] == ["a cube", "a ring"]
+    with pytest.raises(TensorError, match="m: got 2 values for 1 targets"):
+        papers.measured("x", "game", {"m": [1, 2]}, targets=["a cube"])
+
+
+def test_a_sweeps_table_is_taken_as_it_is():
+    sweep = TWO_IMAGES.drop(columns="setting").assign(text="a cube", error=None, index=range(6))
+    pd.testing.assert_frame_equal(papers.long_table(sweep), TWO_IMAGES)
+    assert papers.long_table(sweep.drop(columns="target").iloc[[0, 2]])["target"].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda table: table.drop(columns=["metric", "value"]), "lacks metric, value; it has image, target"),
+        (lambda table: table.iloc[:0], "got 0 rows"),
+        (lambda table: table.assign(value="1"), "expected numbers"),
+        (lambda table: table.assign(value=[np.inf] + [0.0] * 5), "1 values are infinite"),
+        (lambda table: table.assign(method=[None] + ["a"] * 5), "1 rows have no method"),
+        (lambda table: pd.concat([table, table.iloc[[1]]]), "1 rows have the keys of another.*'target': 1"),
+    ],
+)
+def test_a_table_that_is_refused(change, message):
+    with pytest.raises(TensorError, match=message):
+        papers.long_table(change(TWO_IMAGES))
+
+
+def test_means_by_hand():
+    """a: ((1 + 3) / 2 + 6) / 2 = 4 of images x and y; b: (0 + 4) / 2 = 2, its NaN left out."""
+    found = papers.summarize(TWO_IMAGES)
+    assert found.columns.tolist() == ["setting", "method", "metric", "mean", "low", "high", "images"]
+    assert found[["method", "mean", "images"]].to_numpy().tolist() == [["a", 4.0, 2], ["b", 2.0, 2]]
+    interval = bootstrap([2.0, 6.0], seed=5)
+    assert papers.summarize(TWO_IMAGES, seed=5).loc[0, ["low", "high"]].tolist() == [interval.low, interval.high]
+
+
+def test_means_by_other_columns():
+    table = pd.concat([TWO_IMAGES, TWO_IMAGES.assign(metric="n", value=7.0)])
+    by_target = papers.summarize(table, by=["metric", "target", "method"])
+    assert by_target.query("metric == 'm' and target == 1")["method"].tolist() == ["a"]  # b's has no answer
+    assert papers.summarize(table[table["metric"] == "m"], by=["setting"])["mean"].tolist() == [(4 / 3 + 5) / 2]
+    with pytest.raises(TensorError, match="would average 2 metrics"):
+        papers.summarize(table, by=["method"])
+
+
+def test_methods_that_a_setting_lacks_are_taken_from_another():
+    fair, released = TWO_IMAGES.assign(setting="fair"), TWO_IMAGES[:3].assign(setting="released", value=9.0)
+    table = papers.completed(pd.concat([fair, released]), "released", "fair")
+    found = table[table["setting"] == "released"].set_index("method")["value"]
+    assert found["a"].tolist() == [9, 9, 9] and found["b"].tolist()[::2] == [0, 4] and len(table) == 12
+    with pytest.raises(TensorError, match="no rows of setting 'realeased': did you mean 'released'"):
+        papers.completed(table, "realeased", "fair")
+
+
+def test_images_by_methods():
+    """Where b has no answer, a's is left out too: x of a is 1."""
+    wide = papers.by_method(TWO_IMAGES, "m", ["b", "a"])
+    assert wide.columns.tolist() == ["b", "a"] and wide.to_numpy().tolist() == [[0, 1], [4, 6]]
+    with pytest.raises(MethodError, match="'c' has no numbers of m: Available: a, b"):
+        papers.by_method(TWO_IMAGES, "m", ["a", "c"])
+    with pytest.raises(TensorError, match="no numbers of 'n'"):
+        papers.by_method(TWO_IMAGES, "n", ["a"])
+    with pytest.raises(TensorError, match="1 images or targets lack a row"):
+        papers.by_method(TWO_IMAGES[:-1], "m", ["a", "b"])
