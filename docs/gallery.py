@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -21,6 +20,8 @@ from nbformat.v4 import new_markdown_cell
 from PIL import Image
 from sphinx.cmd.build import build_main
 
+from clip_explain import papers
+
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
 PAPERS = {  # heading -> the first number of its notebooks
@@ -30,7 +31,6 @@ PAPERS = {  # heading -> the first number of its notebooks
     "ICLIP": 20,
     "Beyond the papers": 24,
 }
-VERDICTS = ("holds", "undecided", "does not hold")
 THUMBNAIL = 480  # pixels wide
 ABROAD = re.compile(r"^(https?:)?//")
 # Markdown that was meant for Sphinx and stands as text: a fence, a role or directive, a link, a formula.
@@ -55,10 +55,13 @@ def reproduced(readme: str) -> dict[str, str]:
     return dict(re.findall(r"^\| \[(\w+)\]\(notebooks/\w+\.ipynb\)[^|]*\| ([^|]*?) \|", readme, re.MULTILINE))
 
 
-def counted(folder: Path) -> Counter:
-    """How many claims hold, are undecided, do not hold; nothing for a notebook that left none."""
+def counted(folder: Path) -> str:
+    """The papers' statements reproduced / neither / not reproduced, and below them our controls; "none" if none."""
     path = folder / "claims.csv"
-    return Counter(row["holds"] for row in csv.DictReader(path.open(newline=""))) if path.is_file() else Counter()
+    if not path.is_file():
+        return "none"
+    counts = papers.tally(papers.read_verdicts(path))
+    return "<br>".join(counts.get(kind, "none") for kind in papers.KINDS)
 
 
 def code(notebook: nbformat.NotebookNode) -> list[str]:
@@ -150,10 +153,9 @@ def page(source: Path, copy: Path, found: str, figures: Path) -> nbformat.Notebo
 
 def row(source: Path, reproduces: str, figures: Path) -> str:
     """The notebook's line in the index."""
-    heading, counts = title_of(source), counted(figures)
+    heading, claims = title_of(source), counted(figures)
     image = f"![First figure of {source.stem}](thumbnails/{source.stem}.png){{.thumbnail}}"
     picture = f"[{image}](notebooks/{source.name})" if any(figures.glob("*.png")) else ""
-    claims = " / ".join(str(counts[verdict]) for verdict in VERDICTS) if counts else "none"
     what = f"<br>Reproduces {reproduces}" if reproduces else ""
     return f"| {picture} | [{source.stem}](notebooks/{source.name})<br>{heading}{what} | {claims} |"
 
@@ -166,7 +168,7 @@ def index(sources: list[Path], reproduces: dict[str, str], figures: Path) -> str
         some = [source for source in sources if first <= int(source.name[:2]) < after]
         rows = [row(source, reproduces.get(source.stem, ""), figures / source.stem) for source in some]
         if rows:
-            head = "| figure | notebook | claims: hold / undecided / do not |\n| --- | --- | --- |"
+            head = "| figure | notebook | claims, controls below |\n| --- | --- | --- |"
             parts.append("\n".join([f"## {paper}\n", head, *rows]))
         contents += [f"{source.name[:2]} {title_of(source)} <notebooks/{source.stem}>" for source in some]
     text = (DOCS / "index.md").read_text()

@@ -5,14 +5,13 @@
 Beside run.py. Rows, and the columns "reproduces" and "the paper's own data", are written by hand.
 """
 
-import csv
 import json
 import re
-from collections import Counter
 from pathlib import Path
 
+from clip_explain import papers
+
 ROOT = Path(__file__).resolve().parents[1]
-VERDICTS = {"holds": "holds", "undecided": "undecided", "does not hold": "does not"}
 ROW = re.compile(r"\| \[(\d\d_\w+)\]\(notebooks/\w+\.ipynb\) \|")
 
 
@@ -35,13 +34,12 @@ def picture(name: str, root: Path) -> str:
 
 
 def claims(name: str, root: Path) -> str:
-    """How many of the paper's claims hold here, are undecided, do not hold."""
+    """The papers' statements reproduced / neither / not reproduced, and the same of our controls."""
     path = root / "figures" / name / "claims.csv"
     if not path.exists():
         return ""
-    with path.open(newline="") as file:
-        counts = Counter(row["holds"] for row in csv.DictReader(file))
-    return f"[{' / '.join(str(counts[verdict]) for verdict in VERDICTS)}](figures/{name}/claims.csv)"
+    counts = papers.tally(papers.read_verdicts(path))
+    return f"[{' · '.join(counts.get(kind, 'none') for kind in papers.KINDS)}](figures/{name}/claims.csv)"
 
 
 def time(name: str, root: Path) -> str | None:

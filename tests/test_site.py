@@ -17,7 +17,8 @@ from PIL import Image
 GALLERY = Path(__file__).resolve().parents[1] / "docs" / "gallery.py"
 DOCS = runpy.run_path(str(GALLERY))
 WIDGET = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "bar of progress"}
-CLAIMS = "claim,ours,holds\nit | works,0.9,holds\nit costs $5 or $6,0.1,undecided\nit flies,0.2,does not hold\n"
+CLAIMS = "claim,paper,ours,holds\nit | works,GE Tab 1,0.9,holds\nit costs $5 or $6,GE 4.2,0.1,undecided\n"
+CLAIMS += "it flies,expected,0.2,does not hold\n"
 
 
 def png() -> bytes:
@@ -111,7 +112,13 @@ def test_what_is_missing_is_said_with_what_to_do(site):
 
 def test_the_index_has_every_notebook_with_picture_and_claims(site):
     text = page(site, "index.html")
-    for words in ("A good notebook", "Reproduces Fig 1 (its column), Tab 2", "1 / 1 / 1", "Beyond the papers"):
+    for words in (
+        "A good notebook",
+        "Reproduces Fig 1 (its column), Tab 2",
+        "1 / 1 / 0",
+        "0 / 0 / 1",
+        "Beyond the papers",
+    ):
         assert words in text
     assert text.count('alt="First figure of') == 4  # 16_failed left no figure
     pictures = list((site[0] / "_images").glob("01_good*.png"))

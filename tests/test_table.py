@@ -25,12 +25,14 @@ def test_row_is_filled_from_files(tmp_path):
     (tmp_path / "build/notebooks").mkdir(parents=True)
     (tmp_path / "figures" / name / "1_maps.png").touch()
     (tmp_path / "figures" / name / "provenance.json").write_text('{"n_images": 5}')
-    (tmp_path / "figures" / name / "claims.csv").write_text("claim,holds\na,holds\nb,does not hold\nc,holds\n")
+    (tmp_path / "figures" / name / "claims.csv").write_text(
+        "claim,paper,holds\na,GE Tab 1,holds\nb,expected,does not hold\nc,expected,holds\n"
+    )
     copy = tmp_path / f"build/notebooks/{name}.ipynb"
     copy.write_text(json.dumps({"metadata": {"papermill": {"duration": 12.4, "exception": None, "parameters": {}}}}))
     row = f"| [{name}](notebooks/{name}.ipynb) | Tab 9 | | | 1 s | `voc` |\n"
     expected = f"| [{name}](notebooks/{name}.ipynb) | Tab 9 | [1](figures/{name}/1_maps.png) | "
-    expected += f"[2 / 0 / 1](figures/{name}/claims.csv) | 12 s, 5 images | `voc` |\n"
+    expected += f"[1 / 0 / 0 · 1 / 0 / 1](figures/{name}/claims.csv) | 12 s, 5 images | `voc` |\n"
     assert table.fill(row, tmp_path) == expected
     copy.write_text(json.dumps({"metadata": {"papermill": {"duration": 3.0, "parameters": {"n_images": 1}}}}))
     assert " 1 s " in table.fill(row, tmp_path)

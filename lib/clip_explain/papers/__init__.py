@@ -18,7 +18,7 @@ from clip_explain.papers.provenance import PACKAGES, provenance, save, save_resu
 from clip_explain.papers.published import LIBRARY_NAMES, PAPERS, published
 from clip_explain.papers.saving import DPI, save_figure, write
 from clip_explain.papers.tables import by_method, completed, long_table, measured, summarize
-from clip_explain.papers.verdicts import VERDICTS, closing_table, judge, read_verdicts, totals
+from clip_explain.papers.verdicts import VERDICTS, closing_table, judge, read_verdicts, tally, totals
 
 PaperClaim = Statement  # its name in the first edition
 
@@ -53,6 +53,7 @@ __all__ = [
     "save_results",
     "summarize",
     "table",
+    "tally",
     "totals",
     "true_in_paper",
     "write",

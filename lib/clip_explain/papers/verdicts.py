@@ -265,6 +265,19 @@ def read_verdicts(path: str | Path) -> pd.DataFrame:
     return table
 
 
+def tally(verdicts: pd.DataFrame) -> dict[str, str]:
+    """For each kind of statement "reproduced / neither / not reproduced", as "12 / 3 / 5"; nothing for a kind without.
+
+    The one way in which README's table and the gallery count.
+    """
+    counts = totals(verdicts)
+    shown = {}
+    for kind, row in counts[counts.sum(axis=1) > 0].iterrows():
+        yes, no = row["reproduced"], row["not reproduced"]
+        shown[str(kind)] = f"{yes} / {row.sum() - yes - no} / {no}"
+    return shown
+
+
 def totals(verdicts: pd.DataFrame) -> pd.DataFrame:
     """How often each verdict was given: a row for the papers' statements, one for our controls.
 
