@@ -10,7 +10,7 @@ from clip_explain.embedded.cards.figures import chance, pixels_of, pointing, rec
 from clip_explain.embedded.cards.iclip import separation
 from clip_explain.embedded.scenes.pool import make_pool
 from clip_explain.files import data_folder
-from clip_explain.images import encode_image
+from clip_explain.images import encode_image, preprocess
 from clip_explain.models import load
 from clip_explain.models.dino import load_dino
 from clip_explain.models.embedded import EMBEDDED, embedded_path
@@ -96,7 +96,7 @@ def test_grad_eclip_points_as_well_as_the_card_says(shipped, pools):
 
 def test_embeddings_have_unit_length(shipped, pools):
     model, _ = shipped
-    lengths = encode_image(model, pixels_of(pools["one"], slice(0, 4))).norm(dim=-1)
+    lengths = encode_image(model, preprocess(model, pixels_of(pools["one"], slice(0, 4)))).norm(dim=-1)
     torch.testing.assert_close(lengths, torch.ones(4))
 
 
