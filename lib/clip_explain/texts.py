@@ -140,15 +140,15 @@ def drop_tokens(
 
 def _occurrences(model: Model, row: Int[Tensor, " context"], word: str) -> Bool[Tensor, " context"]:
     """True for the tokens of every occurrence of whole word(s) in a text's tokens."""
-    vocabulary, tower = vocabulary_of(model), text_tower(model.network)
-    places = own_tokens(tower, row[None])[0].nonzero()[:, 0].tolist()
+    vocabulary = vocabulary_of(model)
+    places = own_tokens(text_tower(model.network), row[None])[0].nonzero()[:, 0]
     numbers = row[places].tolist()
-    wanted = encoded(vocabulary, word)
-    begins = [True, *vocabulary.ends_word(numbers)]
+    words, said = vocabulary.words(numbers), vocabulary.said(numbers)
+    wanted = vocabulary.said(encoded(vocabulary, word))
     found = torch.zeros_like(row, dtype=torch.bool)
-    for start in range(len(numbers) - len(wanted) + 1):
-        if begins[start] and numbers[start : start + len(wanted)] == wanted:
-            found[places[start : start + len(wanted)]] = True
+    for start in range(len(words) - len(wanted) + 1):
+        if said[start : start + len(wanted)] == wanted:
+            found[places[sum(words[start : start + len(wanted)], [])]] = True
     if not found.any():
         raise TextError(f"there is no word {word!r} in the text {vocabulary.decode(numbers).strip()!r}")
     return found

@@ -26,6 +26,12 @@ def load_open_clip(name: str, device: torch.device, dtype: torch.dtype) -> Model
     return open_clip.load_open_clip(name, device, dtype)
 
 
+def load_hugging_face(name: str, device: torch.device, dtype: torch.dtype) -> Model:
+    from clip_explain.models import hugging_face
+
+    return hugging_face.load_hugging_face(name, device, dtype)
+
+
 def load_torchvision(name: str, device: torch.device, dtype: torch.dtype) -> Model:
     from clip_explain.models import torchvision
 
@@ -46,6 +52,7 @@ def load_iclip(name: str, device: torch.device, dtype: torch.dtype) -> Model:
 
 # What stands before the colon of a name -> its loader.
 LOADERS: dict[str, Callable[[str, torch.device, torch.dtype], Model]] = {
+    "hf": load_hugging_face,
     "open_clip": load_open_clip,
     "torchvision": load_torchvision,
     "blip": load_blip,

@@ -62,8 +62,10 @@ def embed_images(model: Model, pixels: Tensor) -> Float[Tensor, "images embeddin
 
 def image_features(model: Model, pixels: Tensor) -> Float[Tensor, "images embedding"]:
     """Embeddings, not normalised, of pixels of any size that the patch, or a ResNet's stride, divides."""
-    visual = model.network.visual
     if model.is_vit:
         return trace_image(model.network, pixels).embedding
     with torch.no_grad():
+        if model.encoder == "other":
+            return model.network.encode_image(pixels)
+        visual = model.network.visual
         return resnet_embedding(visual, resnet_stage(visual, pixels))

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from clip_explain.models.adapted import Adapted
 from clip_explain.models.head import Head
+from clip_explain.models.towers import encoder_of
 from clip_explain.models.weights import clip
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's own, per colour channel, for pixels in [0, 1]
@@ -47,20 +49,33 @@ class Model:
         return 1.0 if self.head is not None else self.network.logit_scale.detach().float().exp()
 
     @property
+    def logit_bias(self) -> float | Tensor:
+        """What is added to the scaled cosine to be the model's logit: SigLIP's learnt bias, else 0."""
+        return self.network.logit_bias.float() if isinstance(self.network, Adapted) else 0.0
+
+    @property
     def device(self) -> torch.device:
-        return self.network.visual.conv1.weight.device
+        return self._weight.device
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.network.visual.conv1.weight.dtype
+        return self._weight.dtype
+
+    @property
+    def encoder(self) -> str:
+        """What the image encoder is to us, one of ENCODERS: see towers.py."""
+        return encoder_of(self.network)
 
     @property
     def is_vit(self) -> bool:
-        return hasattr(self.network.visual, "class_embedding")
+        """Whether the image encoder is a transformer that is traced, however it pools its tokens."""
+        return self.encoder in ("class", "attention")
 
     @property
     def image_size(self) -> int:
         """The side of the square input that the network was trained on, in pixels."""
+        if isinstance(self.network, Adapted):
+            return self.network.sizes.image
         visual = self.network.visual
         size = visual.input_resolution if hasattr(visual, "input_resolution") else visual.image_size
         return int(size if isinstance(size, int) else size[0])
@@ -68,10 +83,14 @@ class Model:
     @property
     def patch_size(self) -> int:
         """The side of one grid cell in pixels: a ViT's patch, a ResNet's total stride (32)."""
+        if isinstance(self.network, Adapted):
+            return self.network.sizes.patch
         return int(self.network.visual.conv1.weight.shape[-1]) if self.is_vit else 32
 
     @property
     def embedding_size(self) -> int:
+        if isinstance(self.network, Adapted):
+            return self.network.sizes.embedding
         visual = self.network.visual
         return int((visual.proj if self.is_vit else visual.attnpool.c_proj.weight.T).shape[-1])
 
@@ -79,6 +98,11 @@ class Model:
     def context_length(self) -> int:
         """The most tokens that a text may have, its start and end tokens included."""
         return int(self.network.context_length)
+
+    @property
+    def _weight(self) -> Tensor:
+        """A parameter of the image encoder, which tells device and number format."""
+        return self.network.weight if isinstance(self.network, Adapted) else self.network.visual.conv1.weight
 
 
 def place(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:

@@ -21,7 +21,7 @@ def embed_pixels(stem: Patches, pixels: Tensor) -> tuple[Float[Tensor, "images t
     x = patches.flatten(2).transpose(1, 2)
     if stem.class_token is not None:
         x = torch.cat([stem.class_token.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
-    x = x + resize_positions(stem.positions, grid, stem.grid).to(x.dtype)
+    x = x + resize_positions(stem.positions, grid, stem.grid, stem.antialias).to(x.dtype)
     return layer_norm(x, stem.norm), grid
 
 
@@ -47,11 +47,15 @@ def own_tokens(tower: Tower, texts: Int[Tensor, "texts context"]) -> Bool[Tensor
 
 
 def resize_positions(
-    position: Float[Tensor, "tokens channels"], grid: tuple[int, int], own: tuple[int, int] | None = None
+    position: Float[Tensor, "tokens channels"],
+    grid: tuple[int, int],
+    own: tuple[int, int] | None = None,
+    antialias: bool = False,
 ) -> Tensor:
-    """The positional embedding, its grid part resized bicubically to `grid`; tokens before the grid keep theirs.
+    """The positional embedding, its grid part resized to `grid`; tokens before the grid keep theirs.
 
-    `own` is the grid that it was made for; where it is not given, a class token and then a square.
+    `own` is the grid that it was made for; where it is not given, a class token and then a square. Bicubic, or bilinear
+    with `antialias`.
     """
     own = square(len(position) - 1) if own is None else own
     if grid == own:
@@ -59,7 +63,8 @@ def resize_positions(
     before = len(position) - own[0] * own[1]
     cells = position[before:].T.reshape(1, -1, *own)
     cells = cells.to(torch.promote_types(cells.dtype, torch.float32))
-    resized = F.interpolate(cells, size=grid, mode="bicubic", align_corners=False)
+    mode = "bilinear" if antialias else "bicubic"
+    resized = F.interpolate(cells, size=grid, mode=mode, align_corners=False, antialias=antialias)
     return torch.cat([position[:before], resized.flatten(2)[0].T.to(position)])
 
 

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from clip_explain.errors import ModelError
 from clip_explain.models.layers import Affine, Linear
 
+ENCODERS = ("class", "attention", "resnet", "other")
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -45,7 +47,8 @@ class Layer:
 class Patches:
     """From pixels to the tokens entering the first layer: a convolution, a class token or none, positions, a norm.
 
-    `positions` has a row for the class token, if there is one, and then one for each cell of `grid` (height, width).
+    `positions` has a row for the class token, if there is one, and then one for each cell of `grid` (height, width);
+    for another grid they are resized bicubically, or with `antialias` bilinearly, as in Siglip2.
     """
 
     kernel: Float[Tensor, "channels colours patch_h patch_w"]
@@ -54,6 +57,7 @@ class Patches:
     positions: Float[Tensor, "tokens channels"]
     grid: tuple[int, int]
     norm: nn.Module | None
+    antialias: bool = False
 
     @property
     def dtype(self) -> torch.dtype:
@@ -119,6 +123,21 @@ def text_tower(network: nn.Module) -> Tower:
     projection = network.text_projection.detach()
     stem = Tokens(network.token_embedding.weight.detach(), network.positional_embedding.detach(), projection.dtype)
     return Tower(stem, _layers(network.transformer), "end", network.ln_final, projection, causal=True)
+
+
+def encoder_of(network: nn.Module) -> str:
+    """What an image encoder is to us, one of ENCODERS.
+
+    A transformer that pools by a "class" token or by "attention"; a "resnet" of OpenAI's; or "other": only its own
+    forward is known.
+    """
+    family = getattr(network, "family", None)
+    if family is not None:
+        return "other" if family.image is None else family.pooling
+    visual = network.visual
+    if hasattr(visual, "class_embedding"):
+        return "class"
+    return "resnet" if hasattr(visual, "attnpool") else "other"
 
 
 def square(positions: int) -> tuple[int, int]:

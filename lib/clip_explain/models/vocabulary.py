@@ -26,6 +26,20 @@ class Vocabulary:
         """The numbers that are no text's own."""
         return (*self.start, *self.end, self.pad)
 
+    def words(self, numbers: Sequence[int]) -> list[list[int]]:
+        """The words of a text's own numbers, each as the places of its numbers."""
+        found, word = [], []
+        for place, ends in enumerate(self.ends_word(numbers)):
+            word.append(place)
+            if ends:
+                found.append(word)
+                word = []
+        return [*found, word] if word else found
+
+    def said(self, numbers: Sequence[int]) -> list[str]:
+        """The words of a text's own numbers as they are written."""
+        return [self.decode([numbers[place] for place in word]).strip() for word in self.words(numbers)]
+
 
 def openai_vocabulary(tokenizer: Any) -> Vocabulary:
     """OpenAI's (and open_clip's) `SimpleTokenizer`: start and end are its last two numbers, a word ends in </w>."""
