@@ -168,3 +168,24 @@ def resnet_itsm(network, pixels, target):
         parts.append(torch.softmax(one @ other.T / one.shape[1] ** 0.5, dim=1) @ value)
     projected = pool.c_proj(torch.cat(parts, dim=1))
     return torch.stack([oracles.cosine(token, target) for token in projected[1:]]).reshape(grid).detach()
+
+
+def resnet_grad_eclip(network, pixels, target, single):
+    """ReLU(sum_c w_c w_i v_ic) of the pooling's mean token (Grad-ECLIP eq. 7-8), one head and one cell at a time."""
+    q, k, v, grid = resnet_tokens(network, pixels)
+    pool = network.visual.attnpool
+    count = 1 if single else pool.num_heads
+    width, attended, places = v.shape[1] // count, [], []
+    for head in range(count):
+        own = slice(head * width, (head + 1) * width)
+        logits = k[:, own] @ q[0, own]
+        cells = logits[1:]
+        places.append((cells - cells.min()) / (cells.max() - cells.min()))
+        attended.append(torch.softmax(logits / width**0.5, dim=0) @ v[:, own])
+    o = torch.cat(attended).requires_grad_()
+    (w_c,) = torch.autograd.grad(oracles.cosine(pool.c_proj(o), target), o)
+    weights = torch.zeros(len(v) - 1, dtype=v.dtype)
+    for cell in range(len(weights)):
+        for c in range(v.shape[1]):
+            weights[cell] += w_c[c] * places[c // width][cell] * v[cell + 1, c]
+    return weights.clamp(min=0).reshape(grid)

@@ -284,5 +284,5 @@ def test_options_of_an_explainer_and_their_defaults():
 
 def test_a_resnet_is_told_which_methods_fit_it():
     resnet = small_clip.wrap(CLIP(64, 64, (1, 1, 1, 1), 8, None, 77, 100, 64, 1, 1).eval())
-    with pytest.raises(MethodError, match="grad_eclip needs a vision transformer.*ResNet, for which fit"):
-        explain(resnet, torch.zeros(1, 3, 64, 64), torch.ones(1, 64))
+    with pytest.raises(MethodError, match="rollout needs a vision transformer.*ResNet, for which fit"):
+        explain(resnet, torch.zeros(1, 3, 64, 64), torch.ones(1, 64), "rollout")

@@ -19,6 +19,7 @@ from clip_explain.images import Images, preprocessed
 from clip_explain.models.embed import compared, embed_images
 from clip_explain.models.head import class_bias
 from clip_explain.models.model import Model
+from clip_explain.models.resnet import trace_resnet
 from clip_explain.models.stems import own_tokens, pooled_tokens
 from clip_explain.models.tokenizer import Texts, character_ends, tokenize, vocabulary_of
 from clip_explain.models.towers import text_tower
@@ -39,11 +40,9 @@ class Request:
     _traces: dict = field(default_factory=dict, init=False, repr=False)
 
     def trace(self, **options) -> Trace:
-        """The trace of the images, computed once for the same options (those of `trace_image`)."""
-        network = self.model.network
-        return _cached(
-            self._traces, lambda: trace_image(network, self.pixels, score=self.model.score, **options), options
-        )
+        """The trace of the images, computed once for the same options: those of `trace_image` or `trace_resnet`."""
+        model, trace = self.model, trace_image if self.model.is_vit else trace_resnet
+        return _cached(self._traces, lambda: trace(model.network, self.pixels, score=model.score, **options), options)
 
 
 @dataclass(frozen=True, eq=False)

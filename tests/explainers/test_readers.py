@@ -284,6 +284,18 @@ def test_oracle_resnet_pooling(method, oracle):
             assert close(got[index, number], oracle(model.network, pixels[index], directions[number]))
 
 
+@pytest.mark.parametrize("heads", ["single", "native"])
+def test_oracle_resnet_grad_eclip(heads):
+    model, pixels, directions = resnet(torch.float64), images((64, 64)), random_targets(3)
+    got = METHODS["grad_eclip"].image(Request(model, pixels, directions), heads=heads)
+    assert got.shape == (2, 3, 2, 2) and got.any()
+    for index in range(2):
+        for number in range(3):
+            pair = pixels[index], directions[number]
+            expected = oracles_readers.resnet_grad_eclip(model.network, *pair, heads == "single")
+            assert torch.allclose(got[index, number].double(), expected, rtol=1e-6, atol=1e-6 * float(expected.max()))
+
+
 # The classes of the grad-cam package, an independent implementation.
 PACKAGE = {
     "grad_cam": GradCAM,

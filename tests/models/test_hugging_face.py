@@ -10,6 +10,7 @@ from PIL import Image
 import clip_explain as cx
 import hub_models
 from clip_explain.errors import MethodError, ModelError, TextError
+from clip_explain.explainers.registry import METHODS, methods_for
 from clip_explain.models.embed import embed_images, embed_texts
 from clip_explain.models.tokenizer import tokenize
 from clip_explain.models.vit import trace_image, trace_text
@@ -122,7 +123,7 @@ def test_words_are_those_of_the_text(load, family):
     model, _ = load(family)
     ((words, weights),) = cx.explain_words(model, photo(), TEXTS[1], per="word", layers=1)
     assert words == TEXTS[1].split() and weights.shape == (1, 7) and weights.sum() > 0
-    ((words, weights),) = cx.explain_words(model, photo(), TEXTS[0], "occlusion", per="word")
+    ((words, weights),) = cx.explain_words(model, photo(), TEXTS[0], "leave_one_out", per="word")
     assert words == TEXTS[0].split() and weights.abs().sum() > 0
     assert cx.without_word(model, TEXTS[0], "red").shape == (1, model.embedding_size)
 
@@ -197,3 +198,49 @@ def test_grad_eclip_of_siglip_is_its_definition_at_the_pooling_head(load, kind, 
         expected = head_oracle(model.network.whole, pixels()[:1].double(), target, heads)
         assert expected.max() > 0
         assert relative_error(map.flatten(), expected) < 1e-6
+
+
+# -- which methods take which tower
+
+
+@pytest.mark.parametrize("family", ["clip", "siglip"])
+def test_every_method_that_takes_the_tower_gives_a_finite_map(load, family):
+    model, _ = load(family)
+    quick = {
+        "m2ib": dict(layer=1, steps=2, samples=2),
+        "rise": dict(masks=8),
+        "shapley": dict(samples=40),
+        "clip_surgery": dict(layers=2),
+        "gem": dict(layers=2),
+    }
+    for name in methods_for(model):
+        maps = cx.explain(model, pixels()[:1], TEXTS, name, **quick.get(name, {}))
+        assert maps.shape[:2] == (1, 2) and maps.isfinite().all() and maps.abs().sum() > 0, name
+    for name in methods_for(model, words=True):
+        options = {"grad_eclip": dict(layers=2), "m2ib": dict(layer=1, steps=2, samples=2)}.get(name, {})
+        for words, weights in cx.explain_words(model, photo(), TEXTS, name, **options):
+            assert weights.shape == (1, len(words)) and weights.isfinite().all(), name
+
+
+def test_methods_that_make_no_sense_at_a_pooling_head_say_so_and_name_those_that_do(load):
+    model, _ = load("siglip")
+    assert {"grad_eclip", "game", "legrad", "grad_cam", "maskclip", "m2ib", "rise"} <= set(methods_for(model))
+    for name in ("itsm", "clip_surgery", "gem", "iclip", "last_gradient"):
+        told = f"{name} needs a vision transformer.* pooled by attention, for which fit: .*grad_eclip"
+        with pytest.raises(MethodError, match=told):
+            cx.explain(model, pixels(), TEXTS, name)
+    with pytest.raises(MethodError, match="expected 1"):
+        cx.explain(model, pixels(), TEXTS, layers=2)
+
+
+def test_rollout_and_game_of_a_head_without_a_residual(load):
+    """The head's row of attention times the layers' matrices; of the head itself nothing is added."""
+    model, _ = load("siglip")
+    request = cx.request.make_request(model, pixels()[:1], TEXTS)
+    blocks = trace_image(model.network, pixels()[:1], layers=4, tokens="all").blocks
+    row = blocks[-1].attention.mean(dim=1)[0, 0].double()
+    for block in reversed(blocks[:-1]):
+        row = row @ (block.attention.mean(dim=1)[0].double() + torch.eye(16).double()) / 2
+    found = METHODS["rollout"].image(request)
+    assert relative_error(found[0, 0].flatten(), row) < 1e-5
+    assert abs(found.sum(dim=(-2, -1)) - 1).max() < 1e-5  # each row of every factor sums to 1

@@ -8,6 +8,7 @@ FAMILIES = {
     "tiny-vit tiny-vit-32 tiny-resnet": "embedded CLIPs, trained on rendered scenes",
     "ViT-B/32 ViT-B/16 ViT-L/14 ViT-L/14@336px RN50 RN101 RN50x4 RN50x16 RN50x64": "OpenAI's CLIPs, downloaded",
     "PATH": "a weights file in OpenAI's layout: .safetensors, .pt, .pth, .bin",
+    "hf:NAME_OR_FOLDER": "CLIP, SigLIP, MetaCLIP 2, Chinese CLIP or AltCLIP of transformers; extra: hugging-face",
     "open_clip:ARCH/TAG": "OpenCLIP's; TAG may be a checkpoint's path; extra: open-clip",
     "torchvision:NAME": "an ImageNet classifier, as torchvision:vit_b_16; its classes are the targets",
     "blip:NAME_OR_FOLDER": "BLIP of image-text retrieval; extra: hugging-face",

@@ -43,11 +43,21 @@ def grad_eclip(
     single or native: `relu="sum"`, the signed ones, before the ReLU; `relu="layer"`, each after its own ReLU, as
     appendix B reads ("recursively processing each layer with Eq. 7"). MethodError for an option out of range.
 
+    Where a head pools the tokens by attention (SigLIP's, and the last pooling of a ResNet), GE's derivation holds at
+    that head, and `layers` is 1. It has one query q for the whole image, its output is o = sum_i softmax(q k_i^T) v_i,
+    and what follows (an output projection, an MLP, a norm) sees nothing of the image but o. So to first order the
+    score is linear in the values, as in GE eq. 6: d cos = sum_c w_c sum_i a_i dv_ic with w_c = d cos / d o_c. v, k and
+    q are the head's own: q is learnt (SigLIP), or that of the mean over the grid (ResNet).
+
     Differs from the authors' code in w_i, the cosine of q_cls and k_i there, all heads joined, scaled to [0, 1]. Their
     script takes both after the output projection with its bias: `spatial="released"`. Their notebook takes them before
     it, and the ReLU in each layer: `spatial="cosine", relu="layer"`.
     """
     _check(spatial, head, relu)
+    if request.model.encoder != "class" and layers != 1:
+        raise MethodError(
+            f"got layers={layers}, expected 1: {request.model.name} pools its tokens in its last layer alone"
+        )
     trace = request.trace(heads="native" if head is not None else heads, layers=layers, start="attended")
     maps = block_maps(trace, request.targets, spatial, head, trace.own)
     return on_grid(positive_sum(maps, relu), trace)

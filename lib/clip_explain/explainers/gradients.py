@@ -13,7 +13,7 @@ from torch import Tensor
 from clip_explain.checks import checked
 from clip_explain.errors import MethodError
 from clip_explain.explainers.attention import layer_count, on_grid, on_words, precise, propagate
-from clip_explain.models.vit import Block, Trace, finish_block, gradients, join_heads, pooled_row, project
+from clip_explain.models.vit import Block, Trace, finish_block, gradients, join_heads, pooled_row, project, trace_block
 from clip_explain.request import Request, WordRequest
 
 # At most so many gradients of attention (512 MB in float32) are held at once; more targets are taken in parts.
@@ -97,9 +97,17 @@ def legrad(
     or "class", the class token. `layers=N` reads the last N layers (None: all, as the paper). MethodError for an option
     out of range. Differs from the authors' code in `layers`, which is 2 there by default, and in that each map there is
     resized and min-max scaled.
+
+    Where a head pools the tokens by attention (SigLIP), s_l is that head's embedding of layer l's output, and A_l the
+    head's own attention to it; `pool` is not read.
     """
     if pool not in POOLS:
         raise MethodError(f"got pool={pool!r}, expected one of {', '.join(map(repr, POOLS))}")
+    if request.model.encoder == "attention":
+        trace = request.trace(layers=layer_count(request, layers))
+        entering = [block.input for block in (trace.blocks if layers else trace.blocks[1:])]
+        rows = [_head_sensitivity(trace, x, request.targets) for x in entering]
+        return on_grid(torch.stack(rows).mean(dim=0), trace)
     tokens = "all" if pool == "mean" else "class"
     trace = request.trace(layers=layer_count(request, layers), start="attention", tokens=tokens)
     rows = [_sensitivity(trace, block, request.targets, pool) for block in trace.blocks]
@@ -116,6 +124,10 @@ def by_layer(
     of all tokens, since GAME's product reads every row. Attention is 0 to 1, the gradient has a sign; float32. The last
     layer's gradient is zero in all rows but the class token's. MethodError for other tokens.
     """
+    if request.model.encoder != "class":
+        raise MethodError(
+            f"the rows of a class token are read by layer, and {request.model.name} has none in its layers"
+        )
     trace = request.trace(layers=layer_count(request, None), start="attention", tokens=tokens)
     attentions = [block.attention for block in trace.blocks]
     found = []
@@ -155,6 +167,16 @@ def _sensitivity(trace: Trace, block: Block, targets: Tensor, pool: str) -> Floa
         (slope,) = gradients(embedding, [block.attention], some, trace.tower.score)
         found.append(slope.relu_().sum(dim=(2, 3)) / (slope.shape[2] * slope.shape[-1]))
     return torch.cat(found, dim=1)
+
+
+def _head_sensitivity(trace: Trace, x: Tensor, targets: Tensor) -> Float[Tensor, "images targets tokens"]:
+    """LeGrad's map of the tokens `x` of one layer, pooled by the tower's head: the mean over the head's own heads."""
+    head = trace.tower.layers[-1]
+    with torch.inference_mode(False), torch.enable_grad():
+        block = trace_block(head, x.detach(), head.heads, False, trace.pooled, "attention")
+        embedding = project(trace.tower, block.output[:, 0])
+    (slope,) = gradients(embedding, [block.attention], targets, trace.tower.score)
+    return slope.relu_().mean(dim=2)[..., 0, :]
 
 
 def _last_block_again(trace: Trace) -> tuple[Float[Tensor, "images heads one tokens"], Tensor]:

@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 
     from clip_explain.explainers.interactions import Interactions
 
+# What an image encoder is (`Model.encoder`) -> in words.
+TOWERS = {
+    "class": "a vision transformer",
+    "attention": "a vision transformer pooled by attention",
+    "resnet": "a ResNet",
+    "other": "a model of which only the forward is known",
+}
+VITS = ("class", "attention")
 Kind = Literal["switch", "choice", "count", "number", "layers", "layer", "head", "text", "tensor", "seed"]
 
 
@@ -116,10 +124,10 @@ class Method:
 
     `title` is its name in the papers; `paper` and `year` where it comes from (None: the report bears no date); `says`
     one sentence on what a map is. `options` are those of its function for images, `word_options` those for words and
-    `pair_options` those for pairs of patches and words; None where there is no such function. `resnets`: it takes a
-    ResNet as well as a ViT. `classifiers`: it also explains a classifier's logit; the others compare patches with a
-    direction by the cosine. `signed`: 0 says nothing, and what is below 0 speaks against the target. `slow`: many
-    forwards. `by_set`: the map depends on the other targets.
+    `pair_options` those for pairs of patches and words; None where there is no such function. `towers`: the image
+    encoders that it takes, of TOWERS. `classifiers`: it also explains a classifier's logit; the others compare patches
+    with a direction by the cosine. `signed`: 0 says nothing, and what is below 0 speaks against the target. `slow`:
+    many forwards. `by_set`: the map depends on the other targets.
     """
 
     name: str
@@ -130,7 +138,7 @@ class Method:
     options: tuple[Option, ...] | None = ()
     word_options: tuple[Option, ...] | None = None
     pair_options: tuple[Option, ...] | None = None
-    resnets: bool = False
+    towers: tuple[str, ...] = ("class",)
     classifiers: bool = False
     signed: bool = False
     slow: bool = False
@@ -168,8 +176,18 @@ class Method:
         """Which models it takes, in words."""
         if self.options is None:
             return "a text tower" if self.pair_options is None else "a ViT and a text tower"
-        tower = "a ViT or a ResNet" if self.resnets else "a ViT"
-        return f"{tower}, a classifier too" if self.classifiers else tower
+        return f"{self.encoders}, a classifier too" if self.classifiers else self.encoders
+
+    @property
+    def encoders(self) -> str:
+        """Which image encoders it takes, in words."""
+        every = len(self.towers) == len(TOWERS)
+        return "any image encoder" if every else " or ".join(TOWERS[name] for name in self.towers)
+
+    @property
+    def resnets(self) -> bool:
+        """Whether it takes a ResNet as well as a ViT."""
+        return "resnet" in self.towers
 
     def options_for(self, words: bool = False) -> dict[str, Option]:
         """The options of its function for images, or for words, by name."""

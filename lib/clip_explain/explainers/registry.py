@@ -7,7 +7,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from clip_explain.errors import MethodError, nearest
-from clip_explain.explainers.method import Method, Option
+from clip_explain.explainers.method import TOWERS, VITS, Method, Option
 
 if TYPE_CHECKING:
     from clip_explain.models.model import Model
@@ -68,8 +68,8 @@ _RECORDS = (
         "the last layer's attention from the class token to each patch; the same for every text",
         (OWN_HEADS,),
         (OWN_HEADS, Option("single", "layers", 1, "how many of the last layers have one head if heads='single'")),
-        resnets=True,
         classifiers=True,
+        towers=VITS + ("resnet",),
     ),
     Method(
         "rollout",
@@ -80,6 +80,7 @@ _RECORDS = (
         (ALL_LAYERS,),
         (ALL_LAYERS,),
         classifiers=True,
+        towers=VITS,
     ),
     Method(
         "grad_cam",
@@ -102,8 +103,8 @@ _RECORDS = (
             ),
             Option("scale_logits", "switch", False, "the score is the logit, not the cosine"),
         ),
-        resnets=True,
         classifiers=True,
+        towers=VITS + ("resnet",),
     ),
     Method(
         "attention_grad_cam",
@@ -113,6 +114,7 @@ _RECORDS = (
         "the last layer's attention times its gradient, where that is above 0",
         (Option("pooled", "switch", False, "each head's gradient is averaged first, as Grad-CAM does with channels"),),
         classifiers=True,
+        towers=VITS,
     ),
     Method(
         "game",
@@ -123,6 +125,7 @@ _RECORDS = (
         (ALL_LAYERS, SCALE_LOGITS),
         (ALL_LAYERS, SCALE_LOGITS),
         classifiers=True,
+        towers=VITS,
     ),
     Method(
         "all_gradients",
@@ -131,6 +134,7 @@ _RECORDS = (
         None,
         "GAME through all layers with the cosine as the score",
         classifiers=True,
+        towers=VITS,
     ),
     Method(
         "last_gradient",
@@ -147,8 +151,8 @@ _RECORDS = (
         2022,
         "the cosine of the text and each patch's value, with no attention in the last layer",
         (Option("key_weight", "switch", False, "times the keys' likeness, as in Grad-ECLIP's code; for a ViT"),),
-        resnets=True,
         signed=True,
+        towers=VITS + ("resnet",),
     ),
     Method(
         "itsm",
@@ -156,8 +160,8 @@ _RECORDS = (
         IC,
         2022,
         "the cosine of the text and each patch token",
-        resnets=True,
         signed=True,
+        towers=("class", "resnet"),
     ),
     Method(
         "reversed_itsm",
@@ -165,7 +169,7 @@ _RECORDS = (
         IC,
         2022,
         "1 less the cosine of the text and each patch token",
-        resnets=True,
+        towers=("class", "resnet"),
     ),
     Method(
         "iclip",
@@ -192,6 +196,7 @@ _RECORDS = (
         "the positive gradient of each layer's own score by its attention, averaged over layers",
         (ALL_LAYERS, LEGRAD_POOL),
         classifiers=True,
+        towers=VITS,
     ),
     Method(
         "grad_eclip",
@@ -202,6 +207,7 @@ _RECORDS = (
         (ONE_HEAD, Option("layers", "layers", 1, "how many of the last layers are summed"), SPATIAL, HEAD, RELU),
         (ONE_HEAD, Option("layers", "layers", 8, "how many of the last layers are summed"), SPATIAL, HEAD, RELU),
         classifiers=True,
+        towers=VITS + ("resnet",),
     ),
     Method(
         "clip_surgery",
@@ -248,6 +254,7 @@ _RECORDS = (
         M2IB_OPTIONS,
         M2IB_OPTIONS,
         slow=True,
+        towers=VITS,
     ),
     Method(
         "rise",
@@ -265,9 +272,9 @@ _RECORDS = (
             BATCH,
             SEED,
         ),
-        resnets=True,
         classifiers=True,
         slow=True,
+        towers=tuple(TOWERS),
     ),
     Method(
         "shapley",
@@ -281,10 +288,10 @@ _RECORDS = (
             BATCH,
             SEED,
         ),
-        resnets=True,
         classifiers=True,
         signed=True,
         slow=True,
+        towers=tuple(TOWERS),
     ),
     Method(
         "nib",
@@ -419,8 +426,8 @@ def _reason_against(model: "Model", method: Method, words: bool) -> str | None:
             if model.tokenizer
             else f"needs a text tower like CLIP's: {model.name} has none, its words cannot be explained"
         )
-    if not model.is_vit and not method.resnets:
-        return f"needs a vision transformer and {model.name} is a ResNet"
+    if model.encoder not in method.towers:
+        return f"needs {method.encoders} and {model.name} is {TOWERS[model.encoder]}"
     if model.head is not None and not method.classifiers:
         return f"does not explain a class logit and {model.name} is a classifier"
     return None

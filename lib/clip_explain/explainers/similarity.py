@@ -37,6 +37,8 @@ def maskclip(request: Request, *, key_weight: bool = False) -> Float[Tensor, "im
         tokens = project(trace.tower, finish_block(block.layer, block.input, join_heads(block.v)))
         similarity = _cosines(tokens, request.targets)
         if key_weight:
+            if trace.tower.pooling != "class":
+                raise MethodError("key_weight=True reads the class token's key, and this model has none; leave it out")
             similarity = similarity * _key_similarity(block)[:, None]
     return on_grid(similarity, trace)
 

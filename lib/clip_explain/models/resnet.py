@@ -9,8 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from clip_explain.errors import MethodError
 from clip_explain.models.layers import join_heads, linear, split_heads
 from clip_explain.models.stems import resize_positions
+from clip_explain.models.towers import Layer, Tower
+from clip_explain.models.vit import Trace, project, trace_block
 
 STAGES = 4
 
@@ -49,9 +52,7 @@ def attention_pool(
     pool: nn.Module, features: Float[Tensor, "images channels grid_h grid_w"], tokens: str = "class"
 ) -> Pooling:
     """A ResNet's last step: the mean over the grid attends to itself and to every cell; see `Pooling`."""
-    cells = features.flatten(2).transpose(1, 2)
-    position = resize_positions(pool.positional_embedding.detach(), tuple(features.shape[-2:])).to(cells)
-    x = torch.cat([cells.mean(dim=1, keepdim=True), cells], dim=1) + position
+    x = _pool_tokens(pool, features)
     queries = x if tokens == "all" else x[:, :1]
     q, k, v = (
         split_heads(linear(source, part), pool.num_heads)
@@ -59,6 +60,43 @@ def attention_pool(
     )
     attention = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(dim=-1)
     return Pooling(attention, v, project_values(pool, attention @ v))
+
+
+def trace_resnet(
+    network: nn.Module,
+    pixels: Float[Tensor, "images 3 height width"],
+    *,
+    heads: str = "native",
+    layers: int = 1,
+    start: str | None = None,
+    score: str = "cosine",
+) -> Trace:
+    """The last pooling of a ResNet as a `Trace` of one block, whose class token is the mean over the grid.
+
+    Options as in `trace_image`. Its values and attention are those of the pool; the stages before it carry no graph.
+    """
+    if layers != 1:
+        raise MethodError(f"got layers={layers}, expected 1: a ResNet has attention in its last pooling alone")
+    pool = network.visual.attnpool
+    parts = (pool.q_proj, pool.k_proj, pool.v_proj)
+    layer = Layer(pool, pool.num_heads, None, parts, pool.c_proj, residual=False)
+    tower = Tower(None, (layer,), "attention", None, None, score=score)
+    with torch.inference_mode(False), torch.set_grad_enabled(start is not None):
+        with torch.no_grad():
+            features = resnet_stage(network.visual, pixels.detach())
+        x = _pool_tokens(pool, features)
+        pooled = torch.zeros(len(x), dtype=torch.long, device=x.device)
+        block = trace_block(layer, x, 1 if heads == "single" else layer.heads, False, pooled, start)
+        own = (torch.arange(x.shape[1], device=x.device) > 0).expand(len(x), -1)
+        embedding = project(tower, block.output[:, 0])
+    return Trace(embedding, (block,), pooled, tuple(features.shape[-2:]), tower, own)
+
+
+def _pool_tokens(pool: nn.Module, features: Tensor) -> Float[Tensor, "images tokens channels"]:
+    """The mean over the grid and every cell, each with its position."""
+    cells = features.flatten(2).transpose(1, 2)
+    position = resize_positions(pool.positional_embedding.detach(), tuple(features.shape[-2:])).to(cells)
+    return torch.cat([cells.mean(dim=1, keepdim=True), cells], dim=1) + position
 
 
 def project_values(

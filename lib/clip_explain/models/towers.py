@@ -59,10 +59,6 @@ class Patches:
     norm: nn.Module | None
     antialias: bool = False
 
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.kernel.dtype
-
 
 @dataclass(frozen=True)
 class Tokens:
@@ -81,14 +77,14 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Tower:
-    """One transformer: its stem, its layers, and how tokens become an embedding.
+    """One transformer: its stem, its layers, and how tokens become an embedding. A ResNet's pool has no stem.
 
     `pooling`: an image's "class" token, or "attention": the last layer is a head that pools; a text's "end" token, or
     its "last" one. After it come `norm`, `projection` and `bias`, where the network has them. `score` says how an
     embedding is compared with a target: by the "cosine", or by the "dot" product (class logits).
     """
 
-    stem: Patches | Tokens
+    stem: Patches | Tokens | None
     layers: tuple[Layer, ...]
     pooling: str
     norm: nn.Module | None
@@ -96,6 +92,11 @@ class Tower:
     bias: Float[Tensor, " embedding"] | None = None
     causal: bool = False
     score: str = "cosine"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number format of embeddings."""
+        return self.layers[-1].out.weight.dtype if self.projection is None else self.projection.dtype
 
     @property
     def prefix(self) -> int:

@@ -13,7 +13,7 @@ the last block is computed for the pooled token alone (`queries` = 1) unless `to
 | `k`, `v`    | images heads tokens width    | keys and values, the same |
 | `attention` | images heads queries tokens  | softmax(q k^T / sqrt(width)) |
 | `attended`  | images queries channels      | attention times v, heads joined, before the output projection (GE's o) |
-| `output`    | images queries channels      | tokens leaving the block |
+| `output`    | images queries leaving       | tokens leaving the block; `leaving` = channels, but for a ResNet's pool |
 
 | of a `Trace` | shape | what it is |
 |---|---|---|
@@ -56,7 +56,7 @@ class Block:
     v: Float[Tensor, "images heads tokens width"]
     attention: Float[Tensor, "images heads queries tokens"]
     attended: Float[Tensor, "images queries channels"]
-    output: Float[Tensor, "images queries channels"]
+    output: Float[Tensor, "images queries leaving"]
     layer: Layer
 
 
@@ -176,7 +176,7 @@ def trace_block(
     return Block(x, q, k, v, attention, attended, finish_block(layer, own_x, attended), layer)
 
 
-def finish_block(layer: Layer, x: Tensor, attended: Tensor) -> Float[Tensor, "images queries channels"]:
+def finish_block(layer: Layer, x: Tensor, attended: Tensor) -> Float[Tensor, "images queries leaving"]:
     """From the attention's output before its projection to the layer's output; x are the same tokens entering it."""
     added = scaled(linear(attended, layer.out), layer.scale_1)
     x = x + added if layer.residual else added
@@ -196,11 +196,11 @@ def mlp_hidden(layer: Layer, normed: Tensor) -> Float[Tensor, "images queries hi
 def project(tower: Tower, x: Float[Tensor, "*rows channels"]) -> Float[Tensor, "*rows embedding"]:
     """Tokens leaving the last layer to the embedding space: last norm, then the projection. Not normalised."""
     embedding = layer_norm(x, tower.norm)
-    if tower.projection is None:
-        return embedding.to(tower.stem.dtype)
-    embedding = embedding @ tower.projection.to(x.dtype)
-    embedding = embedding if tower.bias is None else embedding + tower.bias.detach().to(x.dtype)
-    return embedding.to(tower.projection.dtype)
+    if tower.projection is not None:
+        embedding = embedding @ tower.projection.to(x.dtype)
+    if tower.bias is not None:
+        embedding = embedding + tower.bias.detach().to(x.dtype)
+    return embedding.to(tower.dtype)
 
 
 def project_qkv(layer: Layer, queries_of: Tensor, x: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
