@@ -193,7 +193,7 @@ def test_grad_eclip_of_siglip_is_its_definition_at_the_pooling_head(load, kind, 
     model = cx.load(f"hf:{tmp_path}", "cpu")
     model.network.double()
     targets = F.normalize(torch.randn(2, 32, generator=torch.Generator().manual_seed(1), dtype=torch.float64), dim=1)
-    found = cx.explain(model, pixels()[:1].double(), targets, heads=kind)
+    found = cx.explain(model, cx.pixels(model, pixels()[:1].double()), targets, heads=kind)
     for map, target in zip(found[0], targets, strict=True):
         expected = head_oracle(model.network.whole, pixels()[:1].double(), target, heads)
         assert expected.max() > 0
@@ -214,7 +214,7 @@ def test_every_method_that_takes_the_tower_gives_a_finite_map(load, family):
         "gem": dict(layers=2),
     }
     for name in methods_for(model):
-        maps = cx.explain(model, pixels()[:1], TEXTS, name, **quick.get(name, {}))
+        maps = cx.explain(model, cx.pixels(model, pixels()[:1]), TEXTS, name, **quick.get(name, {}))
         assert maps.shape[:2] == (1, 2) and maps.isfinite().all() and maps.abs().sum() > 0, name
     for name in methods_for(model, words=True):
         options = {"grad_eclip": dict(layers=2), "m2ib": dict(layer=1, steps=2, samples=2)}.get(name, {})
@@ -228,15 +228,15 @@ def test_methods_that_make_no_sense_at_a_pooling_head_say_so_and_name_those_that
     for name in ("itsm", "clip_surgery", "gem", "iclip", "last_gradient"):
         told = f"{name} needs a vision transformer.* pooled by attention, for which fit: .*grad_eclip"
         with pytest.raises(MethodError, match=told):
-            cx.explain(model, pixels(), TEXTS, name)
+            cx.explain(model, cx.pixels(model, pixels()), TEXTS, name)
     with pytest.raises(MethodError, match="expected 1"):
-        cx.explain(model, pixels(), TEXTS, layers=2)
+        cx.explain(model, cx.pixels(model, pixels()), TEXTS, layers=2)
 
 
 def test_rollout_and_game_of_a_head_without_a_residual(load):
     """The head's row of attention times the layers' matrices; of the head itself nothing is added."""
     model, _ = load("siglip")
-    request = cx.request.make_request(model, pixels()[:1], TEXTS)
+    request = cx.request.make_request(model, cx.pixels(model, pixels()[:1]), TEXTS)
     blocks = trace_image(model.network, pixels()[:1], layers=4, tokens="all").blocks
     row = blocks[-1].attention.mean(dim=1)[0, 0].double()
     for block in reversed(blocks[:-1]):
