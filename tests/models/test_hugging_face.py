@@ -203,22 +203,25 @@ def test_grad_eclip_of_siglip_is_its_definition_at_the_pooling_head(load, kind, 
 # -- which methods take which tower
 
 
+def quick_options(name, words=False):
+    """Options with which a method is quick, and fits a tower of three layers."""
+    found = {}
+    for option in METHODS[name].options_for(words).values():
+        if option.kind in ("layer", "layers") and option.default is not None:
+            found[option.name] = 1
+        elif option.quick is not None:
+            found[option.name] = min(option.quick, 40)
+    return found
+
+
 @pytest.mark.parametrize("family", ["clip", "siglip"])
 def test_every_method_that_takes_the_tower_gives_a_finite_map(load, family):
     model, _ = load(family)
-    quick = {
-        "m2ib": dict(layer=1, steps=2, samples=2),
-        "rise": dict(masks=8),
-        "shapley": dict(samples=40),
-        "clip_surgery": dict(layers=2),
-        "gem": dict(layers=2),
-    }
     for name in methods_for(model):
-        maps = cx.explain(model, cx.pixels(model, pixels()[:1]), TEXTS, name, **quick.get(name, {}))
+        maps = cx.explain(model, cx.pixels(model, pixels()[:1]), TEXTS, name, **quick_options(name))
         assert maps.shape[:2] == (1, 2) and maps.isfinite().all() and maps.abs().sum() > 0, name
     for name in methods_for(model, words=True):
-        options = {"grad_eclip": dict(layers=2), "m2ib": dict(layer=1, steps=2, samples=2)}.get(name, {})
-        for words, weights in cx.explain_words(model, photo(), TEXTS, name, **options):
+        for words, weights in cx.explain_words(model, photo(), TEXTS, name, **quick_options(name, words=True)):
             assert weights.shape == (1, len(words)) and weights.isfinite().all(), name
 
 
