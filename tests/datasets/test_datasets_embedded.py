@@ -33,7 +33,7 @@ def test_a_record_depends_on_seed_and_number_alone(name):
 def test_length_is_what_is_asked_for():
     assert len(datasets.load("scenes")) == 1000 and len(datasets.load("scenes", 123_456)) == 123_456
     assert datasets.load("scenes", 200_000, size=32)[150_000].id == "scene 0-150000"
-    with pytest.raises(DatasetError, match="got seed -1"):
+    with pytest.raises(DatasetError, match="got seed=-1"):
         datasets.load("faces", seed=-1)
     with pytest.raises(DatasetError, match="faces has no option 'domain'"):
         datasets.load("faces", domain="render")

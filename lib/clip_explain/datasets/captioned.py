@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from clip_explain.datasets.record import SUFFIXES, Dataset, Record, pick, read_json, read_rows
+from clip_explain.checks import checked
+from clip_explain.datasets.record import SUFFIXES, Dataset, Record, malformed, pick, read_json, read_rows
 from clip_explain.datasets.segmented import open_coco
 from clip_explain.errors import DatasetError, nearest
 
@@ -18,18 +19,21 @@ ARTEMIS = ("amusement", "awe", "contentment", "excitement", "anger", "disgust", 
 ELSE = "something else"
 
 
+@checked(DatasetError)
 def coco_captions(folder: Path, split: str = "val2017") -> Dataset:
     """COCO 2017's captions, five or a few more for each image. `facts`: `image_id`."""
     table = open_coco(folder / "annotations" / f"captions_{split}.json")
-    said: dict[int, list[Any]] = table.imgToAnns
-    items = [
-        (str(key), (folder / split / table.imgs[key]["file_name"],), captions, {"image_id": key})
-        for key in sorted(table.getImgIds())
-        if (captions := tuple(one["caption"].strip() for one in said.get(key, ()) if "caption" in one))
-    ]
+    items = []
+    with malformed(f"captions_{split}.json", "an annotation file of COCO"):
+        for key in sorted(table.getImgIds()):
+            said = [one["caption"].strip() for one in table.imgToAnns.get(key, ()) if "caption" in one]
+            if said:
+                path = folder / split / table.imgs[key]["file_name"]
+                items.append((str(key), (path,), tuple(said), {"image_id": key}))
     return _captioned("coco_captions", items)
 
 
+@checked(DatasetError)
 def coco_karpathy(folder: Path, split: str = "val", table: str = "dataset_coco.json") -> Dataset:
     """Karpathy's split of COCO, for image-text retrieval (Grad-ECLIP Tables 2, 5 and 6: "val", 5000 images).
 
@@ -38,12 +42,12 @@ def coco_karpathy(folder: Path, split: str = "val", table: str = "dataset_coco.j
     """
     pick(split, KARPATHY_SPLITS, "split")
     path, items = folder / table, []
-    try:
-        for image in read_json(path)["images"]:
+    with malformed(str(path), "in Karpathy's form"):
+        images = list(read_json(path)["images"])
+    for number, image in enumerate(images):
+        with malformed(f"{path}, image {number}", "in Karpathy's form"):
             if image["split"] == split:
                 items.append(_karpathy_item(folder, image))
-    except (KeyError, TypeError, ValueError) as error:
-        raise DatasetError(f"{path}, image {len(items)} of {split!r}: not in Karpathy's form: {error!r}") from error
     return _captioned("coco_karpathy", items)
 
 
@@ -55,6 +59,7 @@ def _karpathy_item(folder: Path, image: dict[str, Any]) -> tuple:
     return image["filename"], files, texts, facts
 
 
+@checked(DatasetError)
 def conceptual_captions(
     folder: Path, table: str = "Validation_GCC-1.1.0-Validation.tsv", images: str = "images"
 ) -> Dataset:
@@ -94,6 +99,7 @@ def _caption(items: Sequence[tuple], i: int) -> Record:
 # -- ArtEmis
 
 
+@checked(DatasetError)
 def artemis(
     folder: Path, something_else: str = "drop", table: str = "artemis_dataset_release_v0.csv", images: str = "wikiart"
 ) -> Dataset:

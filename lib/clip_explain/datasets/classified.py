@@ -9,7 +9,8 @@ from pathlib import Path
 
 from torchvision.datasets import ImageFolder
 
-from clip_explain.datasets.record import Dataset, Record, number, pick, read_rows
+from clip_explain.checks import checked
+from clip_explain.datasets.record import Dataset, Record, malformed, number, picked, read_rows
 from clip_explain.errors import DatasetError, nearest
 
 SYNSETS = "LOC_synset_mapping.txt"
@@ -38,6 +39,7 @@ AFFECTNET_COLUMNS = (
 )
 
 
+@checked(DatasetError)
 def imagenet(folder: Path, split: str = "val", class_names: Sequence[str] | None = None) -> Dataset:
     """ImageNet (ILSVRC 2012) in folders by synset, `split`/n01440764/*.JPEG, with the synset map beside them.
 
@@ -47,21 +49,25 @@ def imagenet(folder: Path, split: str = "val", class_names: Sequence[str] | None
     return _by_synset(folder / split, synset_names(folder, class_names), "imagenet")
 
 
+@checked(DatasetError)
 def imagenet_r(folder: Path, class_names: Sequence[str] | None = None) -> Dataset:
     """ImageNet-R: renditions of 200 classes, in folders by synset. These 200 are the dataset's classes."""
     return _by_synset(folder, synset_names(folder, class_names), "imagenet_r")
 
 
+@checked(DatasetError)
 def imagenet_sketch(folder: Path, class_names: Sequence[str] | None = None) -> Dataset:
     """ImageNet-Sketch: black and white drawings of the 1000 classes, in folders by synset under sketch/."""
     return _by_synset(folder / "sketch", synset_names(folder, class_names), "imagenet_sketch")
 
 
+@checked(DatasetError)
 def imagenet_a(folder: Path, class_names: Sequence[str] | None = None) -> Dataset:
     """ImageNet-A: photos of 200 classes that classifiers mistook, in folders by synset. These 200 are its classes."""
     return _by_synset(folder, synset_names(folder, class_names), "imagenet_a")
 
 
+@checked(DatasetError)
 def affectnet(folder: Path, split: str = "val", emotions: Sequence[str] = ("happy", "sad")) -> Dataset:
     """AffectNet in folders by expression, `split`/1/*.jpg or `split`/happy/*.jpg; of EPFL's report: happy and sad.
 
@@ -75,6 +81,7 @@ def affectnet(folder: Path, split: str = "val", emotions: Sequence[str] = ("happ
     return _affectnet(items, chosen)
 
 
+@checked(DatasetError)
 def affectnet_csv(
     folder: Path,
     table: str = "validation.csv",
@@ -101,6 +108,7 @@ def affectnet_csv(
     return _affectnet(items, chosen)
 
 
+@checked(DatasetError)
 def synset_names(folder: Path, class_names: Sequence[str] | None = None) -> dict[str, str]:
     """The name of each synset, from `LOC_synset_mapping.txt` in the folder or in imagenet/ beside it."""
     places = (folder / SYNSETS, folder.parent / "imagenet" / SYNSETS)
@@ -109,7 +117,9 @@ def synset_names(folder: Path, class_names: Sequence[str] | None = None) -> dict
         listed = " or ".join(map(str, places))
         raise DatasetError(f"no {SYNSETS}, which names ImageNet's classes: looked for {listed}. {SYNSETS_FROM}")
     names = {}
-    for line, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    with malformed(str(path), "readable as text"):
+        lines = path.read_text(encoding="utf-8").splitlines()
+    for line, text in enumerate(lines, 1):
         synset, _, synonyms = text.partition(" ")
         if not (synset[:1] == "n" and synset[1:].isdigit() and synonyms.strip()):
             raise DatasetError(f"{path}, line {line}: got {text[:60]!r}, expected 'n01440764 tench, Tinca tinca'")
@@ -127,6 +137,7 @@ SYNSETS_FROM = (
 )
 
 
+@checked(DatasetError)
 def list_folders(folder: Path) -> ImageFolder:
     """A folder of class folders, listed; DatasetError if it is not one."""
     try:
@@ -155,9 +166,7 @@ def _labelled(samples: Sequence[tuple[str, int]], classes: tuple[str, ...], i: i
 
 
 def _emotions(emotions: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(emotions, str) or not emotions:
-        raise DatasetError(f"got emotions {emotions!r}, expected a list of some of {', '.join(EMOTIONS)}")
-    return tuple(pick(emotion, tuple(EMOTIONS), "emotion") for emotion in emotions)
+    return picked(emotions, tuple(EMOTIONS), "emotion")
 
 
 def _emotion_of(folder: str, parent: Path) -> str:

@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from clip_explain import files
-from clip_explain.datasets.record import Dataset, Record, pick, stack_masks
+from clip_explain.checks import count
+from clip_explain.datasets.record import Dataset, Record, pick, picked, stack_masks
 from clip_explain.embedded.scenes import domains, faces, paintings
 from clip_explain.embedded.scenes.captions import Caption, phrase, say
 from clip_explain.embedded.scenes.pool import GROUNDS, RECIPES, draw, set_off
@@ -24,6 +25,7 @@ from clip_explain.errors import DatasetError
 HELD_OUT = 2_000_000  # seeds from here on: no training draws its scenes, nor does a card
 FEWEST_PIXELS = 50  # a thing of which less is in sight, at 224 pixels, is not asked for
 DOMINANT = (0.05, 0.4)  # the share of its picture that a dominant object covers
+SIZES = (16, 4096)  # of a picture, in pixels: in smaller ones nothing can be told from another
 LENGTH = 1000  # records of an embedded set, unless another count is asked for
 CAPTIONS = 5  # sentences for each picture, as COCO has
 SETS = ("scenes", "objects", "scene_captions", "attributes", "paintings", "faces", "dominant_objects")
@@ -45,7 +47,7 @@ def scene_set(seed: int = 0, size: int = 224) -> Dataset:
     than two such things is drawn again. `labels` are the classes of all things in sight, asked for or not.
     `facts["things"]`: all things.
     """
-    return Dataset("scenes", PAIRS, range(LENGTH), partial(_scene, checked(seed), size))
+    return Dataset("scenes", PAIRS, range(LENGTH), partial(_scene, checked(seed, size), size))
 
 
 def object_set(seed: int = 0, size: int = 224, domain: str = "render") -> Dataset:
@@ -56,7 +58,7 @@ def object_set(seed: int = 0, size: int = 224, domain: str = "render") -> Datase
     """
     pick(domain, tuple(domains.DOMAINS), "domain")
     classes = SHAPES_ALONE if domain in domains.WITHOUT_COLOR else PAIRS
-    return Dataset("objects", classes, range(LENGTH), partial(_object, checked(seed), size, domain, classes))
+    return Dataset("objects", classes, range(LENGTH), partial(_object, checked(seed, size), size, domain, classes))
 
 
 def dominant_set(seed: int = 0, size: int = 224) -> Dataset:
@@ -65,7 +67,7 @@ def dominant_set(seed: int = 0, size: int = 224) -> Dataset:
     Four in five stand on a ground and under lamps drawn by lot. Asked is the dominant object, the only one of its
     colour and shape. `facts`: `things`, all of them, the dominant one first, and `share`, what it covers.
     """
-    return Dataset("dominant_objects", PAIRS, range(LENGTH), partial(_dominant, checked(seed), size))
+    return Dataset("dominant_objects", PAIRS, range(LENGTH), partial(_dominant, checked(seed, size), size))
 
 
 def scene_caption_set(seed: int = 0, size: int = 224) -> Dataset:
@@ -74,7 +76,7 @@ def scene_caption_set(seed: int = 0, size: int = 224) -> Dataset:
     The first caption is plain; the others order and word the things anew, some with material. Masks: none. Of the first
     1000 scenes at seed 0, 94 have a twin, another whose things have the same colours and shapes: recall cannot reach 1.
     """
-    return Dataset("scene_captions", (), range(LENGTH), partial(_captioned, checked(seed), size))
+    return Dataset("scene_captions", (), range(LENGTH), partial(_captioned, checked(seed, size), size))
 
 
 def painting_set(seed: int = 0, size: int = 224) -> Dataset:
@@ -82,18 +84,17 @@ def painting_set(seed: int = 0, size: int = 224) -> Dataset:
 
     `facts`: `background`, `colors`, `strokes`, and `posterior`, the best guess of one who knows how they are drawn.
     """
-    return Dataset("paintings", paintings.EMOTIONS, range(LENGTH), partial(_painting, checked(seed), size))
+    return Dataset("paintings", paintings.EMOTIONS, range(LENGTH), partial(_painting, checked(seed, size), size))
 
 
 def face_set(seed: int = 0, size: int = 224) -> Dataset:
     """Faces, happy or sad; both moods are asked of each. `parts`: masks of "mouth" and "eyes", which no text names."""
-    return Dataset("faces", faces.MOODS, range(LENGTH), partial(_face, checked(seed), size))
+    return Dataset("faces", faces.MOODS, range(LENGTH), partial(_face, checked(seed, size), size))
 
 
-def checked(seed: int) -> int:
-    if seed < 0:
-        raise DatasetError(f"got seed {seed}, expected 0 or more")
-    return HELD_OUT + seed
+def checked(seed: int, size: int) -> int:
+    count("size", size, *SIZES, error=DatasetError)
+    return HELD_OUT + count("seed", seed, 0, error=DatasetError)
 
 
 # -- drawing
@@ -226,8 +227,8 @@ def attribute_set(seed: int = 0, size: int = 224, kinds: Sequence[str] = tuple(K
     A text's mask holds all things that it is true of; asked is only what is true of some things in sight and not of
     all. `facts`: `kinds`, one for each text, and `things`, those in sight.
     """
-    chosen = tuple(pick(kind, tuple(KINDS), "kind of attribute") for kind in kinds)
-    return Dataset("attributes", (), range(LENGTH), partial(_attributes, checked(seed), size, chosen))
+    chosen = picked(kinds, tuple(KINDS), "kind of attribute")
+    return Dataset("attributes", (), range(LENGTH), partial(_attributes, checked(seed, size), size, chosen))
 
 
 def probes(
@@ -289,10 +290,9 @@ def export_karpathy(dataset: Dataset, folder: Path, split: str = "test") -> Path
     The reader `coco_karpathy` reads it back. The json is moved into place last, so it names no missing image.
     """
     images, numbers = [], count_up()
-    (folder / split).mkdir(parents=True, exist_ok=True)
     for i, record in enumerate(dataset):
         file = f"{i:012d}.png"
-        record.image.save(folder / split / file)
+        files.write(folder / split / file, partial(record.image.save, format="PNG"))
         says = [
             {"tokens": text.lower().replace(",", "").split(), "raw": text, "imgid": i, "sentid": next(numbers)}
             for text in record.texts

@@ -6,6 +6,7 @@ The bottom of datasets/: above model.py, which opens images.
 import csv
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +16,9 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import Image
 
-from clip_explain.errors import DatasetError, ImageError, nearest
-from clip_explain.images import read_image
+from clip_explain.checks import checked, count, fits, told
+from clip_explain.errors import ClipExplainError, DatasetError, ImageError, nearest
+from clip_explain.images import MOST_PIXELS, read_image
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
@@ -78,6 +80,7 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.order)
 
+    @checked(DatasetError)
     def __getitem__(self, index: int) -> Record:
         return self.one(int(self.order[index]))
 
@@ -126,16 +129,43 @@ def stack_masks(masks: Sequence[np.ndarray], height: int, width: int) -> Bool[np
 
 def pick(value: str, options: Sequence[str], what: str) -> str:
     """`value`, if it is one of `options`; else DatasetError with the nearest."""
-    if value not in options:
-        raise DatasetError(f"unknown {what} {value!r}: {nearest(value, options)}")
+    if not isinstance(value, str) or value not in options:
+        raise DatasetError(f"unknown {what} {value!r}: {nearest(str(value), options)}")
     return value
+
+
+def picked(values: Sequence[str], options: Sequence[str], what: str) -> tuple[str, ...]:
+    """Some of `options`, at least one; else DatasetError."""
+    if not fits(values, Sequence[str]) or not len(values):
+        raise DatasetError(f"got {told(values)}, expected a list of some of {', '.join(options)}")
+    return tuple(pick(value, options, what) for value in values)
+
+
+@contextmanager
+def malformed(where: str, what: str) -> Iterator[None]:
+    """Turns what goes wrong in a row that is not as published into a DatasetError: where it is, and what it is not."""
+    try:
+        yield
+    except ClipExplainError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
+        raise DatasetError(f"{where}: not {what}: {type(error).__name__}: {error}") from error
+
+
+def image_size(height: Any, width: Any, where: str) -> tuple[int, int]:
+    """An image's height and width as an annotation gives them; DatasetError for what no image here can have."""
+    for name, side in (("height", height), ("width", width)):
+        count(f"{where}, {name}", side, 1, MOST_PIXELS, DatasetError)
+    if height * width > MOST_PIXELS:
+        raise DatasetError(f"{where}: got {width} x {height} pixels, expected at most {MOST_PIXELS:,}")
+    return int(height), int(width)
 
 
 def read_json(path: Path) -> Any:
     """The content of a json file; DatasetError, naming it, where it is broken."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DatasetError(f"{path} is not readable as json: {error}") from error
 
 
@@ -148,23 +178,27 @@ def read_rows(
     with the line, for a missing column, a row that is too short or too long, or bytes that are no text.
     """
     quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = csv.reader(file, delimiter=delimiter, quoting=quoting)
-        names = list(columns)
-        try:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines, names = csv.reader(file, delimiter=delimiter, quoting=quoting), list(columns)
             for row in lines:
                 if lines.line_num == 1 and (header or (header is None and columns[0] in row)):
-                    names = row
-                    if lacking := [column for column in columns if column not in names]:
-                        raise DatasetError(f"{path}, line 1: no column {lacking[0]!r} among {', '.join(names)}")
-                elif len(row) != len(names):
-                    if row:
-                        at = f"{path}, line {lines.line_num}"
-                        raise DatasetError(f"{at}: {len(row)} fields, expected {len(names)} ({', '.join(names)})")
-                else:
+                    names = _header(row, columns, path)
+                elif len(row) == len(names):
                     yield lines.line_num, dict(zip(names, row, strict=True))
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise DatasetError(f"{path}, after line {lines.line_num}: {error}") from error
+                elif row:
+                    at = f"{path}, line {lines.line_num}"
+                    raise DatasetError(f"{at}: {len(row)} fields, expected {len(names)} ({', '.join(names)})")
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"{path}, after line {lines.line_num}: {error}") from error
+
+
+def _header(row: list[str], columns: Sequence[str], path: Path) -> list[str]:
+    if lacking := [column for column in columns if column not in row]:
+        raise DatasetError(f"{path}, line 1: no column {lacking[0]!r} among {', '.join(row)}")
+    return row
 
 
 def number(row: dict[str, str], column: str, path: Path, line: int) -> float:

@@ -14,15 +14,20 @@ from xml.etree import ElementTree
 import numpy as np
 from torchvision.datasets import VOCDetection, VOCSegmentation
 
+from clip_explain.checks import checked, count, one_of
 from clip_explain.datasets.classified import class_names_of, list_folders, synset_names
+from clip_explain.datasets.coco_masks import coco_tools, decode_segmentation
 from clip_explain.datasets.embedded import KINDS, probes
 from clip_explain.datasets.record import (
     Dataset,
     Record,
     box_mask,
+    image_size,
+    malformed,
     number,
     open_codes,
     pick,
+    picked,
     read_json,
     read_rows,
     stack_masks,
@@ -62,14 +67,14 @@ IMAGENET_S_CLASSES = (50, 300, 919)
 # -- ImageNet-S
 
 
+@checked(DatasetError)
 def imagenet_s(folder: Path, subset: int = 919, class_names: Sequence[str] | None = None) -> Dataset:
     """ImageNet-S's validation set (Grad-ECLIP Table 3), as its own scripts lay it out: ImageNetS919/validation.
 
     A mask's pixel is class R + 256 G, from 1 in the order of the sorted synsets; 0 is any other thing, 1000 ignored.
     Texts: the image's class, then others in its mask.
     """
-    if subset not in IMAGENET_S_CLASSES:
-        raise DatasetError(f"got subset={subset!r}, expected one of {', '.join(map(str, IMAGENET_S_CLASSES))}")
+    one_of("subset", subset, IMAGENET_S_CLASSES, DatasetError)
     listed = list_folders(folder / f"ImageNetS{subset}" / "validation")
     if len(listed.classes) != subset:
         raise DatasetError(f"{listed.root} has {len(listed.classes)} class folders, expected {subset}")
@@ -94,6 +99,7 @@ def _imagenet_s(listed: Any, classes: tuple[str, ...], masks: Path, i: int) -> R
 # -- PASCAL VOC 2012
 
 
+@checked(DatasetError)
 def voc(folder: Path, split: str = "val") -> Dataset:
     """VOC 2012's segmentation set (ICLIP 4.1: "val", 1449 images), read from the indexed PNG masks by class.
 
@@ -114,6 +120,7 @@ def _voc(images: Sequence[str], masks: Sequence[str], i: int) -> Record:
     return Record(name, Path(images[i]), _voc_texts(labels), regions, labels, codes == VOID)
 
 
+@checked(DatasetError)
 def voc_detection(folder: Path, split: str = "val", difficult: bool = False) -> Dataset:
     """VOC 2012's detection set, from its XML; the mask of a class is all of its boxes.
 
@@ -127,11 +134,12 @@ def voc_detection(folder: Path, split: str = "val", difficult: bool = False) -> 
 def _voc_boxes(images: Sequence[str], annotations: Sequence[str], difficult: bool, i: int) -> Record:
     name, path = Path(images[i]).stem, annotations[i]
     try:
-        parsed = VOCDetection.parse_voc_xml(ElementTree.parse(path).getroot())["annotation"]
-        height, width = (int(parsed["size"][key]) for key in ("height", "width"))
-        objects = [thing for thing in parsed.get("object", ()) if difficult or thing.get("difficult", "0") != "1"]
-        boxes = [(thing["name"], _voc_box(thing["bndbox"])) for thing in objects]
-    except (OSError, ElementTree.ParseError, KeyError, TypeError, ValueError) as error:
+        with malformed(f"{name}: {path}", "an annotation of VOC"):
+            parsed = VOCDetection.parse_voc_xml(ElementTree.parse(path).getroot())["annotation"]
+            height, width = image_size(*(int(parsed["size"][key]) for key in ("height", "width")), f"{name}: {path}")
+            objects = [thing for thing in parsed.get("object", ()) if difficult or thing.get("difficult", "0") != "1"]
+            boxes = [(thing["name"], _voc_box(thing["bndbox"])) for thing in objects]
+    except (OSError, ElementTree.ParseError) as error:
         raise DatasetError(f"{name}: {path} is not an annotation of VOC: {error!r}") from error
     for kind, _ in boxes:
         if kind not in VOC_CLASSES:
@@ -164,6 +172,7 @@ def _voc_texts(labels: Sequence[int]) -> tuple[str, ...]:
 # -- COCO
 
 
+@checked(DatasetError)
 def coco(folder: Path, split: str = "val2017", keep_empty: bool = False) -> Dataset:
     """COCO 2017's instances as masks of its 80 classes (ICLIP 4.1: 5000 images), polygons and RLE alike, crowds too.
 
@@ -171,48 +180,40 @@ def coco(folder: Path, split: str = "val2017", keep_empty: bool = False) -> Data
     `facts`: `image_id`.
     """
     table = open_coco(folder / "annotations" / f"instances_{split}.json")
-    kinds = sorted(table.getCatIds())
-    classes = tuple(category["name"] for category in table.loadCats(kinds))
-    ids = [key for key in sorted(table.getImgIds()) if keep_empty or table.imgToAnns.get(key)]
+    with malformed(str(folder / "annotations" / f"instances_{split}.json"), "an annotation file of COCO"):
+        kinds = sorted(table.getCatIds())
+        classes = tuple(str(category["name"]) for category in table.loadCats(kinds))
+        ids = [key for key in sorted(table.getImgIds()) if keep_empty or table.imgToAnns.get(key)]
     return Dataset("coco", classes, range(len(ids)), partial(_coco, table, folder / split, classes, kinds, ids))
 
 
 def _coco(table: Any, folder: Path, classes: tuple[str, ...], kinds: list[int], ids: list[int], i: int) -> Record:
-    image = table.imgs[ids[i]]
-    name, height, width = str(ids[i]), image["height"], image["width"]
+    image, name = table.imgs[ids[i]], str(ids[i])
+    where = f"{folder.name}, COCO image {name}"
+    with malformed(where, "an image of COCO"):
+        path = folder / image["file_name"]
+        height, width = image_size(image["height"], image["width"], where)
     regions: dict[int, np.ndarray] = {}
     for annotation in table.imgToAnns.get(ids[i], ()):
-        label = kinds.index(annotation["category_id"]) if annotation["category_id"] in kinds else None
-        if label is None:
-            raise DatasetError(f"COCO image {name}: category {annotation['category_id']} is not among the categories")
-        try:
-            mask = table.annToMask(annotation).astype(bool)
+        with malformed(f"{where}, annotation {annotation.get('id')}", "a segmentation of COCO"):
+            if annotation["category_id"] not in kinds:
+                raise DatasetError(f"{where}: category {annotation['category_id']} is not among the categories")
+            label = kinds.index(annotation["category_id"])
+            mask = decode_segmentation(annotation["segmentation"], height, width)
             regions[label] = regions.get(label, np.zeros((height, width), bool)) | mask
-        except Exception as error:  # pycocotools' C code raises all kinds
-            where = f"COCO image {name}, annotation {annotation.get('id')}"
-            raise DatasetError(f"{where}: its segmentation cannot be read: {error!r}") from error
     labels = tuple(sorted(regions))
     masks = stack_masks([regions[label] for label in labels], height, width)
     texts = tuple(classes[label] for label in labels)
-    return Record(name, folder / image["file_name"], texts, masks, labels, facts={"image_id": ids[i]})
-
-
-def coco_tools() -> Any:
-    """The module pycocotools.coco. DatasetError with the command that installs it."""
-    try:
-        from pycocotools import coco
-    except ImportError as error:
-        raise DatasetError("COCO needs the package pycocotools: pip install 'clip-explain[datasets]'") from error
-    return coco
+    return Record(name, path, texts, masks, labels, facts={"image_id": ids[i]})
 
 
 def open_coco(path: Path) -> Any:
     """A COCO annotation file, read without pycocotools' messages; DatasetError where it is not one."""
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            table = coco_tools().COCO(str(path))
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
-        raise DatasetError(f"{path} is not an annotation file of COCO: {error!r}") from error
+        with malformed(str(path), "an annotation file of COCO"), contextlib.redirect_stdout(io.StringIO()):
+            table = coco_tools().coco.COCO(str(path))
+    except (OSError, AssertionError) as error:
+        raise DatasetError(f"{path} is not an annotation file of COCO: {error}") from error
     if lacking := [key for key in ("images", "annotations") if key not in table.dataset]:
         raise DatasetError(f"{path} is not an annotation file of COCO: it has no {lacking[0]!r}")
     return table
@@ -221,6 +222,7 @@ def open_coco(path: Path) -> Any:
 # -- CLEVR
 
 
+@checked(DatasetError)
 def clevr(folder: Path, split: str = "val", kinds: Sequence[str] = tuple(KINDS), width: int = 480) -> Dataset:
     """CLEVR v1.0 with the probes of the embedded set `attributes` (Grad-ECLIP Figure 7). CLEVR publishes no masks.
 
@@ -228,36 +230,43 @@ def clevr(folder: Path, split: str = "val", kinds: Sequence[str] = tuple(KINDS),
     `facts`: `kinds`, one for each text; `things`, with size, color, material and shape; `points`, for each text the
     (x, y) in pixels of the middle of each thing that it is true of.
     """
-    chosen = tuple(pick(kind, tuple(KINDS), "kind of attribute") for kind in kinds)
+    chosen = picked(kinds, tuple(KINDS), "kind of attribute")
+    count("width", width, error=DatasetError)
     path = folder / "scenes" / f"CLEVR_{split}_scenes.json"
     content = read_json(path)
-    if not isinstance(content, dict) or "scenes" not in content:
-        raise DatasetError(f"{path} has no 'scenes'")
+    if not isinstance(content, dict) or not isinstance(content.get("scenes"), list):
+        raise DatasetError(f"{path} has no list 'scenes'")
     scenes = content["scenes"]
     one = partial(_clevr, scenes, folder / "images" / split, path, chosen, width)
     return Dataset("clevr", (), range(len(scenes)), one)
 
 
 def _clevr(scenes: list[dict], images: Path, path: Path, kinds: Sequence[str], width: int, i: int) -> Record:
-    try:
-        file = scenes[i]["image_filename"]
+    where = f"{path}, scene {i}"
+    with malformed(where, "a scene of CLEVR"):
+        file = images / scenes[i]["image_filename"]
         objects = scenes[i]["objects"]
         things = tuple({key: thing[key] for key in ATTRIBUTES} for thing in objects)
-        middles = [tuple(float(value) for value in thing["pixel_coords"][:2]) for thing in objects]
-    except (KeyError, TypeError, ValueError) as error:
-        raise DatasetError(f"{path}, scene {i}: not a scene of CLEVR: {error!r}") from error
+        middles = [_middle(thing["pixel_coords"]) for thing in objects]
     for key, thing in ((key, thing) for thing in things for key in ATTRIBUTES):
-        if thing[key] not in ATTRIBUTES[key]:
-            raise DatasetError(f"{path}, scene {i}: {key} {thing[key]!r}: {nearest(thing[key], ATTRIBUTES[key])}")
+        pick(thing[key], ATTRIBUTES[key], f"{key} in {where}:")
     asked = probes(things, [x / width for x, _ in middles], kinds)
     points = tuple(tuple(middles[k] for k in named) for _, _, named in asked)
     facts = {"kinds": tuple(kind for kind, _, _ in asked), "things": things, "points": points}
-    return Record(Path(file).stem, images / file, tuple(text for _, text, _ in asked), facts=facts)
+    return Record(file.stem, file, tuple(text for _, text, _ in asked), facts=facts)
+
+
+def _middle(place: Any) -> tuple[float, float]:
+    x, y = (float(value) for value in place[:2])
+    if not np.isfinite([x, y]).all():
+        raise ValueError(f"got a middle at {x}, {y}")
+    return x, y
 
 
 # -- MS-CXR
 
 
+@checked(DatasetError)
 def ms_cxr(folder: Path, table: str = "MS_CXR_Local_Alignment_v1.1.0.csv") -> Dataset:
     """MS-CXR's phrases with their boxes over the chest X-rays of MIMIC-CXR-JPG, which lie below the same folder.
 
@@ -268,7 +277,8 @@ def ms_cxr(folder: Path, table: str = "MS_CXR_Local_Alignment_v1.1.0.csv") -> Da
     images: dict[str, dict] = {}
     for line, row in read_rows(folder / table, columns):
         x, y, w, h, width, height = (number(row, key, folder / table, line) for key in columns[3:])
-        image = images.setdefault(row["path"], {"size": (int(height), int(width)), "boxes": {}, "findings": set()})
+        size = image_size(int(height), int(width), f"{folder / table}, line {line}")
+        image = images.setdefault(row["path"], {"size": size, "boxes": {}, "findings": set()})
         image["boxes"].setdefault(row["label_text"].strip(), []).append((x, y, x + w, y + h))
         image["findings"].add(row["category_name"])
     classes = tuple(sorted(set().union(*(image["findings"] for image in images.values()))))

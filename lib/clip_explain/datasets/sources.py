@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from clip_explain.checks import check_arguments, checked
 from clip_explain.datasets import captioned, classified, embedded, segmented
-from clip_explain.datasets.record import SUFFIXES, Dataset, Record
+from clip_explain.datasets.record import SUFFIXES, Dataset, Record, pick
 from clip_explain.errors import DatasetError, TextError, nearest
 from clip_explain.files import data_folder
 from clip_explain.images import read_image
+from clip_explain.models.tokenizer import Texts
 
 VARIABLE = "CLIP_EXPLAIN_DATASETS"
 
@@ -210,6 +212,7 @@ DATASETS = {
 }
 
 
+@checked(DatasetError)
 def load(
     name: str, count: int | None = None, seed: int | None = 0, root: str | Path | None = None, **options: Any
 ) -> Dataset:
@@ -223,6 +226,8 @@ def load(
     source = known(name)
     if count is not None and count < 1:
         raise DatasetError(f"got {count} images to read, expected at least 1")
+    if seed is not None and seed < 0:
+        raise DatasetError(f"got seed={seed}, expected 0 or more, or None for the published order")
     given = _options(name, source, options)
     if not source.folder:
         whole = source.reader(seed=seed or 0, **options)
@@ -238,11 +243,13 @@ def load(
     return replace(whole, name=name, order=order[:count])
 
 
+@checked(DatasetError)
 def read(name: str, count: int, seed: int = 0, root: str | Path | None = None, **options: Any) -> Iterator[Record]:
     """The first `count` records of a dataset, one by one; all else as `load`, whose errors are raised at once."""
     return iter(load(name, count, seed, root, **options))
 
 
+@checked(DatasetError)
 def images_of(texts: Iterable[str], name: str, most: int, seed: int = 0, **options: Any) -> dict[str, Image.Image]:
     """For each text the first image of a dataset that has it among its own, as a target in the text's place.
 
@@ -257,7 +264,8 @@ def images_of(texts: Iterable[str], name: str, most: int, seed: int = 0, **optio
     return found
 
 
-def photos(images: str | Path | Sequence[str | Path], texts: str | Sequence[str]) -> list[Record]:
+@checked(DatasetError)
+def photos(images: str | Path | Sequence[str | Path], texts: Texts) -> list[Record]:
     """One record for each image (a path, a folder, or a list of paths), all with the same texts and without masks.
 
     Raises DatasetError (no such folder, no image in it), TextError (no texts) or ImageError.
@@ -267,22 +275,29 @@ def photos(images: str | Path | Sequence[str | Path], texts: str | Sequence[str]
         raise TextError("no texts: images of your own need at least one text to be explained for")
     paths = [Path(images)] if isinstance(images, str | Path) else [Path(path) for path in images]
     if len(paths) == 1 and paths[0].is_dir():
-        paths = sorted(path for path in paths[0].iterdir() if path.suffix.lower() in SUFFIXES)
+        paths = _photos_in(paths[0])
     if not paths:
         raise DatasetError(f"no images in {images!r}: expected a path, a list of paths, or a folder with images")
     return [Record(path.name, read_image(path), texts) for path in paths]
 
 
+def _photos_in(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    except OSError as error:
+        raise DatasetError(f"the folder {folder} cannot be read: {error.strerror}") from error
+
+
 # -- where they are
 
 
+@checked(DatasetError)
 def known(name: str) -> Source:
     """The source of a name; DatasetError with the nearest names if there is none."""
-    if name not in DATASETS:
-        raise DatasetError(f"unknown dataset {name!r}: {nearest(name, DATASETS)}")
-    return DATASETS[name]
+    return DATASETS[pick(name, tuple(DATASETS), "dataset")]
 
 
+@checked(DatasetError)
 def folder_of(name: str, root: str | Path | None = None) -> Path:
     """Where a real dataset is looked for: under `root`; else where its own variable says (CLIP_EXPLAIN_VOC for voc);
     else under the folder that CLIP_EXPLAIN_DATASETS names; else under cache/datasets in the data folder."""
@@ -293,6 +308,7 @@ def folder_of(name: str, root: str | Path | None = None) -> Path:
     return Path(root or os.environ.get(VARIABLE) or data_folder() / "cache" / "datasets") / source.folder
 
 
+@checked(DatasetError)
 def missing(name: str, root: str | Path | None = None, **options: Any) -> list[str]:
     """What a real dataset lacks of its files, for a reader's options; [""] where there is not even its folder."""
     source, folder = known(name), folder_of(name, root)
@@ -304,6 +320,7 @@ def missing(name: str, root: str | Path | None = None, **options: Any) -> list[s
     return [file for file in (pattern.format(**given) for pattern in source.files) if not (folder / file).exists()]
 
 
+@checked(DatasetError)
 def state(name: str, root: str | Path | None = None) -> str:
     """In words: "embedded", "present", "not here" or "incomplete: lacks ..."; with the reader's own defaults."""
     if not known(name).folder:
@@ -321,6 +338,7 @@ def _options(name: str, source: Source, options: dict[str, Any]) -> dict[str, An
     for option in options:
         if option not in defaults:
             raise DatasetError(f"{name} has no option {option!r}: {nearest(option, defaults)}")
+    check_arguments(inspect.signature(source.reader), options, DatasetError)
     return {**defaults, **options}
 
 
