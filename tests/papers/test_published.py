@@ -161,3 +161,12 @@ def test_a_table_that_is_not_there(tmp_path, monkeypatch):
     monkeypatch.setenv("CLIP_EXPLAIN_DATA", str(tmp_path))
     with pytest.raises(DatasetError, match="set CLIP_EXPLAIN_DATA"):
         papers.published("grad_eclip", "table1")
+
+
+def test_printed_columns_as_rows_of_a_summary():
+    found = papers.printed("grad_eclip", "table3", {"pointing_game": "PG", "iou_fixed": "maskIoU"})
+    ours = found[(found["method"] == "grad_eclip") & (found["metric"] == "iou_fixed")].iloc[0]
+    assert ours[["setting", "mean", "low", "high", "images"]].tolist() == ["GE's", 0.2869, 0.2869, 0.2869, 0]
+    assert len(found) == 18 and "grad_eclip spatial=none" in set(found["method"])
+    with pytest.raises(DatasetError, match="grad_eclip table3 has no column 'PGs': did you mean 'PG'"):
+        papers.printed("grad_eclip", "table3", {"pointing_game": "PGs"})

@@ -15,7 +15,7 @@ from clip_explain.papers.claims import (
 )
 from clip_explain.papers.first_edition import ENOUGH, Claim, evaluate, table
 from clip_explain.papers.provenance import PACKAGES, provenance, save, save_results
-from clip_explain.papers.published import LIBRARY_NAMES, PAPERS, published
+from clip_explain.papers.published import LIBRARY_NAMES, PAPERS, printed, published
 from clip_explain.papers.saving import DPI, save_figure, write
 from clip_explain.papers.tables import by_method, completed, long_table, measured, summarize
 from clip_explain.papers.verdicts import VERDICTS, closing_table, judge, read_verdicts, tally, totals
@@ -45,6 +45,7 @@ __all__ = [
     "judge",
     "long_table",
     "measured",
+    "printed",
     "provenance",
     "published",
     "read_verdicts",

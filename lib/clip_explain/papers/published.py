@@ -3,6 +3,8 @@
 data/paper/README.md describes the CSV files; claims.py has what the papers state about the numbers.
 """
 
+from collections.abc import Mapping
+
 import pandas as pd
 
 from clip_explain.errors import DatasetError, nearest
@@ -59,3 +61,24 @@ def published(paper: str, table: str) -> pd.DataFrame:
         raise DatasetError(f"no numbers of {table!r} of {paper}: {nearest(table, tables)}")
     types = dict.fromkeys(("paper", "table", "row", "column", "direction", "setting"), str) | {"value": float}
     return pd.read_csv(folder / f"{paper}_{table}.csv", dtype=types, keep_default_na=False)
+
+
+def printed(paper: str, table: str, metrics: Mapping[str, str]) -> pd.DataFrame:
+    """Columns of a published table as rows of a summary, to be set beside ours; `metrics`: our metric -> its column.
+
+        pd.concat([papers.summarize(table), papers.printed("grad_eclip", "table3", {"pointing_game": "PG"})])
+
+    The setting is the paper's name, methods are called as in the library, and `images` is 0: the paper prints no
+    interval. DatasetError for a column that the table does not have.
+    """
+    numbers = published(paper, table)
+    rows = []
+    for metric, column in metrics.items():
+        if column not in set(numbers["column"]):
+            raise DatasetError(
+                f"{paper} {table} has no column {column!r}: {nearest(column, numbers['column'].unique())}"
+            )
+        for row in numbers[numbers["column"] == column].itertuples():
+            method = LIBRARY_NAMES[paper].get(row.row, row.row)
+            rows.append((f"{PAPERS[paper]}'s", method, metric, row.value, row.value, row.value, 0))
+    return pd.DataFrame(rows, columns=["setting", "method", "metric", "mean", "low", "high", "images"])

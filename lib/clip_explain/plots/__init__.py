@@ -1,6 +1,6 @@
 """Figures from arrays: maps over images, charts, words; nothing here computes a map or writes a file."""
 
-from clip_explain.plots.charts import bars, by_layer, confusion, curves, heats, means, series
+from clip_explain.plots.charts import bars, by_layer, confusion, curves, heats
 from clip_explain.plots.figures import (
     GAP,
     PARTS,
@@ -44,6 +44,7 @@ from clip_explain.plots.style import (
     text_width,
     use_style,
 )
+from clip_explain.plots.summaries import means, panels, series, table
 from clip_explain.plots.words import WORDS, shaded, shaded_html, shades, words_height
 
 __all__ = [
@@ -82,6 +83,7 @@ __all__ = [
     "outline",
     "overlay",
     "pairs",
+    "panels",
     "scattered",
     "series",
     "set_title",
@@ -89,6 +91,7 @@ __all__ = [
     "shaded_html",
     "shades",
     "show",
+    "table",
     "taken_apart",
     "text_lines",
     "text_width",

@@ -22,7 +22,9 @@ def bars(values: Array, ax: Axes | None = None, limit: float | None = None) -> A
     return ax
 
 
-def means(rows: Mapping[str, Interval], ax: Axes | None = None, chance: float | None = None, form: str = ".2f") -> Axes:
+def means(
+    rows: Mapping[str, Interval], ax: Axes | None = None, chance: int | float | None = None, form: str = ".2f"
+) -> Axes:
     """Means with their intervals, by name from top to bottom, numbers by `form`; the level of chance is dashed."""
     ax = plt.gca() if ax is None else ax
     for place, row in enumerate(rows.values()):
@@ -72,7 +74,7 @@ def by_layer(
 def series(
     rows: Mapping[str, Mapping[str, Interval]],
     ax: Axes | None = None,
-    chance: float | None = None,
+    chance: int | float | None = None,
     kinds: Sequence[str] = (),
 ) -> Axes:
     """Means with their intervals, several a name, each series in its own colour and mark; the level of chance dashed.

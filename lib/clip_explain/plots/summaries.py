@@ -1,0 +1,126 @@
+"""Charts and tables of a summary: the table of means with intervals that papers.summarize returns.
+
+Above charts.py, whose `means` and `series` draw the rows. For example, of a summary by setting, method and metric:
+
+    plots.means(summary[summary["metric"] == "pointing_game"], chance=0.1)
+    plots.panels(summary, {"pointing_game": "pointing game", "average_precision": "AP"}, order=["grad_eclip", "game"])
+    plots.table(summary, columns=["metric", "setting"])
+"""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from clip_explain.errors import TensorError
+from clip_explain.metrics.intervals import Interval
+from clip_explain.plots import charts
+from clip_explain.plots.style import WIDTH
+
+NUMBERS = ("mean", "low", "high", "images")
+
+
+def means(
+    rows: Mapping[str, Interval] | pd.DataFrame,
+    ax: Axes | None = None,
+    chance: int | float | None = None,
+    form: str = ".2f",
+    names: str = "method",
+) -> Axes:
+    """Means with their intervals from top to bottom, numbers by `form`; the level of chance is dashed.
+
+    `rows`: intervals by name, or a summary, whose column `names` names them. TensorError if two rows have one name.
+    """
+    return charts.means(_by_name(rows, names), ax, chance, form)
+
+
+def series(
+    rows: Mapping[str, Mapping[str, Interval]] | pd.DataFrame,
+    ax: Axes | None = None,
+    chance: int | float | None = None,
+    kinds: Sequence[str] = (),
+    names: str = "method",
+    by: str = "setting",
+) -> Axes:
+    """Means with their intervals, several a name, each kind in its own colour and mark; the level of chance is dashed.
+
+    `rows`: intervals by name and then by kind, or a summary: its column `names` names the rows, its column `by` the
+    kinds. A row may lack some. `kinds`: the kinds in order, so that one looks the same in several axes. The legend is
+    the caller's. TensorError if two rows of a summary have the same name and kind.
+    """
+    if isinstance(rows, pd.DataFrame):
+        kinds = kinds or list(rows[by].unique())
+        rows = {name: _by_name(part, by) for name, part in rows.groupby(names, sort=False)}
+    return charts.series(rows, ax, chance, kinds)
+
+
+def panels(
+    summary: pd.DataFrame,
+    titles: Mapping[str, str],
+    order: Sequence[str] = (),
+    chance: Mapping[str, float] | None = None,
+    columns: int = 3,
+    names: str = "method",
+    by: str = "setting",
+) -> np.ndarray:
+    """A figure with a panel for each metric of `titles` (metric -> title), all with the same rows; returns its axes.
+
+    `order` chooses the rows, from top to bottom. `chance`: metric -> the level that is dashed. The legend of the kinds
+    in the column `by` stands below, if there are several.
+    """
+    order = list(order) or list(summary[names].unique())
+    shown = summary[summary[names].isin(order) & summary["metric"].isin(titles)]
+    shown = shown.sort_values(names, key=lambda column: column.map(order.index), kind="stable")
+    kinds, lines = list(shown[by].unique()), -(-len(titles) // columns)
+    size = (WIDTH, lines * (0.9 + 0.2 * len(order)) + 0.3)
+    figure, axes = plt.subplots(
+        lines, min(columns, len(titles)), figsize=size, sharey=True, squeeze=False, layout="constrained"
+    )
+    for ax in axes.flat[len(titles) :]:
+        ax.set_axis_off()
+    for ax, (metric, title) in zip(axes.flat, titles.items(), strict=False):
+        rows = shown[shown["metric"] == metric]
+        by_name = {name: _by_name(rows[rows[names] == name], by) for name in order}
+        charts.series(by_name, ax, (chance or {}).get(metric), kinds)
+        ax.set_title(title)
+    if len(kinds) > 1:
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
+    return axes
+
+
+def table(
+    summary: pd.DataFrame, rows: str = "method", columns: Sequence[str] = ("metric",), form: str = ".3f"
+) -> pd.DataFrame:
+    """The summary as text, "0.512 [0.401, 0.620]", rows and columns in the order in which they appear; "-" for none.
+
+    A number without images behind it, as a paper prints it, stands alone.
+    """
+    wide: dict = {}
+    for row in summary.to_dict("records"):
+        name = row[columns[0]] if len(columns) == 1 else tuple(row[column] for column in columns)
+        cells = wide.setdefault(name, {})
+        if row[rows] in cells:
+            raise TensorError(f"two rows of the summary belong to {row[rows]!r}, {name!r}: add a column to columns=")
+        cells[row[rows]] = _text(row, form)
+    found = pd.DataFrame(wide).reindex(list(summary[rows].unique())).fillna("-")
+    return found.rename_axis(index=rows, columns=list(columns) if len(columns) > 1 else columns[0])
+
+
+def _text(row: Mapping, form: str) -> str:
+    if not row["images"]:
+        return format(row["mean"], form)
+    return f"{row['mean']:{form}} [{row['low']:{form}}, {row['high']:{form}}]"
+
+
+def _by_name(rows: Mapping[str, Interval] | pd.DataFrame, names: str) -> Mapping[str, Interval]:
+    """The rows of a summary as intervals by name; a mapping as it is."""
+    if not isinstance(rows, pd.DataFrame):
+        return rows
+    if missing := [column for column in (names, *NUMBERS) if column not in rows]:
+        raise TensorError(f"the summary lacks {', '.join(missing)}; it has {', '.join(map(str, rows.columns))}")
+    if rows[names].duplicated().any():
+        twice = rows.loc[rows[names].duplicated(), names].iloc[0]
+        raise TensorError(f"two rows of the summary are called {twice!r}: choose one metric and one setting first")
+    return {row[names]: Interval(*(row[column] for column in NUMBERS)) for row in rows.to_dict("records")}

@@ -1,0 +1,67 @@
+"""Charts and tables of summaries: what is drawn and written for which row."""
+
+import matplotlib
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+
+from clip_explain import plots
+from clip_explain.errors import TensorError
+
+matplotlib.use("agg")
+SUMMARY = pd.DataFrame(
+    [
+        ("fair", "b", "m", 0.5, 0.4, 0.6, 20),
+        ("fair", "a", "m", 0.2, 0.1, 0.3, 20),
+        ("released", "a", "m", 0.3, 0.2, 0.4, 20),
+        ("GE's", "a", "m", 0.9, 0.9, 0.9, 0),
+        ("fair", "a", "n", 7.0, 6.0, 8.0, 20),
+    ],
+    columns=["setting", "method", "metric", "mean", "low", "high", "images"],
+)
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def labels(ax) -> list[str]:
+    return [label.get_text() for label in ax.get_yticklabels()]
+
+
+def test_means_of_a_summary():
+    ax = plots.means(SUMMARY[(SUMMARY["metric"] == "m") & (SUMMARY["setting"] == "fair")], plt.figure().gca(), chance=0)
+    assert labels(ax) == ["b", "a"]
+    assert [list(line.get_xdata()) for line in ax.lines[:4:2]] == [[0.4, 0.6], [0.1, 0.3]]
+    with pytest.raises(TensorError, match="two rows of the summary are called 'a'"):
+        plots.means(SUMMARY)
+    with pytest.raises(TensorError, match="lacks method; it has setting"):
+        plots.means(SUMMARY.drop(columns="method"))
+
+
+def test_series_of_a_summary():
+    ax = plots.series(SUMMARY[SUMMARY["metric"] == "m"], plt.figure().gca())
+    assert labels(ax) == ["b", "a"] and [line.get_label() for line in ax.lines] == ["fair", "released", "GE's"]
+    assert [list(line.get_xdata()) for line in ax.lines] == [[0.5, 0.2], [0.3], [0.9]]
+
+
+def test_panels_by_metric():
+    axes = plots.panels(SUMMARY, {"n": "second", "m": "first"}, order=["a", "b"], chance={"m": 0.5})
+    assert axes.shape == (1, 2) and [ax.get_title() for ax in axes.flat] == ["second", "first"]
+    assert labels(axes[0, 0]) == ["a", "b"]
+    assert [list(line.get_xdata()) for line in axes[0, 1].lines] == [[0.2, 0.5], [0.3], [0.9], [0.5, 0.5]]
+    assert [text.get_text() for text in axes[0, 0].figure.legends[0].get_texts()] == ["fair", "released", "GE's"]
+    alone = plots.panels(SUMMARY[SUMMARY["setting"] == "fair"], {"m": "first"}, columns=3)
+    assert alone.shape == (1, 1) and not alone[0, 0].figure.legends
+
+
+def test_a_table_of_texts():
+    found = plots.table(SUMMARY, columns=["metric", "setting"], form=".1f")
+    assert found.index.tolist() == ["b", "a"] and found["m", "GE's"].tolist() == ["-", "0.9"]
+    assert found["m", "fair"].tolist() == ["0.5 [0.4, 0.6]", "0.2 [0.1, 0.3]"]
+    fair = plots.table(SUMMARY[SUMMARY["setting"] == "fair"])
+    assert fair.columns.tolist() == ["m", "n"] and fair.loc["b", "n"] == "-"
+    with pytest.raises(TensorError, match="two rows of the summary belong to 'a', 'm'"):
+        plots.table(SUMMARY)
