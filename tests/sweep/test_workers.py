@@ -4,9 +4,11 @@ import asyncio
 import contextlib
 import json
 import os
+import subprocess
 import threading
 import time
 
+import dask
 import distributed
 import pytest
 import torch
@@ -29,19 +31,20 @@ def plan_of(out, model):
     return json.loads((out / "settings.json").read_text()) | {"model": str(model), "images": 4, "out": str(out)}
 
 
-def run_scheduler(pipe):
+def run_scheduler(pipe, security):
     async def serve():
-        async with distributed.Scheduler(host="127.0.0.1", port=0, dashboard=False) as scheduler:
+        scheduler = distributed.Scheduler(host="127.0.0.1", port=0, dashboard=False, security=security)
+        async with scheduler:
             pipe.send(scheduler.address)
             await scheduler.finished()
 
     asyncio.run(serve())
 
 
-def run_worker(address, folder, environment):
+def run_worker(address, folder, environment, security):
     async def serve():
         async with distributed.Worker(
-            address, nthreads=1, host="127.0.0.1", dashboard=False, local_directory=folder
+            address, nthreads=1, host="127.0.0.1", dashboard=False, local_directory=folder, security=security
         ) as worker:
             await worker.finished()
 
@@ -51,43 +54,113 @@ def run_worker(address, folder, environment):
 
 
 @contextlib.contextmanager
-def cluster(folder, *environments):
-    """A scheduler's address and worker processes, all of them processes of their own that talk over TCP."""
+def cluster(folder, *environments, security=None):
+    """A scheduler's address, and it and the workers, all of them processes of their own that talk over TCP."""
     here, there = FORKS.Pipe()
-    processes = [FORKS.Process(target=run_scheduler, args=(there,))]
+    processes = [FORKS.Process(target=run_scheduler, args=(there, security))]
     processes[0].start()
     address = here.recv()
-    workers = [FORKS.Process(target=run_worker, args=(address, str(folder), each)) for each in environments]
-    for worker in workers:
-        worker.start()
+    for each in environments:
+        processes.append(FORKS.Process(target=run_worker, args=(address, str(folder), each, security)))
+        processes[-1].start()
     try:
-        yield address, workers
+        yield address, processes
     finally:
-        for process in [*workers, *processes]:
+        for process in processes[::-1]:
             process.kill()
             process.join()
 
 
-def test_dask_workers_make_the_same_files_though_one_is_killed(whole, weights, tmp_path):
-    out = tmp_path / "run"
-    with cluster(tmp_path, {}, {}) as (address, processes):
-        with distributed.Client(address, timeout=30, set_as_default=False) as client:
-            client.wait_for_workers(2, timeout=60)
-            plan = Plan(**plan_of(whole[0], weights) | {"device": "cuda"})
-            with pytest.raises(WorkerError, match="none of the 2 workers offers a GPU"):
-                workers._resources(plan, client)
+def kill_after(out, *victims):
+    """Kill a process whenever one more shard is there; the thread that does it."""
 
-        def kill_one():
-            while not list(out.glob("shards/0*")):
+    def kill():
+        for count, victim in enumerate(victims, 1):
+            while len(list(out.glob("shards/0*"))) < count:
                 time.sleep(0.001)
-            processes[0].kill()
+            victim.kill()
+            victim.join()
 
-        killer = threading.Thread(target=kill_one)
-        killer.start()
-        sweep(**settings(weights, out, scheduler=address))
+    killer = threading.Thread(target=kill)
+    killer.start()
+    return killer
+
+
+def test_dask_workers_make_the_same_files_though_two_of_three_are_killed(weights, tmp_path):
+    out, more = tmp_path / "run", dict(images=8, shard_size=1)
+    sweep(**settings(weights, tmp_path / "whole", **more))
+    with cluster(tmp_path, {}, {}, {}) as (address, (_, *workers)):
+        killer = kill_after(out, *workers[:2])
+        sweep(**settings(weights, out, scheduler=address, **more))
         killer.join()
-    assert processes[0].exitcode == -9
-    assert contents(out) == contents(whole[0])
+    assert [worker.exitcode for worker in workers] == [-9] * 3
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_a_shard_on_cuda_takes_the_gpu_of_a_worker(whole, weights, tmp_path):
+    plan = Plan(**plan_of(whole[0], weights) | {"device": "cuda"})
+    with cluster(tmp_path, {}) as (address, _), distributed.Client(address, set_as_default=False) as client:
+        client.wait_for_workers(1, timeout=60)
+        with pytest.raises(WorkerError, match="none of the 1 workers offers a GPU"):
+            workers._resources(plan, client)
+
+
+def test_a_sweep_whose_scheduler_is_killed_goes_on_with_the_next(weights, tmp_path):
+    out, more = tmp_path / "run", dict(images=8, shard_size=1)
+    sweep(**settings(weights, tmp_path / "whole", **more))
+    with cluster(tmp_path, {}) as (address, (scheduler, _)):
+        killer = kill_after(out, scheduler)
+        with pytest.raises(WorkerError, match="the cluster lost the sweep.*Finished shards are kept: run again"):
+            sweep(**settings(weights, out, scheduler=address, **more))
+        killer.join()
+    assert 1 <= len(list(out.glob("shards/0*"))) < 8
+    with cluster(tmp_path, {}) as (address, _):
+        sweep(**settings(weights, out, scheduler=address, **more))
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    """An authority made by openssl, a certificate that it signed, and another authority that signed nothing."""
+    folder = tmp_path_factory.mktemp("certificates")
+    new = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN="
+    commands = [f"{new}ca -keyout ca.key -out ca.pem", f"{new}other -keyout other.key -out other.pem"]
+    commands += [
+        "openssl req -newkey rsa:2048 -nodes -subj /CN=node -keyout node.key -out node.csr",
+        "openssl x509 -req -in node.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -out node.pem",
+    ]
+    for command in commands:
+        subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+def tls(folder, authority="ca.pem"):
+    """Dask's configuration, which may also stand in the environment: DASK_DISTRIBUTED__COMM__TLS__CA_FILE=..."""
+    files = {"ca-file": authority}
+    for role in ("scheduler", "worker", "client"):
+        files |= {f"{role}.cert": "node.pem", f"{role}.key": "node.key"}
+    return dask.config.set({f"distributed.comm.tls.{key}": str(folder / name) for key, name in files.items()})
+
+
+def test_a_sweep_over_tls(whole, weights, tmp_path, certificates):
+    """The address is tls://..., and the certificates are those of Dask's configuration."""
+    with tls(certificates):
+        security = distributed.Security(require_encryption=True)
+        with cluster(tmp_path, {}, security=security) as (address, _):
+            assert address.startswith("tls://")
+            sweep(**settings(weights, tmp_path / "run", scheduler=address))
+    assert contents(tmp_path / "run") == contents(whole[0])
+
+
+@pytest.mark.parametrize(("scheme", "authority"), [("tls", None), ("tls", "other.pem"), ("tcp", None)])
+def test_a_sweep_that_the_scheduler_does_not_trust(weights, tmp_path, certificates, monkeypatch, scheme, authority):
+    monkeypatch.setattr(workers, "SECONDS", 2)
+    with tls(certificates):
+        security = distributed.Security(require_encryption=True)
+    with cluster(tmp_path, security=security) as (address, _):
+        own = tls(certificates, authority) if authority else contextlib.nullcontext()
+        with own, pytest.raises(WorkerError, match="no Dask scheduler answers at"):
+            sweep(**settings(weights, tmp_path / "run", scheduler=address.replace("tls", scheme)))
 
 
 def test_a_worker_without_the_model_is_named(tmp_path):

@@ -5,8 +5,10 @@ Beside __main__.py, which hands it the arguments. The library is imported only w
 
 import argparse
 import inspect
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from clip_explain.errors import MethodError
@@ -20,12 +22,25 @@ def main(argv: Sequence[str]) -> None:
     pairs, given = arguments.pop("option"), arguments.pop("templates")
     if given:
         arguments["templates"] = given if len(given) > 1 else given[0]
-    try:
+    with stopped_by_signals():
         summary = sweep(**arguments, options=options_by_owner(pairs))
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on", file=sys.stderr)
-        sys.exit(130)
     print(summary.to_string(index=False, float_format="{:.4f}".format))
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """Within, Ctrl-C and SIGTERM, by which clusters stop a job, leave no half-written file and exit with 128 + signal."""
+
+    def stop(number: int, frame: Any) -> None:
+        print("stopped; the same command goes on", file=sys.stderr)
+        sys.exit(128 + number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

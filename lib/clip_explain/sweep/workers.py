@@ -25,23 +25,41 @@ SECONDS = 5  # that a scheduler has to answer
 
 
 def in_processes(plan: Plan, todo: Sequence[int], processes: int, bar: tqdm) -> None:
-    """Shards in new local processes; WorkerError if one of them is killed."""
+    """Shards in new local processes; WorkerError if they cannot be started, or if one of them is killed."""
+    if multiprocessing.current_process().daemon:
+        raise WorkerError("a daemonic process cannot start others: call sweep(processes=...) from the main process")
     context = multiprocessing.get_context(START)
     pool = ProcessPoolExecutor(min(processes, len(todo)) or 1, context, _begin_process)
     try:
         for future in as_completed([pool.submit(run_shard, plan, start) for start in todo]):
             bar.update(future.result())
     except BrokenProcessPool as error:
-        raise WorkerError(
-            "a process was killed, perhaps for want of memory. Finished shards are kept: run again, with fewer "
-            "processes if need be."
-        ) from error
+        raise WorkerError(_why_broken([process.exitcode or 0 for process in _processes(pool)])) from error
     except BaseException:
-        for process in list((pool._processes or {}).values()):  # unfinished shards are worth nothing: do not wait
+        for process in _processes(pool):  # unfinished shards are worth nothing: do not wait
             process.kill()
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _processes(pool: ProcessPoolExecutor) -> list[Any]:
+    return list((pool._processes or {}).values())
+
+
+def _why_broken(exits: Sequence[int]) -> str:
+    """What the exit codes of the processes tell: an error ends a process only before it begins its work."""
+    if any(code > 0 for code in exits):
+        return (
+            "a process ended as it began, by the error above. It imports the script that called sweep: a script must "
+            'call sweep(processes=...) under `if __name__ == "__main__":`, and be a file. Else use processes=1.'
+        )
+    signals = [-code for code in exits if code < 0]
+    killed = f" by {signal.Signals(min(signals)).name}" if signals else ""  # the pool ends the others by SIGTERM, 15
+    return (
+        f"a process was killed{killed}, perhaps for want of memory. Finished shards are kept: run again, with fewer "
+        "processes if need be."
+    )
 
 
 def _begin_process() -> None:
@@ -66,9 +84,8 @@ def on_cluster(plan: Plan, todo: Sequence[int], scheduler: Any, bar: tqdm) -> No
                 bar.update(future.result())
                 bar.set_postfix(workers=len(client.nthreads()), refresh=False)
     except (distributed.KilledWorker, distributed.CancelledError, OSError) as error:
-        raise WorkerError(
-            f"the cluster lost the sweep ({type(error).__name__}: {error}). Finished shards are kept: run again."
-        ) from error
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise WorkerError(f"the cluster lost the sweep ({reason}). Finished shards are kept: run again.") from error
     finally:
         client.cancel(futures)
         if client is not scheduler:
@@ -85,7 +102,7 @@ def _distributed() -> Any:
 def _connect(distributed: Any, address: str) -> Any:
     try:
         return distributed.Client(address, timeout=SECONDS, set_as_default=False)
-    except (OSError, ValueError) as error:  # nobody listens, or it is no address
+    except (OSError, ValueError, TypeError) as error:  # nobody listens, it is no address, or TLS without certificates
         raise WorkerError(f"no Dask scheduler answers at {address}: {error}") from error
 
 
