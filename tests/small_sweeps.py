@@ -1,7 +1,10 @@
 """Small sweeps that several test files run and compare."""
 
+import json
 import multiprocessing
 from pathlib import Path
+
+from clip_explain.sweep.plan import Plan
 
 SMALL_SCENES = {"scenes": {"size": 64}, "rise": {"masks": 8}}
 METHODS, METRICS = ["self_attention", "random", "rise"], ["energy_pointing_game", "pointing_game"]
@@ -18,3 +21,9 @@ def settings(model, out, **changed):
 def contents(out):
     """The bytes of what a sweep leaves."""
     return {name: (Path(out) / name).read_bytes() for name in ("table.parquet", "errors.parquet", "summary.csv")}
+
+
+def plan_of(folder, model, **changed):
+    """The plan of a finished sweep of four images."""
+    kept = json.loads((Path(folder) / "settings.json").read_text())
+    return Plan(**kept | {"model": str(model), "images": 4, "out": str(folder)} | changed)

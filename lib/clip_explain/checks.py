@@ -80,6 +80,8 @@ def fits(value: Any, hint: Any) -> bool:
         return fits(value, inner[0])
     if origin is Callable:
         return callable(value)
+    if hint is Any:
+        return True
     if hint is None:
         return value is None
     if hint is int:

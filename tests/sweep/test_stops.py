@@ -1,10 +1,15 @@
 """Sweeps that are stopped, at any moment and by any means, and go on."""
 
+import os
 import random
+import signal
+import sys
 import time
 
+import pytest
 import torch
 
+from clip_explain.cli import main
 from clip_explain.sweep import run as runs
 from clip_explain.sweep.run import sweep
 from small_sweeps import FORKS, contents, settings
@@ -31,6 +36,30 @@ def test_kills_at_random_moments_change_nothing(weights, tmp_path):
         child.join()
         assert child.exitcode == -9 and len(list(out.glob("shards/0*"))) > before
     sweep(**settings(weights, out, images=24, shard_size=1))
+    assert contents(out) == contents(reference)
+
+
+def command_by_one_thread(arguments, log):
+    torch.set_num_threads(1)
+    with log.open("w") as sys.stderr:
+        sys.exit(main(arguments))
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_command_that_is_told_to_stop_leaves_whole_files_and_goes_on(weights, tmp_path, sent):
+    command = f"sweep --model {weights} --methods random,rise --metrics pointing_game --images 12 --shard-size 1"
+    command += " --option rise.masks=8 --option scenes.size=64 --device cpu --out"
+    out, reference, log = tmp_path / "run", tmp_path / "reference", tmp_path / "log.txt"
+    assert main([*command.split(), str(reference)]) == 0
+    child = FORKS.Process(target=command_by_one_thread, args=([*command.split(), str(out)], log))
+    child.start()
+    while not list(out.glob("shards/0*")):
+        time.sleep(0.001)
+    os.kill(child.pid, sent)
+    child.join()
+    assert child.exitcode == 128 + sent and "stopped; the same command goes on" in log.read_text()
+    assert not (out / "table.parquet").exists() and not list(out.rglob(".*"))
+    assert main([*command.split(), str(out)]) == 0
     assert contents(out) == contents(reference)
 
 

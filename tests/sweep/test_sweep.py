@@ -23,7 +23,7 @@ from clip_explain.metrics.localization import LOCALIZATION, pointing_game
 from clip_explain.metrics.readouts import classification
 from clip_explain.models import load
 from clip_explain.models.head import Head
-from clip_explain.sweep import measures
+from clip_explain.sweep import measures, shard
 from clip_explain.sweep.plan import make_plan
 from clip_explain.sweep.run import sweep
 from small_sweeps import METRICS, SMALL_SCENES, contents, settings
@@ -183,6 +183,21 @@ def test_a_corrupt_image_is_a_row_with_its_error(broken, weights, tmp_path):
     assert summary.images.tolist() == [2, 2] and summary.left_out.tolist() == [2, 2]
 
 
+def test_an_image_that_is_lost_while_the_sweep_runs_is_a_row_with_its_error(broken, weights, tmp_path, monkeypatch):
+    """The last file is deleted when the first is measured."""
+    measure, out = shard.measure, tmp_path / "run"
+
+    def loses_a_file(*case):
+        broken[3].unlink(missing_ok=True)
+        return measure(*case)
+
+    monkeypatch.setattr(shard, "measure", loses_a_file)
+    summary = sweep(**settings(weights, out, dataset="broken", images=4, options={}, methods=["random"]))
+    errors = pd.read_parquet(out / "errors.parquet")
+    assert errors["index"].tolist() == [1, 2, 3] and summary.left_out.tolist() == [3, 3]
+    assert errors.error[2].startswith("ImageError: ") and str(broken[3]) in errors.error[2]
+
+
 def test_no_usable_image_is_an_error(broken, weights, tmp_path):
     for path in broken:
         path.write_bytes(b"")
@@ -221,6 +236,12 @@ def test_a_full_disk_leaves_nothing_half_written(whole, weights, tmp_path, monke
         ({"images": 0}, DatasetError, "at least 1"),
         ({"shard_size": 0}, MethodError, "shard_size=0"),
         ({"out": "nowhere://x"}, OutputError, "nowhere"),
+        ({"images": "4"}, MethodError, "images='4'"),
+        ({"seed": None}, MethodError, "seed=None"),
+        ({"processes": 1.5}, MethodError, "processes=1.5"),
+        ({"methods": None}, MethodError, "methods=None"),
+        ({"options": {"rise": 8}}, MethodError, "got 8 as the options of rise"),
+        ({"options": {"scenes": {"size": {1}}}}, MethodError, "scenes.size of set"),
     ],
 )
 def test_bad_arguments_are_named_before_anything_is_written(weights, tmp_path, changed, error, message):

@@ -3,8 +3,11 @@
 import asyncio
 import contextlib
 import json
+import multiprocessing
 import os
+import re
 import subprocess
+import sys
 import threading
 import time
 
@@ -15,20 +18,72 @@ import torch
 
 from clip_explain.errors import WeightsError, WorkerError
 from clip_explain.sweep import shard, workers
-from clip_explain.sweep.plan import Plan
 from clip_explain.sweep.run import sweep
-from small_sweeps import FORKS, contents, settings
+from small_sweeps import FORKS, contents, plan_of, settings
 
 
-def test_local_processes_make_the_same_files(whole, weights, tmp_path, monkeypatch):
-    monkeypatch.setattr(workers, "START", "forkserver")  # the default, "spawn", imports torch once for each process
+@pytest.mark.parametrize("start", ["forkserver", "fork", "spawn"])
+def test_local_processes_make_the_same_files(whole, weights, tmp_path, monkeypatch, start):
+    """However a process begins; the default is "spawn", which is the slowest, and safe beside CUDA."""
+    monkeypatch.setattr(workers, "START", start)
     sweep(**settings(weights, tmp_path, processes=2))
     assert contents(tmp_path) == contents(whole[0])
 
 
-def plan_of(out, model):
-    """The fields of the plan of a finished sweep."""
-    return json.loads((out / "settings.json").read_text()) | {"model": str(model), "images": 4, "out": str(out)}
+@pytest.mark.parametrize(
+    ("exits", "message"),
+    [
+        ([1, -15], 'a process ended as it began.*under `if __name__ == "__main__":`'),
+        ([-15, -9], "a process was killed by SIGKILL, perhaps for want of memory. Finished shards are kept: run again"),
+        ([0, -11], "a process was killed by SIGSEGV"),
+    ],
+)
+def test_what_broke_a_pool_is_read_off_the_exit_codes(exits, message):
+    assert re.match(message, workers._why_broken(exits))
+
+
+def test_a_script_without_a_main_guard_is_told_so(weights, tmp_path):
+    given = settings(weights, tmp_path / "run", processes=2)
+    script = tmp_path / "script.py"
+    script.write_text(f"from clip_explain.sweep.run import sweep\nsweep(**{given!r})\n")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    said = [line for line in done.stderr.splitlines() if line.startswith("clip_explain.errors.WorkerError: ")]
+    assert done.returncode == 1 and len(said) == 1, done.stderr
+    assert 'must call sweep(processes=...) under `if __name__ == "__main__":`' in said[0]
+
+
+def sweep_and_say(pipe, given):
+    try:
+        pipe.send(len(sweep(**given)))
+    except WorkerError as error:
+        pipe.send(str(error))
+
+
+def test_a_daemonic_process_cannot_start_others(weights, tmp_path):
+    here, there = FORKS.Pipe()
+    given = settings(weights, tmp_path, processes=2)
+    child = FORKS.Process(target=sweep_and_say, args=(there, given), daemon=True)
+    child.start()
+    assert here.recv().startswith("a daemonic process cannot start others")
+    child.join()
+
+
+def test_a_killed_process_is_told_from_one_that_cannot_begin(weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "START", "forkserver")
+    killer = kill_after(tmp_path, KilledChild())
+    with pytest.raises(WorkerError, match="a process was killed by SIGKILL"):
+        sweep(**settings(weights, tmp_path, images=40, shard_size=1, processes=2))
+    killer.join()
+
+
+class KilledChild:
+    """The first process of the pool that has been started by then."""
+
+    def kill(self):
+        multiprocessing.active_children()[0].kill()
+
+    def join(self):
+        pass
 
 
 def run_scheduler(pipe, security):
@@ -98,7 +153,7 @@ def test_dask_workers_make_the_same_files_though_two_of_three_are_killed(weights
 
 
 def test_a_shard_on_cuda_takes_the_gpu_of_a_worker(whole, weights, tmp_path):
-    plan = Plan(**plan_of(whole[0], weights) | {"device": "cuda"})
+    plan = plan_of(whole[0], weights, device="cuda")
     with cluster(tmp_path, {}) as (address, _), distributed.Client(address, set_as_default=False) as client:
         client.wait_for_workers(1, timeout=60)
         with pytest.raises(WorkerError, match="none of the 1 workers offers a GPU"):
@@ -174,9 +229,9 @@ def test_a_worker_without_the_model_is_named(tmp_path):
 
 
 def test_a_worker_with_another_model_is_refused(whole, weights):
-    plan = plan_of(whole[0], weights) | {"sha256": "0"}
+    plan = plan_of(whole[0], weights, sha256="0")
     with pytest.raises(WeightsError, match="has another .* the sweep's is 0"):
-        shard._session(json.dumps(plan))
+        shard._session(json.dumps(vars(plan)))
 
 
 def test_a_scheduler_that_does_not_answer_is_named(weights, tmp_path, monkeypatch):

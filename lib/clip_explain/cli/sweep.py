@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> None:
 
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """Within, Ctrl-C and SIGTERM, by which clusters stop a job, leave no half-written file and exit with 128 + signal."""
+    """Ctrl-C, or SIGTERM, by which clusters stop a job, ends the process with 128 + the signal; no half file is left."""
 
     def stop(number: int, frame: Any) -> None:
         print("stopped; the same command goes on", file=sys.stderr)

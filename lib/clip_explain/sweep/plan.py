@@ -81,13 +81,13 @@ def make_plan(
     model: str | Path,
     clip: Model,
     dataset: str,
-    methods: Sequence[str],
-    metrics: Sequence[str],
+    methods: str | Sequence[str],
+    metrics: str | Sequence[str],
     out: str | Path,
     *,
     images: int | None = None,
     seed: int = 0,
-    options: Mapping[str, Mapping[str, Any]] | None = None,
+    options: Mapping[str, Any] | None = None,
     fit: str = "crop",
     templates: Templates = BARE,
     shard_size: int = 16,
@@ -101,14 +101,17 @@ def make_plan(
     if fit not in FITS:
         raise MethodError(f"unknown fit {fit!r}: {nearest(fit, FITS)}")
     options = options or {}
+    for owner, given in options.items():
+        _check_plain(owner, given)
     reader = dict(options.get(dataset, {}))
     count = len(datasets.load(dataset, images, seed, **reader))
     methods, options = _names_of_now(methods, options)
     methods = _chosen("method", methods, METHODS, options)
     named = [metrics] if isinstance(metrics, str) else metrics
     metrics = _chosen("metric", [registry.current_name(name) for name in named], METRICS, options)
-    if unused := options.keys() - methods.keys() - metrics.keys() - {dataset}:
-        raise MethodError(f"got options of {min(unused)!r}, which is no method, metric or dataset of this sweep")
+    unused = [owner for owner in options if owner not in methods | metrics | {dataset: {}}]
+    if unused:
+        raise MethodError(f"got options of {unused[0]!r}, which is no method, metric or dataset of this sweep")
     _check_fits(clip, methods)
     device = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return Plan(
@@ -119,12 +122,12 @@ def make_plan(
         dataset=dataset,
         reader=reader,
         images=count,
-        seed=seed,
+        seed=int(seed),
         fit=fit,
         templates=templates if isinstance(templates, str) and templates in TEMPLATE_SETS else template_list(templates),
         methods=methods,
         metrics=metrics,
-        shard_size=shard_size,
+        shard_size=int(shard_size),
         out=store.place(out),
         versions=library_versions(),
     )
@@ -137,6 +140,16 @@ def _names_of_now(methods: Sequence[str], options: Mapping) -> tuple[list[str], 
     return [now.get(name, name) for name in methods], {now.get(name, name): each for name, each in options.items()}
 
 
+def _check_plain(owner: str, options: Any) -> None:
+    """Options go to other processes and into files, so they are plain values."""
+    if not isinstance(options, Mapping):
+        raise MethodError(f"got {options!r} as the options of {owner}, expected them by their names")
+    for option, value in options.items():
+        values = value if isinstance(value, list | tuple) else [value]
+        if not all(isinstance(each, int | float | str | None) for each in values):
+            raise MethodError(f"got {owner}.{option} of {type(value).__name__}, expected a number, a word or None")
+
+
 def _chosen(kind: str, names: Sequence[str], registry: Mapping[str, Callable], options) -> dict[str, dict[str, Any]]:
     """The options of each name, in the registry's order, checked by name and for being plain values."""
     names = [names] if isinstance(names, str) else list(names)
@@ -145,11 +158,9 @@ def _chosen(kind: str, names: Sequence[str], registry: Mapping[str, Callable], o
     for name in names:
         if name not in registry:
             raise MethodError(f"unknown {kind} {name!r}: {nearest(name, registry)}")
-        for option, value in options.get(name, {}).items():
+        for option in options.get(name, {}):
             if option not in (known := options_of(registry[name])):
                 raise MethodError(f"{name} has no option {option!r}: {nearest(option, known)}")
-            if not isinstance(value, int | float | str | None):
-                raise MethodError(f"got {name}.{option} of {type(value).__name__}, expected a number, a word or None")
     return {name: dict(options.get(name, {})) for name in registry if name in names}
 
 
@@ -167,11 +178,16 @@ def _check_fits(clip: Model, methods: Mapping[str, Any]) -> None:
 @lru_cache
 def library_versions() -> dict[str, str]:
     """What changes numbers beside the settings: a checksum of the library's own formulas, and PACKAGES' versions."""
-    here, checksum = Path(__file__).parents[1], hashlib.sha256()
-    for file in sorted(here.rglob("*.py")):
-        if not any(file.is_relative_to(here / name) for name in NO_FORMULAS):
+    return {"formulas": formulas_hash(Path(__file__).parents[1]), **{name: version(name) for name in PACKAGES}}
+
+
+def formulas_hash(library: Path) -> str:
+    """A checksum of all modules in the library's folder but those of NO_FORMULAS."""
+    checksum = hashlib.sha256()
+    for file in sorted(library.rglob("*.py")):
+        if not any(file.is_relative_to(library / name) for name in NO_FORMULAS):
             checksum.update(file.read_bytes())
-    return {"formulas": checksum.hexdigest()[:16], **{name: version(name) for name in PACKAGES}}
+    return checksum.hexdigest()[:16]
 
 
 def settings_of(plan: Plan) -> dict[str, Any]:

@@ -15,7 +15,8 @@ import pyarrow as pa
 from pyarrow import compute, parquet
 from tqdm import tqdm
 
-from clip_explain.errors import DatasetError, MethodError
+from clip_explain.checks import check_counts, checked
+from clip_explain.errors import DatasetError
 from clip_explain.metrics import registry
 from clip_explain.metrics.intervals import Interval, bootstrap
 from clip_explain.models import load
@@ -39,16 +40,17 @@ TABLE_SCHEMA = pa.schema(
 )
 
 
+@checked()
 def sweep(
     model: str | Path,
     dataset: str,
-    methods: Sequence[str],
-    metrics: Sequence[str],
+    methods: str | Sequence[str],
+    metrics: str | Sequence[str],
     out: str | Path,
     *,
     images: int | None = None,
     seed: int = 0,
-    options: Mapping[str, Mapping[str, Any]] | None = None,
+    options: Mapping[str, Any] | None = None,
     fit: str = "crop",
     templates: Templates = BARE,
     shard_size: int = 16,
@@ -78,8 +80,7 @@ def sweep(
     Raises OutputError (a folder of other settings, a damaged shard, a full disk), MethodError, DatasetError,
     ModelError, WeightsError, and WorkerError (no scheduler, lost workers).
     """
-    if shard_size < 1 or processes < 1:
-        raise MethodError(f"got shard_size={shard_size} and processes={processes}, expected at least 1 of each")
+    check_counts(shard_size=shard_size, processes=processes)
     elsewhere = scheduler is not None or processes > 1
     clip = load(model, "cpu", "fp32") if elsewhere else load(model, device, dtype)
     what = dict(images=images, seed=seed, options=options, fit=fit, templates=templates)
