@@ -66,7 +66,7 @@ def test_texts_and_classes_are_put_into_the_templates(weights, tmp_path):
     table, model = pd.read_parquet(tmp_path / "table.parquet").set_index("metric"), load(weights, "cpu")
     data = datasets.load("objects", 1, 0, size=64)
     pixels, own = preprocess(model, data[0].image), targets(model, list(data[0].texts), prompts)
-    maps = explain(model, pixels, list(data[0].texts), "itsm", templates=prompts)
+    maps = explain(model, pixels, list(data[0].texts), "itsm", templates=prompts).maps
     seed = measures.image_seed(0, data[0].id, "metrics")
     read = {"score": lambda embedded: embedded @ own[0]}
     drawn = curves(model, pixels, maps, read, every=50, seed=seed)["score"]

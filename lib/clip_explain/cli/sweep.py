@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> None:
 
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """Ctrl-C, or SIGTERM, by which clusters stop a job, ends the process with 128 + the signal; no half file is left."""
+    """Ctrl-C, or SIGTERM, by which clusters stop a job, ends the process with 128 + the signal and leaves no half file."""
 
     def stop(number: int, frame: Any) -> None:
         print("stopped; the same command goes on", file=sys.stderr)
