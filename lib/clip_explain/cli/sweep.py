@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> None:
 
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """Ctrl-C, or SIGTERM, by which clusters stop a job, ends the process with 128 + the signal and leaves no half file."""
+    """Ctrl-C, or SIGTERM, by which clusters stop a job, ends it with 128 + the signal as exit code and no half file."""
 
     def stop(number: int, frame: Any) -> None:
         print("stopped; the same command goes on", file=sys.stderr)

@@ -34,7 +34,9 @@ def in_processes(plan: Plan, todo: Sequence[int], processes: int, bar: tqdm) -> 
         for future in as_completed([pool.submit(run_shard, plan, start) for start in todo]):
             bar.update(future.result())
     except BrokenProcessPool as error:
-        raise WorkerError(_why_broken([process.exitcode or 0 for process in _processes(pool)])) from error
+        ended = _processes(pool)
+        pool.shutdown()  # waits for them: before that some have no exit code yet
+        raise WorkerError(_why_broken([process.exitcode or 0 for process in ended])) from error
     except BaseException:
         for process in _processes(pool):  # unfinished shards are worth nothing: do not wait
             process.kill()
