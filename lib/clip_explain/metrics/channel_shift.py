@@ -1,6 +1,6 @@
-"""Semantic shift (ICLIP, "IC", 3.1 and 4.3): from which patch each channel of a pooled feature comes, thing or ground.
+"""Semantic shift (ICLIP, "IC", 3.1 and 4.3): does each channel of a pooled feature come from the object or around it?
 
-Beside localization.py; pure functions on tokens, and on masks of what is foreground.
+Beside segmentation.py; pure functions of tokens and of masks of the foreground.
 """
 
 import numpy as np
@@ -15,9 +15,9 @@ MOVES = ("B2F", "F2B", "B2B/F2F")  # as IC Tab. 6 names them: from background to
 def nearest_patches(
     tokens: Float[Tensor, "images patches channels"], pooled: Float[Tensor, "images channels"]
 ) -> Int[Tensor, "images channels"]:
-    """For each channel the patch whose value is nearest to the pooled one, IC 3.1 and Fig. 3; the first of equals.
+    """For each channel, the patch whose value is nearest to the pooled value (IC 3.1 and Fig. 3).
 
-    Under max pooling it is the patch that the maximum was taken from.
+    Of equally near patches the first counts. Under max pooling this is the patch that holds the maximum.
     """
     return (tokens - pooled[:, None]).abs().argmin(dim=1)
 
@@ -27,7 +27,7 @@ def foreground_patches(
     grid: tuple[int, int],
     share: float = 0.5,
 ) -> Bool[Tensor, "images patches"]:
-    """Which patches lie on the foreground: at least `share` of their pixels do. The paper does not say its rule."""
+    """The patches of which at least `share` of the pixels lie on the foreground. The paper does not say its rule."""
     inside = torch.as_tensor(masks, dtype=torch.float32)
     return (F.adaptive_avg_pool2d(inside[:, None], grid)[:, 0] >= share).flatten(1)
 
@@ -35,15 +35,16 @@ def foreground_patches(
 def moves(
     before: Bool[Tensor, "images channels"], after: Bool[Tensor, "images channels"]
 ) -> dict[str, Int[Tensor, " images"]]:
-    """How many channels move between background and foreground, IC Tab. 6, by the names of MOVES; they sum to all.
+    """How many channels move between background and foreground (IC Tab. 6), by the names of MOVES.
 
-    `before`, `after`: is a channel's nearest patch foreground under the one pooling (max, in the paper) and under the
-    other (average)? B2F - F2B is by how many more are on the foreground after than before.
+    `before` and `after` say whether a channel's nearest patch lies on the foreground under the first pooling (in the
+    paper, max) and under the second (average). The three counts sum to the number of channels; B2F - F2B is the number
+    that the foreground gains.
     """
     counts = (~before & after).sum(dim=1), (before & ~after).sum(dim=1), (before == after).sum(dim=1)
     return dict(zip(MOVES, counts, strict=True))
 
 
 def distinct(places: Int[Tensor, "images channels"]) -> Int[Tensor, " images"]:
-    """In how many different patches an image's channels lie: few where points are "aggregated", IC 3.1."""
+    """The number of different patches in which an image's channels lie; small if points are "aggregated" (IC 3.1)."""
     return (places.sort(dim=1).values.diff(dim=1) > 0).sum(dim=1) + 1

@@ -24,25 +24,27 @@ def mean_map(
 
 
 def variance(maps: Float[Tensor, "*axes grid_h grid_w"]) -> Float[Tensor, "*axes"]:
-    """Variance over the cells of a map scaled to [0, 1]: 0 for an even one, at most 0.25 (EPFL Tab. III and IV).
+    """The variance of a map's cells, the map scaled to [0, 1]: from 0 for an even map to 0.25 (EPFL Tab. III and IV).
 
-    Divided by the number of cells. The report gives no formula; it averages this over images, and its 0.02 to 0.04
-    need maps scaled to [0, 1]. A degenerate map has 0.
+    The sum of squares is divided by the number of cells. The report gives no formula; it averages over images, and its
+    values of 0.02 to 0.04 need maps scaled to [0, 1]. A degenerate map has variance 0.
     """
     return normalize(maps).flatten(-2).var(dim=-1, correction=0)
 
 
 def value_entropy(maps: Float[Tensor, "*axes grid_h grid_w"], bins: int | None = None) -> Float[Tensor, "*axes"]:
-    """Entropy in bits of how a map's values are distributed: 0 if all are the same (EPFL Tab. III and IV).
+    """The entropy, in bits, of the distribution of a map's values: 0 if all are the same (EPFL Tab. III and IV).
 
-    -sum p log2 p over the distinct values, p the share of cells that has one; with `bins`, over so many equal bins of
-    the map scaled to [0, 1]. At most log2 of the cells, or of the bins; a degenerate map has 0.
+    It is -sum p log2 p over the distinct values, where p is the share of the cells that have the value. With `bins`,
+    the map is scaled to [0, 1] and its values are counted in that many equal bins. The most is log2 of the number of
+    cells, or of bins. A degenerate map has entropy 0. MethodError for fewer than one bin.
 
-    The report gives no formula. It reads high entropy as large differences between regions, which fits this and not
-    `entropy`, where high means even. Its numbers, up to 13.5, are above 8 bits, the most of 256 bins, and within the
-    15.6 bits of 224 x 224 distinct values, so it takes maps resized to the image. Its ViT's, all near 10.9, fit maps of
-    7 x 7 so resized and then in half precision, which has few distinct values; its ResNet's, 5.8 to 13.5, fit float32
-    with a share of zeros, Grad-CAM's ReLU. Notebook 18 tries both.
+    The report gives no formula. It reads a high entropy as large differences between regions; that fits this function,
+    and does not fit `entropy`, where a high value means an even map. Its values reach 13.5 bits: more than the 8 bits
+    of 256 bins, less than the 15.6 bits of 224 x 224 distinct values. So it must take maps resized to the image. The
+    values of its ViT, all near 10.9, fit maps of 7 x 7 that are resized and stored in half precision, which has few
+    distinct values. Those of its ResNet, 5.8 to 13.5, fit float32 maps with many zeros, from Grad-CAM's ReLU. Notebook
+    18 tries both.
     """
     scaled = normalize(maps)
     if bins is not None and bins < 1:
@@ -54,11 +56,12 @@ def value_entropy(maps: Float[Tensor, "*axes grid_h grid_w"], bins: int | None =
 
 
 def corner_bias(maps: Float[Tensor, "*axes grid_h grid_w"], part: float = 1 / 7) -> Float[Tensor, "*axes"]:
-    """How much denser a map's positive mass is in its four corners than over all of it: 1 even, 0 none (EPFL Fig. 6).
+    """How many times as dense a map's positive mass is in its four corners as over the whole map (EPFL Fig. 6).
 
-    A corner is `part` of each side, up to a half, rounded to cells and at least one: one cell of 7, two of 14. The
-    report shows the bias but does not measure it. A map without positive mass counts as even. The mean over images of
-    maps scaled alike weighs each the same; take this of `mean_map` for the bias of an average map.
+    1 means an even map, 0 no mass in the corners. A corner measures `part` of each side, rounded to whole cells, at
+    least one cell: one cell of 7, two of 14. A map without positive mass counts as even. The report shows the bias but
+    does not measure it. For the bias of an average map, apply this to `mean_map`, which gives each image the same
+    weight. MethodError unless `part` is above 0 and at most a half.
     """
     if not 0 < part <= 0.5:
         raise MethodError(f"got part={part}, expected more than 0 and at most a half of each side")
@@ -73,10 +76,10 @@ def corner_bias(maps: Float[Tensor, "*axes grid_h grid_w"], part: float = 1 / 7)
 
 
 def overlap(maps: Float[Tensor, "*axes grid_h grid_w"], others: Float[Tensor, "..."]) -> Float[Tensor, "*axes"]:
-    """The positive mass that two maps share, each scaled to a sum of 1: the sum of the lesser, 0 disjoint, 1 the same.
+    """The positive mass that two maps share: 0 if they are disjoint, 1 if they are the same.
 
-    NaN where one of the two has no positive mass: there is nothing to share. Compare maps of one grid only: resize
-    them to the same size first. TensorError for different shapes.
+    Each map's positive values are scaled to a sum of 1, and the lesser of the two is summed over the cells. NaN if one
+    of the two has no positive mass. Maps of different grids must be resized first: TensorError for different shapes.
     """
     if maps.shape != others.shape:
         raise TensorError(f"got maps of {tuple(maps.shape)} and {tuple(others.shape)}, expected the same shape")
@@ -86,7 +89,7 @@ def overlap(maps: Float[Tensor, "*axes grid_h grid_w"], others: Float[Tensor, ".
 
 
 def mass_curve(maps: Float[Tensor, "*axes grid_h grid_w"]) -> Float[Tensor, "*axes cells"]:
-    """Share of a map's mass in its 1, 2, ... heaviest cells, rising to 1. Maps are >= 0; one of zeros is even."""
+    """The share of a map's mass in its 1, 2, ... heaviest cells, rising to 1, for maps >= 0. A map of zeros is even."""
     cells = maps.flatten(-2)
     empty = cells.sum(dim=-1, keepdim=True) <= 0
     cells = torch.where(empty, 1.0, cells).sort(dim=-1, descending=True).values.cumsum(dim=-1)
@@ -94,16 +97,17 @@ def mass_curve(maps: Float[Tensor, "*axes grid_h grid_w"]) -> Float[Tensor, "*ax
 
 
 def cells_for(maps: Float[Tensor, "*axes grid_h grid_w"], mass: float = 0.9) -> Float[Tensor, "*axes"]:
-    """The smallest share of a map's cells, 0 to 1, that carries `mass` of it. Rules as in `mass_curve`."""
+    """The smallest share of a map's cells, 0 to 1, that carries `mass` of its sum; maps as in `mass_curve`."""
     curve = mass_curve(maps)
     return ((curve < mass - 1e-6).sum(dim=-1) + 1) / curve.shape[-1]
 
 
 def entropy(maps: Float[Tensor, "*axes grid_h grid_w"], unit: str = "share") -> Float[Tensor, "*axes"]:
-    """Entropy of a map's mass over its cells: 0 all in one cell, the most if even. `value_entropy` is another thing.
+    """The entropy of a map's mass over its cells: 0 if one cell has all of it, largest for an even map.
 
-    `unit`: "share" of the most there can be (0 to 1), "bits" or "nats". Maps are >= 0; one of zeros counts as even,
-    and as a share so does one of a single cell.
+    `unit` is "share" (of the largest possible entropy, 0 to 1), "bits" or "nats". Maps are >= 0; a map of zeros counts
+    as even, and in "share" so does a map of one cell. `value_entropy` measures the values instead of their places.
+    MethodError for another unit.
     """
     if unit not in ("share", "bits", "nats"):
         raise MethodError(f"got unit={unit!r}, expected 'share', 'bits' or 'nats'")

@@ -27,11 +27,11 @@ from clip_explain.metrics.masks import (
 
 
 def pointing_game(maps: Maps, masks: Masks, tolerance: int | float = 0, ignore: Ignored = None) -> PerMap:
-    """Point game (Zhang et al. 2018; Grad-ECLIP 4.2, "PG"): 1 if the map's maximum lies in its mask, else 0.
+    """Pointing game (Zhang et al. 2018; Grad-ECLIP 4.2, "PG"): 1 if the map's maximum lies in its mask, else 0.
 
-    The maximum is taken of the map resized bilinearly to the mask; of several equal ones the first by rows counts.
-    With `tolerance`, a maximum at most so many pixels (straight distance) away from the mask is a hit too; Zhang et
-    al. allow 15.
+    The map is first resized bilinearly to the mask. If several pixels share the maximum, the first by rows counts. A
+    maximum outside the mask is also a hit if its straight distance to the mask is at most `tolerance` pixels; Zhang et
+    al. allow 15. Higher is better.
     """
     heat, inside, counted = on_masks(maps, masks, ignore)
     near = _squared_distance_from_peak(heat.masked_fill(~counted, -torch.inf)) <= tolerance**2
@@ -40,10 +40,11 @@ def pointing_game(maps: Maps, masks: Masks, tolerance: int | float = 0, ignore: 
 
 
 def energy_pointing_game(maps: Maps, masks: Masks, energy: str = "positive", ignore: Ignored = None) -> PerMap:
-    """Energy point game (Wang et al. 2020b; Grad-ECLIP 4.2, "PG-energy"): the mask's share of the map's energy, 0 to 1.
+    """Energy pointing game (Wang et al. 2020b; Grad-ECLIP 4.2, "PG-energy"): the mask's share of the energy, 0 to 1.
 
-    `energy="positive"`: of the raw values above 0; a map without any scores 0. "minmax": of the map scaled to [0, 1],
-    so that its least value has none. The two differ for signed maps and for maps far above 0.
+    With `energy="positive"` the energy is the sum of the raw values above 0; a map without any scores 0. With "minmax"
+    it is the sum of the map scaled to [0, 1], whose least value has no energy. The two differ for signed maps and for
+    maps far above 0. Higher is better. MethodError for another `energy`.
     """
     if energy not in ("positive", "minmax"):
         raise MethodError(f"got energy={energy!r}, expected 'positive' or 'minmax'")
@@ -56,14 +57,17 @@ def energy_pointing_game(maps: Maps, masks: Masks, energy: str = "positive", ign
 
 
 def points_at(maps: Float[Tensor, "maps grid_h grid_w"], masks: MasksOfOne) -> Bool[Tensor, "maps masks"]:
-    """Point game of all pairs: does the maximum of each map, resized bilinearly to the masks, lie in each mask?"""
+    """Pointing game of all pairs: does the maximum of each map, resized bilinearly to the masks, lie in each mask?"""
     inside = all_masks(masks, maps)
     peaks = resize(maps, inside.shape[-2:]).flatten(1).argmax(dim=1)
     return inside.flatten(1)[:, peaks].T & ~degenerate(maps)[:, None]
 
 
 def energy_in(maps: Float[Tensor, "maps grid_h grid_w"], masks: MasksOfOne) -> Float[Tensor, "maps masks"]:
-    """Energy point game of all pairs: the share, 0 to 1, of each map's positive mass, so resized, in each mask."""
+    """Energy pointing game of all pairs: the share, 0 to 1, of each map's positive mass that lies in each mask.
+
+    The maps are resized bilinearly to the masks.
+    """
     inside = all_masks(masks, maps)
     heat = resize(maps, inside.shape[-2:]).relu().flatten(1) * ~degenerate(maps)[:, None]
     return share(heat @ inside.flatten(1).T.to(heat), heat.sum(dim=1, keepdim=True))

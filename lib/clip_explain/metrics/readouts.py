@@ -1,7 +1,7 @@
 """Readouts of faithfulness curves: from the embeddings of perturbed images or texts to one number a point.
 
-Pure functions on unit embeddings, above recognition.py, below faithfulness.py and words.py. A tie with a wrong
-candidate is a miss, so a model that tells nothing apart scores nothing.
+Pure functions of unit embeddings, above recognition.py, below faithfulness.py and word_faithfulness.py. A tie with a
+wrong candidate is a miss, so that a model which gives all candidates the same score has accuracy 0.
 """
 
 from collections.abc import Callable
@@ -25,11 +25,11 @@ def classification(
     scale: float = 100.0,
     ks: tuple[int, ...] = (1, 5, 10),
 ) -> dict[str, Readout]:
-    """Zero-shot readouts "top1", "top5", "top10" (GE Tab 1), "score" (cosine) and "probability", all of the label.
+    """The zero-shot readouts of a label: "top1", "top5", "top10" (GE Tab 1), "score" and "probability".
 
-    `texts` are the classes' unit embeddings; `labels` (images,) or (images, maps) the class that counts: the true one,
-    or the predicted one. "probability" is that of a softmax over all classes of `scale` times the cosine (RISE).
-    TensorError for a label that is no class.
+    `texts` are the unit embeddings of the classes. `labels`, (images,) or (images, maps), are the classes that count:
+    the true ones, or the predicted ones. "score" is the cosine; "probability" is the softmax over all classes of
+    `scale` times the cosine (RISE). TensorError for a label outside the classes.
     """
     labels = labels if labels.ndim == 2 else labels[:, None]
     check_index("labels", labels, len(texts))
@@ -48,13 +48,15 @@ def retrieval(
     text_ids: Int[Tensor, "images maps"],
     ks: tuple[int, ...] = (1, 5, 10),
 ) -> dict[str, Readout]:
-    """Recall readouts "IR@1" ... "TR@10" of perturbed images among given candidates (GE appendix A, Tab 5).
+    """The recall readouts "IR@1" ... "TR@10" of perturbed images among given candidates (GE appendix A, Tab 5).
 
-    `images` and `texts` are the candidates' unit embeddings, untouched; `image_of` says which candidate image each text
-    belongs to, `image_ids` which one each perturbed image is, `text_ids` which text each map explains. TR: is one of
-    the image's own texts among the first k of all? IR: is the perturbed image, in the place of the untouched one, among
-    the first k for the text that was explained? (The paper leaves open whether the other images are perturbed too;
-    here they are not, so that a pair's numbers do not depend on the others.) TensorError for ids that do not fit.
+    `images` and `texts` are the unit embeddings of the unperturbed candidates. `image_of` gives each text's image,
+    `image_ids` the candidate that each perturbed image replaces, and `text_ids` the text that each map explains.
+
+    Text retrieval (TR): is one of the image's own texts among the first k of all texts? Image retrieval (IR): is the
+    perturbed image, in the place of its original, among the first k images for the explained text? The paper leaves
+    open whether the other images are perturbed too. Here they are not, so that the numbers of one pair do not depend on
+    the other pairs. TensorError for ids that do not fit.
     """
     check_candidates(images, texts, image_of, text_ids)
     check_index("image_ids", image_ids, len(images))
@@ -73,7 +75,7 @@ def finds(
     own: Bool[Tensor, "images #maps candidates"],
     k: int,
 ) -> Float[Tensor, "images maps points"]:
-    """1 where one of its own candidates is among the k nearest to an embedding, else 0; a tie is a miss."""
+    """1 where one of an embedding's own candidates is among the k nearest to it, else 0; a tie is a miss."""
     check_counts(k=k)
     if not own.any(dim=-1).all():
         raise TensorError("got an image without any candidate of its own, which cannot be found")
@@ -93,9 +95,9 @@ def is_found(
     left_out: Bool[Tensor, "images #maps rivals"],
     k: int,
 ) -> Float[Tensor, "images maps points"]:
-    """1 where an embedding would be among the k nearest of its query in a gallery with the rivals, else 0.
+    """1 where an embedding is among the k nearest to its query, in a gallery of itself and the rivals, else 0.
 
-    Rivals that are `left_out` do not count: the untouched original, and what the query may find as rightly.
+    `left_out` marks the rivals that do not count: the unperturbed original, and other right answers to the query.
     """
     check_counts(k=k)
     scores = cosines(embeddings, queries)
@@ -107,7 +109,7 @@ def is_found(
 def cosines(
     embeddings: Float[Tensor, "images maps points embedding"], directions: Float[Tensor, "images #maps embedding"]
 ) -> Float[Tensor, "images maps points"]:
-    """Cosine of each embedding with its map's direction, both of unit length."""
+    """The cosine of each embedding with its map's direction, both of unit length, -1 to 1."""
     return (embeddings @ directions.to(embeddings)[..., None])[..., 0]
 
 
@@ -117,7 +119,7 @@ def probability(
     labels: Int[Tensor, "images #maps"],
     scale: float = 100.0,
 ) -> Float[Tensor, "images maps points"]:
-    """Softmax over the classes of `scale` times the cosine, for the label."""
+    """The probability of the label, 0 to 1: a softmax over the classes of `scale` times the cosine."""
     chances = (scale * embeddings @ texts.to(embeddings).T).softmax(dim=-1)
     return chances.gather(-1, labels.long()[..., None, None].expand(*chances.shape[:-1], 1))[..., 0]
 

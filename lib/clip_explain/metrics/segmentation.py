@@ -39,11 +39,12 @@ def pixel_accuracy(
     over: str = "image",
     ignore: Ignored = None,
 ) -> PerMap:
-    """Share of pixels that the map, cut at a threshold, puts on the right side, 0 to 1; `threshold`, `at` as `marked`.
+    """Share of the pixels that the map, cut at a threshold, puts on the right side, 0 to 1. Higher is better.
 
-    `over="image"`: of all pixels, as Chefer et al. 2021 have it, whose protocol Grad-ECLIP (Tab. 3) names. A map that
-    marks nothing then scores the background's share, which is high for small things. `over="mask"`: of the mask's
-    pixels only, that is recall. Grad-ECLIP prints no formula, and values as low as 0.03.
+    `threshold` and `at` are those of `marked`. With `over="image"` all pixels count, as in Chefer et al. 2021, whose
+    protocol Grad-ECLIP (Tab. 3) names; a map that marks no pixel then scores the background's share, which is high for
+    small objects. With `over="mask"` only the mask's pixels count: this is recall. Grad-ECLIP prints no formula, and
+    values as low as 0.03. MethodError for another `over` or `threshold`.
     """
     if over not in ("image", "mask"):
         raise MethodError(f"got over={over!r}, expected 'image' or 'mask'")
@@ -56,8 +57,9 @@ def pixel_accuracy(
 def average_precision(maps: Maps, masks: Masks, classes: str = "foreground", ignore: Ignored = None) -> PerMap:
     """Average precision of the map's values as scores for "this pixel is in the mask", by scikit-learn, 0 to 1.
 
-    A degenerate map scores the mask's share of the pixels. `classes="both"`: the mean of this and of the background's
-    own, with the negated map as scores, as Chefer et al. 2021 have it; NaN without a background.
+    A degenerate map scores the mask's share of the pixels. With `classes="both"` the result is the mean of this and of
+    the background's average precision under the negated map, as in Chefer et al. 2021, and NaN without a background.
+    Higher is better. MethodError for other `classes`.
     """
     if classes not in ("foreground", "both"):
         raise MethodError(f"got classes={classes!r}, expected 'foreground' or 'both'")
@@ -78,10 +80,10 @@ def mask_iou(
 ) -> PerMap:
     """Intersection over union of the mask and of the pixels that the map marks, 0 to 1 (Grad-ECLIP 4.2, "maskIoU").
 
-    `threshold` names the rule: "fixed" or "mean", as in `marked`; "searched": for each class the one threshold, on
-    a grid of step 0.01, that gives its maps the best mean, as ICLIP 2.2 has it: `classes` then holds each map's class
-    (one for each of `maps`, in order). Its result is the best on the very maps it is measured on. Grad-ECLIP does not
-    say its rule, and the same maps may score twice as much under another, so always say which.
+    `threshold` names the rule. "fixed" and "mean" are those of `marked`. "searched" chooses for each class the one
+    threshold, on a grid of step 0.01, that gives its maps the best mean (ICLIP 2.2); `classes` then names the class of
+    each map, in order. The searched threshold is the best on the very maps that it is measured on. Grad-ECLIP does not
+    say its rule, and another rule can change the result much: always report which one was used.
     """
     if threshold == "searched":
         if classes is None:
@@ -94,7 +96,7 @@ def mask_iou(
 
 
 def marked(heat: Float[Tensor, "*axes height width"], threshold: str = "fixed", at: int | float = 0.5) -> Tensor:
-    """Pixels above a threshold (boolean): "fixed" above `at` of the map scaled to [0, 1], "mean" above its own mean."""
+    """The pixels above a threshold: "fixed", above `at` of the map scaled to [0, 1]; "mean", above the map's mean."""
     if threshold not in ("fixed", "mean"):
         raise MethodError(f"got threshold={threshold!r}, expected one of {', '.join(map(repr, RULES))}")
     heat = normalize(heat)
@@ -107,9 +109,10 @@ def marked(heat: Float[Tensor, "*axes height width"], threshold: str = "fixed", 
 def iou_curves(
     maps: Maps, masks: Masks, step: float = 0.01, mode: str = "bicubic", ignore: Ignored = None
 ) -> Float[Tensor, "*axes thresholds"]:
-    """The fraction in ICLIP eq. 7 at each threshold t = 0, step, 2 step, ... below 1: IoU of (M > t) and the mask.
+    """IoU of the mask and of the map M above t, for each threshold t = 0, step, 2 step, ... below 1 (ICLIP eq. 7).
 
-    M is the map resized to the mask, bicubically, and then scaled to [0, 1] (ICLIP 2.1).
+    M is the map resized bicubically to the mask and then scaled to [0, 1] (ICLIP 2.1). MethodError for a step of 0 or
+    less, or above 1.
     """
     if not 0 < step <= 1:
         raise MethodError(f"got step={step}, expected a step above 0 and up to 1")
@@ -126,10 +129,10 @@ def iou_curves(
 def searched_iou(
     curves: Float[Tensor, "maps thresholds"], classes: Labels
 ) -> tuple[Float[Tensor, " maps"], dict[Hashable, float]]:
-    """Each map's IoU at its class's threshold, and those thresholds: the one with the best mean over the class's maps.
+    """The IoU of each map at the threshold of its class, and these thresholds.
 
-    `curves` as `iou_curves` gives them, of any number of images together. Of equally good thresholds the lowest; a
-    class with no mask at all has threshold NaN.
+    The threshold of a class is the one with the best mean IoU over its maps; of equally good ones, the lowest. `curves`
+    are those of `iou_curves`, of all images together. A class without any mask has threshold NaN.
     """
     values, thresholds = curves.new_full((len(curves),), torch.nan), {}
     for label, rows in _by_class(classes, len(curves)).items():
@@ -141,17 +144,17 @@ def searched_iou(
 
 
 def mmiou(curves: Float[Tensor, "maps thresholds"], classes: Labels) -> float:
-    """mMIoU, ICLIP eq. 7: `searched_iou` averaged over each class's maps, then over classes, 0 to 1.
+    """mMIoU, ICLIP eq. 7: the mean of `searched_iou` over the maps of each class, then over classes, 0 to 1.
 
-    The equation's double sum has no divisor; "mean" is read as in mean IoU, over classes, each counting the same.
+    The double sum of the equation has no divisor. We read "mean" as in mean IoU: each class counts the same.
     """
     return mean_over_classes(searched_iou(curves, classes)[0], classes)
 
 
 def foreground_minus_background(maps: Maps, masks: Masks, mode: str = "bicubic", ignore: Ignored = None) -> PerMap:
-    """The bracket of ICLIP eq. 8: the map's mean in its mask minus its mean outside, -1 to 1; above 0 is right.
+    """The bracket of ICLIP eq. 8: the map's mean in its mask less its mean outside, -1 to 1. Higher is better.
 
-    The map is resized and scaled to [0, 1] as in `iou_curves`. NaN for a mask without background too.
+    The map is resized and scaled to [0, 1] as in `iou_curves`. The result is NaN also for a mask without background.
     """
     heat, inside, counted = on_masks(maps, masks, ignore, mode)
     heat, outside = normalize(heat), counted & ~inside
@@ -161,7 +164,7 @@ def foreground_minus_background(maps: Maps, masks: Masks, mode: str = "bicubic",
 
 
 def mfmb(differences: Float[Tensor, " maps"], classes: Labels) -> float:
-    """mFMB, ICLIP eq. 8: `foreground_minus_background` averaged as in `mmiou`, -1 to 1."""
+    """mFMB, ICLIP eq. 8: `foreground_minus_background` averaged over the maps of each class, then over classes, -1 to 1."""
     return mean_over_classes(differences, classes)
 
 
