@@ -164,7 +164,7 @@ def foreground_minus_background(maps: Maps, masks: Masks, mode: str = "bicubic",
 
 
 def mfmb(differences: Float[Tensor, " maps"], classes: Labels) -> float:
-    """mFMB, ICLIP eq. 8: `foreground_minus_background` averaged over the maps of each class, then over classes, -1 to 1."""
+    """mFMB, ICLIP eq. 8: the mean of `foreground_minus_background` over each class, then over classes, -1 to 1."""
     return mean_over_classes(differences, classes)
 
 
