@@ -21,6 +21,7 @@ from .errors import ImageError as ImageError
 from .errors import MethodError as MethodError
 from .errors import ModelError as ModelError
 from .errors import OutputError as OutputError
+from .errors import OutsideWorldWarning as OutsideWorldWarning
 from .errors import TensorError as TensorError
 from .errors import TextError as TextError
 from .errors import WeightsError as WeightsError

@@ -16,6 +16,7 @@ from clip_explain.images import Readable, preprocessed
 from clip_explain.models.embed import compared, embed_images, embed_texts, embed_tokens, unit
 from clip_explain.models.head import class_rows
 from clip_explain.models.model import Model
+from clip_explain.models.outside import warn_outside
 from clip_explain.models.stems import own_tokens
 from clip_explain.models.tokenizer import Texts, tokenize, vocabulary_of
 from clip_explain.models.towers import text_tower
@@ -55,6 +56,7 @@ def targets(
             f"got targets {told(names)}, expected at least one text, and none of them empty; or images alone, "
             "as PIL images, pathlib.Path, arrays or open files"
         )
+    warn_outside(model, texts=names)
     filled = [template.replace("{}", name) for name in names for template in prompts]
     embedded = embed_texts(model, filled, truncate)
     return unit(embedded.unflatten(0, (len(names), -1)).mean(dim=1))

@@ -47,6 +47,10 @@ class WorkerError(ClipExplainError):
     """A cluster that cannot be reached or used, or a worker process that was lost."""
 
 
+class OutsideWorldWarning(UserWarning):
+    """An embedded model meets a word that it never learned, or a picture that was not rendered for it."""
+
+
 def nearest(name: str, options: Iterable[str], count: int = 3) -> str:
     """The end of an error message about an unknown `name`: the nearest of `options`, then all of them.
 

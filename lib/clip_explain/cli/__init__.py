@@ -3,10 +3,13 @@
 The library is imported only when there is something to do, so that --help is quick.
 """
 
+import functools
 import sys
+import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from clip_explain.errors import ClipExplainError
+from clip_explain.errors import ClipExplainError, OutsideWorldWarning
 
 
 def run_explain(argv: Sequence[str]) -> None:
@@ -52,9 +55,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command, `explain` where none is named; 0, or 2 after an error said in one line on stderr."""
     argv = list(sys.argv[1:] if argv is None else argv)
     name = argv[0] if argv and argv[0] in COMMANDS else None
-    try:
-        COMMANDS[name or "explain"](argv[1:] if name else argv)
-    except ClipExplainError as error:
-        print(f"clip-explain: {error}", file=sys.stderr)
-        return 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", OutsideWorldWarning)
+        warnings.showwarning = functools.partial(say, warnings.showwarning)
+        try:
+            COMMANDS[name or "explain"](argv[1:] if name else argv)
+        except ClipExplainError as error:
+            print(f"clip-explain: {error}", file=sys.stderr)
+            return 2
     return 0
+
+
+def say(other: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any) -> None:
+    """A warning of ours in one line on stderr; another package's as Python shows it."""
+    if issubclass(category, OutsideWorldWarning):
+        print(f"clip-explain: warning: {message}", file=sys.stderr)
+    else:
+        other(message, category, *place)

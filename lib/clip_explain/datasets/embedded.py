@@ -10,7 +10,6 @@ from itertools import count as count_up
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from clip_explain import files
 from clip_explain.checks import count
@@ -21,6 +20,7 @@ from clip_explain.embedded.scenes.pool import GROUNDS, RECIPES, draw, set_off
 from clip_explain.embedded.scenes.raycast import Picture, render
 from clip_explain.embedded.scenes.world import COLORS, SHAPES, Thing
 from clip_explain.errors import DatasetError
+from clip_explain.models.outside import rendered
 
 HELD_OUT = 2_000_000  # seeds from here on: no training draws its scenes, nor does a card
 FEWEST_PIXELS = 50  # a thing of which less is in sight, at 224 pixels, is not asked for
@@ -129,7 +129,7 @@ def _scene(seed: int, size: int, index: int) -> Record:
         seen = {_name(thing) for thing, mask in zip(things, masks, strict=True) if in_sight(mask)}
         labels = tuple(sorted(PAIRS.index(name) for name in seen))
         name, facts = f"scene {seed - HELD_OUT}-{index}", {"things": described(things)}
-        return Record(name, Image.fromarray(picture.image), texts, masks[asked], labels, facts=facts)
+        return Record(name, rendered(picture.image), texts, masks[asked], labels, facts=facts)
     raise AssertionError("pictures are endless")
 
 
@@ -148,7 +148,7 @@ def _object(seed: int, size: int, domain: str, classes: tuple[str, ...], index: 
     picture, rng = next(pair for pair in found if in_sight(pair[0].masks[0]))
     thing = picture.scene.things[0]
     text = f"a {thing.shape}" if domain in domains.WITHOUT_COLOR else _name(thing)
-    image = Image.fromarray(domains.apply(picture, domain, rng))
+    image = rendered(domains.apply(picture, domain, rng))
     facts = {"domain": domain, "color": thing.color, "shape": thing.shape}
     name = f"object {seed - HELD_OUT}-{index} {domain}"
     return Record(name, image, (text,), picture.masks[:1], (classes.index(text),), facts=facts)
@@ -165,7 +165,7 @@ def _dominant(seed: int, size: int, index: int) -> Record:
         if DOMINANT[0] <= mask.mean() <= DOMINANT[1]:
             name, facts = f"dominant {seed - HELD_OUT}-{index}", {"things": described(scene.things)}
             facts["share"] = float(mask.mean())
-            return Record(name, Image.fromarray(picture.image), (text,), mask, (PAIRS.index(text),), facts=facts)
+            return Record(name, rendered(picture.image), (text,), mask, (PAIRS.index(text),), facts=facts)
     raise AssertionError("attempts are endless")
 
 
@@ -176,7 +176,7 @@ def _captioned(seed: int, size: int, index: int) -> Record:
     plain = say(Caption(tuple(phrase(color=thing.color, shape=thing.shape) for thing in things)))
     texts = (plain, *(_reworded(things, rng) for _ in range(CAPTIONS - 1)))
     name, facts = f"scene-captions {seed - HELD_OUT}-{index}", {"things": described(things)}
-    return Record(name, Image.fromarray(picture.image), texts, facts=facts)
+    return Record(name, rendered(picture.image), texts, facts=facts)
 
 
 def _reworded(things: Sequence[Thing], rng: np.random.Generator) -> str:
@@ -191,7 +191,7 @@ def _reworded(things: Sequence[Thing], rng: np.random.Generator) -> str:
 def _painting(seed: int, size: int, index: int) -> Record:
     rng = np.random.default_rng([seed, index, 0, STREAM["paintings"]])
     painting = paintings.sample_painting(rng)
-    image = Image.fromarray(paintings.paint(painting, size))
+    image = rendered(paintings.paint(painting, size))
     sentences = sorted(set(paintings.captions(painting)))
     texts = tuple(str(text) for text in rng.choice(sentences, CAPTIONS, replace=False))
     facts = {"background": painting.background, "colors": painting.colors, "strokes": painting.strokes}
@@ -202,7 +202,7 @@ def _painting(seed: int, size: int, index: int) -> Record:
 
 def _face(seed: int, size: int, index: int) -> Record:
     face = faces.sample_face(np.random.default_rng([seed, index, 0, STREAM["faces"]]))
-    image, parts = Image.fromarray(faces.draw_face(face, size)), faces.parts(face, size)
+    image, parts = rendered(faces.draw_face(face, size)), faces.parts(face, size)
     labels = (faces.MOODS.index(face.mood),)
     return Record(f"face {seed - HELD_OUT}-{index}", image, MOODS, labels=labels, parts=parts)
 
@@ -277,7 +277,7 @@ def _attributes(seed: int, size: int, kinds: Sequence[str], index: int) -> Recor
         facts = {"kinds": tuple(kind for kind, _, _ in asked), "things": described(things)}
         texts, masks = tuple(text for _, text, _ in asked), stack_masks(of_texts, size, size)
         name = f"attributes {seed - HELD_OUT}-{index}"
-        return Record(name, Image.fromarray(picture.image), texts, masks, facts=facts)
+        return Record(name, rendered(picture.image), texts, masks, facts=facts)
     raise AssertionError("pictures are endless")
 
 

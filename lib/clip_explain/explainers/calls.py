@@ -13,6 +13,7 @@ from clip_explain.explainers.explanation import Explanation, WordExplanation, ta
 from clip_explain.explainers.registry import check_fits, find_method
 from clip_explain.images import Images, default_fit, read_images
 from clip_explain.models.model import Model
+from clip_explain.models.outside import unknown_words, warn_outside
 from clip_explain.models.tokenizer import Texts, spelled, vocabulary_of
 from clip_explain.request import make_request, make_word_request, tokens_of, words_of
 from clip_explain.texts import BARE, Templates
@@ -49,7 +50,8 @@ def explain(
     with out_of_memory(len(request.pixels), "{} images at once"):
         maps = found.image(request, **options)
     # Without the traces that the request holds, which are large.
-    return Explanation(maps, replace(request), target_names(targets), found.name, given and fit, given)
+    unknown = () if model.head else tuple(unknown_words(model, texts_among(targets)))
+    return Explanation(maps, replace(request), target_names(targets), found.name, given and fit, given, unknown)
 
 
 @checked()
@@ -83,14 +85,28 @@ def explain_words(
         groups = members[owners == index]
         shown = [spelled(vocabulary, tokens[group].tolist()) for group in groups]
         listed.append((shown, weights[index] @ groups[:, : weights.shape[-1]].T.to(weights)))
-    named = (texts,) if isinstance(texts, str) else tuple(texts)
-    return WordExplanation(tuple(listed), replace(request), named, found.name, given and fit, given)
+    named, unknown = texts_among(texts), tuple(unknown_words(model, texts_among(texts)))
+    warn_outside(model, texts=named)
+    return WordExplanation(tuple(listed), replace(request), named, found.name, given and fit, given, unknown)
 
 
 def _pictures(model: Model, images: Images, fit: str | None) -> tuple[tuple[Image.Image, ...] | None, str]:
-    """The images as they were read, None for pixels or embeddings; and what of them is looked at."""
+    """The images as they were read, None for pixels or embeddings; and what of them is looked at.
+
+    Warns of those that an embedded model was not made for.
+    """
     fit = default_fit(model) if fit is None else fit
-    return (None if isinstance(images, Tensor) else tuple(read_images(images))), fit
+    if isinstance(images, Tensor):
+        return None, fit
+    found = tuple(read_images(images))
+    warn_outside(model, found)
+    return found, fit
+
+
+def texts_among(spec: Targets) -> tuple[str, ...]:
+    """The texts among what is asked for: no directions, no images."""
+    each = spec if isinstance(spec, list | tuple) else [spec]
+    return tuple(text for text in each if isinstance(text, str))
 
 
 def options_of(explainer: Callable[..., Tensor]) -> dict[str, object]:

@@ -22,8 +22,10 @@ from clip_explain.directions import Targets
 from clip_explain.errors import ModelError, OutputError
 from clip_explain.images import listed, shrunk
 from clip_explain.models.model import Model
+from clip_explain.models.outside import is_foreign
 from clip_explain.request import Request, WordRequest, score_name, scores
 
+FOREIGN = "no picture of the world it learned from"
 FORMATS = (".png", ".pdf", ".svg")
 
 
@@ -45,7 +47,7 @@ class Explanation:
 
     `request` has the model, the pixels that it saw and the directions explained. `targets` are names to be shown.
     `fit` says which part of each image its maps cover, and how (see `preprocess`); it is None, and so is `images`,
-    where preprocessed pixels were given.
+    where preprocessed pixels were given. `unknown` are words of the targets that an embedded model has never learned.
     """
 
     maps: Float[Tensor, "images targets grid_h grid_w"]
@@ -54,6 +56,7 @@ class Explanation:
     method: str
     fit: str | None = None
     images: tuple[Image.Image, ...] | None = None
+    unknown: tuple[str, ...] = ()
 
     @property
     def score(self) -> str:
@@ -94,9 +97,10 @@ class Explanation:
     def _panels(self, index: int) -> list[tuple[Image.Image, Tensor | None, str]]:
         picture = self.pictures[index]
         fitted = "" if self.fit is None else f", fit {self.fit}"
-        found = [(picture, None, f"{self.request.model.name}, {self.method}{fitted}")]
+        foreign = f"\n{FOREIGN}" if is_foreign(self.request.model, picture) and self.images is not None else ""
+        found = [(picture, None, f"{self.request.model.name}, {self.method}{fitted}{foreign}")]
         for name, map, value in zip(self.targets, self.maps[index], self.scores[index].tolist(), strict=True):
-            found.append((picture, map, f"{name}\n{self.score} {value:.3f}"))
+            found.append((picture, map, f"{name}\n{self.score} {value:.3f}{_never_learned(name, self.unknown)}"))
         return found
 
     def __post_init__(self):
@@ -163,6 +167,7 @@ class WordExplanation:
     method: str
     fit: str | None = None
     images: tuple[Image.Image, ...] | None = None
+    unknown: tuple[str, ...] = ()
 
     @property
     def score(self) -> str:
@@ -181,7 +186,11 @@ class WordExplanation:
         count = self.scores.shape[1]
         chosen = range(count) if image is None else [range(count)[image]]
         panels = [(index, number) for index in chosen for number in range(len(self.texts))]
-        titles = [f"{self.method}, {self.score} {self.scores[number, index]:.3f}" for index, number in panels]
+        titles = [
+            f"{self.method}, {self.score} {self.scores[number, index]:.3f}"
+            + _never_learned(self.texts[number], self.unknown)
+            for index, number in panels
+        ]
         pictures = [None if self.images is None else shrunk(self.images[index]) for index, _ in panels]
         said = [(self.words[number][0], self.words[number][1][index].cpu()) for index, number in panels]
         return plots.word_panels(pictures, said, titles)
@@ -204,6 +213,12 @@ class WordExplanation:
 
     def __iter__(self) -> Iterator[tuple[list[str], Tensor]]:
         return iter(self.words)
+
+
+def _never_learned(text: str, unknown: Sequence[str]) -> str:
+    """A line of a title that names the words of a text that the model does not know."""
+    words = [word for word in unknown if word in text.lower()]
+    return f"\nnever learned: {', '.join(words)}" if words else ""
 
 
 def target_names(spec: Targets) -> tuple[str, ...]:

@@ -111,7 +111,7 @@ class Explorer:
         self._way = widgets.Dropdown(options=list(WAYS.items()), description="a word is", style=STYLE, layout=FULL)
         self._save = widgets.Button(description="Make the figure (PNG)", layout=FULL)
         self._file, self._code = widgets.HTML(), widgets.HTML()
-        self._status, self._error = widgets.HTML(), widgets.HTML()
+        self._status, self._error, self._warning = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self._bare, self._cards = widgets.HTML(), []
         self._list_images(0)
         self._observe()
@@ -133,7 +133,7 @@ class Explorer:
         first = widgets.VBox([self._bare])
         first.add_class("cx-card")
         self._stage = widgets.HBox([first])
-        right = widgets.VBox([self._status, self._error, self._stage])
+        right = widgets.VBox([self._status, self._error, self._warning, self._stage])
         self.box = widgets.VBox([widgets.HTML(f"<style>{CSS}</style>"), widgets.HBox([left, right])])
         for widget, name in ((self.box, "cx"), (left, "cx-left"), (right, "cx-right"), (self._stage, "cx-stage")):
             widget.add_class(name)
@@ -226,6 +226,7 @@ class Explorer:
         for index in range(len(state.texts)):
             self._cards[index].show(state, found, index)
         self._bare.value = explorer_view.source_card(state)
+        self._warning.value = banner(found.warnings)
         shown = (self._stage.children[0], *(card.box for card in self._cards[: len(state.texts)]))
         if self._stage.children != shown:
             self._stage.children = shown
@@ -320,6 +321,12 @@ def heading(text: str) -> widgets.HTML:
 
 def legend(sign: str) -> str:
     return f'<div class="cx-legend">{explorer_view.LEGEND[sign]}</div>'
+
+
+def banner(warnings: Sequence[str]) -> str:
+    """What lies outside the model's world, above the pictures."""
+    said = "".join(f"<div>{html.escape(message)}.</div>" for message in warnings)
+    return f'<div class="cx-warning" role="status">{said}</div>' if said else ""
 
 
 def status(model: Model, seconds: float | None) -> str:

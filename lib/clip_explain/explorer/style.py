@@ -49,6 +49,8 @@ _BASE = """
   border: 2px solid var(--cx-line); border-top-color: #0072B2; animation: cx-turn 0.8s linear infinite; }
 @keyframes cx-turn { to { transform: rotate(360deg); } }
 @media (prefers-reduced-motion: reduce) { .cx .cx-spinner { animation: none; } }
+.cx .cx-warning { border-left: 4px solid #E69F00; padding: 6px 10px; margin: 0 0 12px 0; line-height: 1.4;
+  white-space: normal; }
 .cx .cx-error { border-left: 4px solid #D55E00; padding: 6px 10px; margin: 0 0 12px 0; line-height: 1.4;
   white-space: normal; }
 .cx pre { font-size: 11px; line-height: 1.45; white-space: pre; overflow-x: auto; max-width: 280px; margin: 8px 0 0 0; }

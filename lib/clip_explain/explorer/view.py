@@ -25,6 +25,7 @@ from clip_explain.images import preprocess, shrunk
 from clip_explain.maps import degenerate, has_sign
 from clip_explain.models.embed import embed_images
 from clip_explain.models.model import Model
+from clip_explain.models.outside import outside
 from clip_explain.plots.overlay import NOTHING, blend
 from clip_explain.plots.words import shades
 from clip_explain.request import Request, direction_scores, score_name
@@ -90,13 +91,17 @@ class State:
 
 @dataclass(frozen=True)
 class Found:
-    """What was computed for a state: scores and shares by text, maps by panel and text, each text's words."""
+    """What was computed for a state: scores and shares by text, maps by panel and text, each text's words.
+
+    `warnings`: what lies outside the world that an embedded model was trained on.
+    """
 
     kind: str  # "cosine", or "logit" of a classifier
     scores: list[float]
     shares: list[float]
     maps: list[list[Tensor]]
     words: Words
+    warnings: tuple[str, ...] = ()
 
 
 # -- computing
@@ -128,7 +133,8 @@ def compute(model: Model, state: State, memory: dict, stale: Callable[[], bool] 
         maps.append(remembered_maps(model, pixels, state, panel, state.asked, memory))
     if stale():
         return None
-    return Found(score_name(model), scores.tolist(), shares.tolist(), maps, weights(model, pixels, state))
+    said = tuple(outside(model, [state.source.image], state.texts))
+    return Found(score_name(model), scores.tolist(), shares.tolist(), maps, weights(model, pixels, state), said)
 
 
 def weights(model: Model, pixels: Tensor, state: State) -> Words:

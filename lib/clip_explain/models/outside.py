@@ -1,0 +1,88 @@
+"""Outside the world that an embedded model was trained on: words it never learned, pictures that were not rendered.
+
+Whether a picture belongs to that world is not guessed from its pixels: neither its embedding nor simple statistics of
+its pixels tell photographs from rendered scenes and paintings. The embedded datasets mark what they render.
+"""
+
+import functools
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from clip_explain.errors import OutsideWorldWarning
+from clip_explain.files import data_folder
+from clip_explain.models.model import Model
+from clip_explain.models.tokenizer import vocabulary_of
+
+MARK = "clip_explain.rendered"  # a key of a picture's `info`, which Pillow's own operations keep
+SHOWN = 8  # unknown words that a message names
+
+
+def rendered(pixels: UInt8[np.ndarray, "height width 3"]) -> Image.Image:
+    """A picture of the embedded world, marked as one."""
+    image = Image.fromarray(pixels)
+    image.info[MARK] = True
+    return image
+
+
+def is_embedded(model: Model) -> bool:
+    """Whether a model's weights are those of an embedded model's card."""
+    return model.sha256 in _cards(data_folder() / "models")
+
+
+@functools.cache
+def _cards(folder: Path) -> frozenset[str]:
+    return frozenset(json.loads(card.read_text()).get("sha256", "") for card in folder.glob("*.json")) - {""}
+
+
+def is_foreign(model: Model, image: Image.Image) -> bool:
+    """Whether an embedded model sees a picture that was not rendered for it, as far as the picture's mark tells."""
+    return MARK not in image.info and is_embedded(model)
+
+
+def unknown_words(model: Model, texts: Sequence[str]) -> list[str]:
+    """The words of some texts that a model has never learned, each once.
+
+    A word is unknown if one of its tokens is: if the row of the token embedding is zero, as all rows of an embedded
+    model are that were not trained. Other models know all words; of a model whose words are not CLIP's, none is told.
+    """
+    embedding = getattr(model.network, "token_embedding", None)
+    if model.tokenizer is None or embedding is None:
+        return []
+    vocabulary, found = vocabulary_of(model), []
+    for text in texts:
+        numbers = vocabulary.encode(text)
+        learned = embedding.weight[numbers].any(dim=-1).tolist()
+        word, known = [], True
+        for number, seen, ends in zip(numbers, learned, vocabulary.ends_word(numbers), strict=True):
+            word, known = [*word, number], known and seen
+            if ends:
+                found += [] if known else [vocabulary.decode(word).strip()]
+                word, known = [], True
+    return list(dict.fromkeys(found))
+
+
+def outside(model: Model, images: Sequence[Image.Image] = (), texts: Sequence[str] = ()) -> list[str]:
+    """What must be said of pictures and texts that lie outside a model's world, a sentence each."""
+    found = []
+    if any(is_foreign(model, image) for image in images):
+        found.append(
+            f"{model.name} has learned from rendered scenes, paintings and faces alone: "
+            "what it says of any other picture means little"
+        )
+    if unknown := unknown_words(model, texts):
+        more = f" and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else ""
+        named = ", ".join(map(repr, unknown[:SHOWN])) + more
+        found.append(f"{model.name} has never learned {named}: what it says of a text with such a word means little")
+    return found
+
+
+def warn_outside(model: Model, images: Sequence[Image.Image] = (), texts: Sequence[str] = ()) -> None:
+    """An OutsideWorldWarning for each sentence of `outside`."""
+    for message in outside(model, images, texts):
+        warnings.warn(message, OutsideWorldWarning, stacklevel=3)
