@@ -142,7 +142,7 @@ def test_the_python_block_and_what_follows_it(clone, monkeypatch):
     shutil.copy("photo.png", "other.png")
     known = {"Path": Path}
     exec(block, known)
-    assert known["maps"].shape[:2] == (1, 2) and len(known["words"]) == 1
+    assert known["found"].shape[:2] == (1, 2) and len(known["words"]) == 1 and Path("maps.png").is_file()
     assert [each for each in PYTHON if each not in COMMANDS] == []
     for text in PYTHON:
         assert eval(text, known).ndim in (2, 4)
