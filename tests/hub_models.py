@@ -8,8 +8,8 @@ from tokenizers import pre_tokenizers, processors
 from torch import nn
 
 WORDS = ["a", "red", "cube", "ring", "of", "blue", "photo", "the", "cone"]
-VISION = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2, patch_size=8)
-TEXT = dict(hidden_size=48, intermediate_size=64, num_hidden_layers=3, num_attention_heads=3)
+VISION = dict(hidden_size=32, intermediate_size=128, num_hidden_layers=3, num_attention_heads=2, patch_size=8)
+TEXT = dict(hidden_size=48, intermediate_size=192, num_hidden_layers=3, num_attention_heads=3)
 CONTEXT = 16
 
 

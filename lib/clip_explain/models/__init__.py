@@ -9,15 +9,16 @@ from pathlib import Path
 import torch
 
 from clip_explain.errors import ModelError, nearest
+from clip_explain.models.checkpoints import as_openai
 from clip_explain.models.embedded import EMBEDDED, embedded_path, load_embedded
 from clip_explain.models.model import DTYPES, Model, place
-from clip_explain.models.network import architecture_of, build
+from clip_explain.models.network import architecture_at, build
 from clip_explain.models.openai import OPENAI, load_openai
-from clip_explain.models.weights import clip, read_metadata, read_weights
+from clip_explain.models.weights import INDEX, clip, read_weights
 
 __all__ = ["Model", "available_models", "load"]
 
-SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")  # of weights files; a name that ends so is a path
+SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".ckpt", INDEX)  # of weights files; a name that ends so is a path
 
 
 def load_open_clip(name: str, device: torch.device, dtype: torch.dtype) -> Model:
@@ -71,8 +72,9 @@ def load(name: str | Path, device: str | torch.device | None = None, dtype: str 
     Or another model to be explained as one: "torchvision:vit_b_16", "blip:HUB_NAME_OR_FOLDER", "iclip" (see the modules
     of these names).
 
-    A path may hold a state dict in OpenAI's layout (.safetensors, or .pt, read without unpickling anything but
-    tensors) or an OpenAI TorchScript archive. TAG may be a local checkpoint's path. `device` defaults to CUDA where
+    A path may hold a CLIP's state dict under OpenAI's, open_clip's or transformers' names (.safetensors, the index of
+    several, or .pt, read without unpickling anything but tensors and plain values), as a training wraps it, or an
+    OpenAI TorchScript archive. TAG may be a local checkpoint's path. `device` defaults to CUDA where
     there is one; `dtype` ("fp32", "fp16", "bf16") to fp16 on CUDA and fp32 elsewhere. In fp16 and bf16 the LayerNorms
     stay in fp32, as in OpenAI's code. A state dict in fp32 keeps its precision (clip.load rounds it to fp16).
 
@@ -88,9 +90,9 @@ def load(name: str | Path, device: str | torch.device | None = None, dtype: str 
         network, sha256 = load_openai(name)
     elif name in EMBEDDED:
         network, sha256 = load_embedded(name)
-    elif Path(name).exists() or isinstance(given, Path) or Path(name).suffix in SUFFIXES:
+    elif Path(name).exists() or isinstance(given, Path) or name.endswith(SUFFIXES):
         state, sha256 = read_weights(name)
-        network = build(state, name, architecture_of(read_metadata(name), name))
+        network = build(as_openai(state, name), name, architecture_at(name))
         name = Path(name).stem
     else:
         known = available_models()

@@ -3,15 +3,17 @@
 Above weights.py, which reads the state dict; below the loaders.
 """
 
+import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from clip_explain.errors import WeightsError, nearest
-from clip_explain.models.weights import clip, fill, one_line, some
+from clip_explain.models.weights import clip, fill, one_line, read_metadata, some
 
 HEAD_WIDTH = 64  # channels of a head in all that OpenAI published
 ACTIVATIONS = {"quick_gelu": clip.model.QuickGELU, "gelu": nn.GELU}
@@ -42,6 +44,19 @@ def architecture_of(metadata: Mapping[str, str], source: object) -> Architecture
                 raise WeightsError(f"{source} says {key}={metadata[key]!r}, expected a whole number above 0")
             heads[key] = int(metadata[key])
     return Architecture(**heads, activation=metadata.get("activation"))
+
+
+def architecture_at(path: str | Path) -> Architecture:
+    """The architecture of a weights file, by its own metadata or by the config.json of transformers beside it."""
+    config = Path(path).parent / "config.json"
+    if not config.is_file() or read_metadata(path).keys() & {"vision_heads", "text_heads", "activation"}:
+        return architecture_of(read_metadata(path), path)
+    try:
+        found = json.loads(config.read_text())
+        vision, text = found["vision_config"], found["text_config"]
+        return Architecture(vision["num_attention_heads"], text["num_attention_heads"], vision["hidden_act"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{config}, beside the weights, is no config of a CLIP: it has no {error}") from error
 
 
 def build(

@@ -3,13 +3,17 @@
 Below network.py, which builds a network for a state dict; this knows only files.
 """
 
+import argparse
 import hashlib
+import json
+import pathlib
 import pickle
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from safetensors import SafetensorError, safe_open
@@ -18,13 +22,19 @@ from torch import Tensor, nn
 
 from clip_explain.errors import WeightsError
 from clip_explain.models.archive import is_torchscript, read_archive
+from clip_explain.models.checkpoints import unwrap
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
     import clip as clip  # the other modules take it from here
 
 VOCABULARY = 49408
-ARCHIVE_ONLY = ("input_resolution", "context_length", "vocab_size")  # in OpenAI's archives, but no weights
+INDEX = ".index.json"  # of weights in several files
+# What may stand beside weights in a file: plain values, none of which runs code when it is read. numpy's are named as
+# numpy 1 and 2 write them.
+SCALARS = [np.dtype, *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "u1", "?"))]
+SAFE = [argparse.Namespace, pathlib.PosixPath, pathlib.PurePosixPath, *SCALARS]
+SAFE += [(np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], str]:
@@ -68,19 +78,26 @@ def _read_tensors(path: Path) -> Any:
         return load_file(path)
     if is_torchscript(path):
         return read_archive(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+    if path.name.endswith(INDEX):
+        return _read_shards(path)
+    with torch.serialization.safe_globals(SAFE):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    """The tensors of all files that an index of shards, as transformers writes it, names."""
+    names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    outside = [name for name in names if Path(name).name != name]
+    if outside:
+        raise WeightsError(f"the index names files outside its folder: {outside[0]!r}")
+    state: dict[str, Tensor] = {}
+    for name in names:
+        state |= _read_tensors(index.parent / name)
+    return state
 
 
 def _as_state(content: Any, path: Path) -> dict[str, Tensor]:
-    """Strip what training loops wrap around a state dict: a "state_dict" entry, and names under "module."."""
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if not isinstance(content, Mapping) or not content:
-        raise WeightsError(f"{path} is no state dict: expected named tensors, got {type(content).__name__}")
-    strangers = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
-    if strangers:
-        raise WeightsError(f"{path} is no state dict: these entries are no tensors: {some(strangers)}")
-    state = {str(key).removeprefix("module."): value for key, value in content.items() if key not in ARCHIVE_ONLY}
+    state = unwrap(content, path)
     _check_values(state, path)
     return unpack(state) if "token_embedding.rows" in state else state
 
