@@ -2,16 +2,20 @@
 
 from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import small_clip
 from clip_explain.embedded.cards import figures
 from clip_explain.embedded.cards.clip import noted, samples_after
+from clip_explain.embedded.cards.curve import read_losses, save_curve
 from clip_explain.embedded.scenes.pool import make_pool
 from clip_explain.explainers import METHODS
 from clip_explain.metrics.intervals import Interval
+from clip_explain.plots.charts import training
 
 SCENE = np.array([[0, 1, 0, 0], [1, 1, 1, 0], [0, 2, 0, 1], [-1, -1, -1, -1]])  # two red cubes, one blue sphere
 
@@ -79,3 +83,21 @@ def test_card_holds_means_and_bounds():
 def test_samples_after_some_steps():
     plan = {"stages": [{"steps": 3, "batch": 4}, {"steps": 2, "batch": 10}]}
     assert [samples_after(plan, steps) for steps in (0, 3, 4, 9)] == [0, 12, 22, 32]
+
+
+def test_losses_of_steps_taken_again_are_the_later_ones(tmp_path):
+    log = tmp_path / "log.jsonl"
+    log.write_text("".join(f'{{"step": {step}, "loss": {loss}}}\n' for step, loss in ((0, 3.0), (1, 2.0), (1, 1.5))))
+    assert read_losses(log) == [3.0, 1.5]
+
+
+def test_curve_is_drawn_with_its_stages(tmp_path):
+    rows = [f'{{"step": {step}, "loss": {3 / (1 + step)}}}' for step in range(60)]
+    (tmp_path / "log.jsonl").write_text("\n".join(rows))
+    plan = {"stages": [{"name": "close views", "steps": 40}, {"name": "whole pictures", "steps": 40}]}
+    save_curve(tmp_path, plan, tmp_path / "curve.png")
+    assert Image.open(tmp_path / "curve.png").size[0] > 1000
+    ax = training([3.0, 2.0, 1.0, 0.0], {"one": 2, "two": 2}, plt.figure().add_subplot(), span=2)
+    assert ax.lines[1].get_ydata().tolist() == [2.5, 1.5, 0.5]
+    assert [text.get_text() for text in ax.texts] == ["one", "two"]
+    plt.close("all")

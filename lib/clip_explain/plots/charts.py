@@ -54,6 +54,30 @@ def curves(rows: Mapping[str, Array | Sequence], ax: Axes | None = None) -> Axes
     return ax
 
 
+def training(
+    losses: Sequence[float], stages: Mapping[str, int], ax: Axes | None = None, span: int | None = None
+) -> Axes:
+    """The loss by step, thin, and its running mean over `span` steps (a fiftieth of all); stages by name and steps.
+
+    Losses of stages whose batches hold other numbers of pictures and captions do not compare.
+    """
+    ax = plt.gca() if ax is None else ax
+    losses = np.asarray(losses, dtype=float)
+    span = min(span or max(1, len(losses) // 50), len(losses))
+    smooth = np.convolve(losses, np.full(span, 1 / span), "valid")
+    ax.plot(losses, color=LINES[0], alpha=0.25, linewidth=0.5)
+    ax.plot(np.arange(len(smooth)) + (span - 1) / 2, smooth, color=LINES[0], linewidth=1.2)
+    begins = 0
+    for name, steps in stages.items():
+        if begins:
+            ax.axvline(begins, color="0.4", linestyle="--", linewidth=0.8)
+        if begins < len(losses):
+            ax.annotate(name, (begins, 1), (3, -3), ("data", "axes fraction"), "offset points", va="top", fontsize=8)
+        begins += steps
+    ax.set(xlabel="step", ylabel="loss", xlim=(0, len(losses)))
+    return ax
+
+
 def by_layer(
     rows: Mapping[str, Sequence[Interval]], ax: Axes | None = None, chance: Interval | None = None, title: str = ""
 ) -> Axes:

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 
+from clip_explain.embedded.cards.curve import save_curve
 from clip_explain.embedded.cards.figures import Figures, measure_clip
 from clip_explain.embedded.training.plans import PLANS
 from clip_explain.embedded.training.towers import build
@@ -22,7 +23,10 @@ from clip_explain.papers.saving import write
 
 
 def export(name: str, folder: Path) -> dict:
-    """Pack the newest checkpoint of a training into data/models/; returns its card, still without figures."""
+    """Pack the newest checkpoint of a training into data/models/, its curve beside it.
+
+    Returns its card, still without figures.
+    """
     plan = PLANS[name]
     state = torch.load(folder / "checkpoint.pt", weights_only=True, map_location="cpu")
     start = build(plan, plan.seed).token_embedding.weight
@@ -35,6 +39,7 @@ def export(name: str, folder: Path) -> dict:
     content = save(pack(state["network"], rows), {"format": "pt", **heads})
     write(path, content)
     followed = json.loads((folder / "plan.json").read_text())
+    save_curve(folder, followed, path.with_suffix(".png"))
     done = {"seed": plan.seed, "steps": state["step"], "samples": samples_after(followed, state["step"])}
     return {
         "name": name,
