@@ -214,6 +214,6 @@ def save_picture(image, found, titles: Sequence[str], out: Path, label: str) -> 
     figure = axes[0, 0].figure
     kind = out.suffix[1:].lower()
     try:
-        files.write(out, lambda place: figure.savefig(place, format=kind, metadata={"Title": label}))
+        files.write(out, lambda place: figure.savefig(place, format=kind, metadata={"Title": plots.drawable(label)}))
     finally:
         plt.close(figure)

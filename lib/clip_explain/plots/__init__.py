@@ -13,6 +13,7 @@ from clip_explain.plots.figures import (
     word_panels,
     word_rows,
 )
+from clip_explain.plots.fonts import BOX, FURTHER, drawable, families
 from clip_explain.plots.overlay import (
     DIMMED,
     NOTHING,
@@ -49,8 +50,10 @@ from clip_explain.plots.words import WORDS, shaded, shaded_html, shades, words_h
 
 __all__ = [
     "Array",
+    "BOX",
     "COLOURS",
     "DIMMED",
+    "FURTHER",
     "GAP",
     "LINE",
     "LINES",
@@ -76,6 +79,8 @@ __all__ = [
     "confusion",
     "curves",
     "darkened",
+    "drawable",
+    "families",
     "gallery",
     "grid",
     "heats",

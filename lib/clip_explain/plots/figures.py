@@ -11,6 +11,7 @@ import torch
 
 from clip_explain.errors import TensorError
 from clip_explain.plots.charts import bars
+from clip_explain.plots.fonts import drawable, families
 from clip_explain.plots.overlay import grid, overlay, show
 from clip_explain.plots.style import LINE, WIDTH, WORD_LINE, Array, as_map, as_pixels, broken, text_lines, text_width
 from clip_explain.plots.words import shaded, words_height
@@ -47,7 +48,7 @@ def comparison(
     for row, image, some, lines in zip(axes, images, maps, titles, strict=True):
         _draw(row, [image] * len(row), [None, *some], fit, signed)
         title = row[0].annotate("\n".join(lines), (0, 1), (0, 2), "axes fraction", "offset points", fontsize=size)
-        title.set(va="bottom", parse_math=False)
+        title.set(va="bottom", parse_math=False, family=families())
     return axes
 
 
@@ -133,7 +134,14 @@ def word_rows(
             axes[i, 1 + j].set_axis_off()
             shaded(spelled, weights, axes[i, 1 + j], width - left)
             place = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "right", "va": "top"}
-            axes[i, 1 + j].annotate(name, (0, 0), (-144 * GAP, -0.15 * size * WORD_LINE), fontsize=size, **place)
+            axes[i, 1 + j].annotate(
+                drawable(name),
+                (0, 0),
+                (-144 * GAP, -0.15 * size * WORD_LINE),
+                fontsize=size,
+                family=families(),
+                **place,
+            )
     return axes
 
 
@@ -245,7 +253,7 @@ def _panels(
     for j, name in enumerate(lines):
         for number, line in enumerate(reversed(name)):  # one by one, so that all names stand on the same lines
             place = ((panel + GAP) * j + panel / 2) / width, 1 - (head - (number + 0.15) * LINE * small / 72) / ends[-1]
-            figure.text(*place, line, ha="center", va="baseline", fontsize=small)
+            figure.text(*place, drawable(line), ha="center", va="baseline", fontsize=small, family=families())
     return axes
 
 
@@ -284,7 +292,7 @@ def taken_apart(
     limit = float(torch.as_tensor(channels).abs().max())
     for row, text, weights, before, after in zip(axes[1:], texts, channels, unplaced, signed, strict=True):
         bars(weights, row[0], limit).set_box_aspect(aspect)
-        row[0].set_ylabel("\n".join(text_lines(text, panel * aspect)), parse_math=False)
+        row[0].set_ylabel("\n".join(text_lines(text, panel * aspect)), parse_math=False, family=families())
         overlay(pixels, before, row[1], signed=True)
         overlay(pixels, after, row[2], signed=True)
         overlay(pixels, as_map(after).relu(), row[3], signed=False)

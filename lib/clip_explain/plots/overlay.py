@@ -16,6 +16,7 @@ from matplotlib.colors import ListedColormap, to_rgb
 
 from clip_explain.errors import TensorError
 from clip_explain.maps import has_sign, on_source
+from clip_explain.plots.fonts import families
 from clip_explain.plots.style import COLOURS, SIGNED, Array, as_map, as_pixels, set_title, text_lines
 
 STRENGTH = 0.7  # of the colour over the image where the map is largest; none where it is 0: the image stays legible
@@ -171,5 +172,5 @@ def grid(
             overlay(image, map, ax, fit=fit, signed=signed)
         set_title(ax, title, panel)
     for ax, title in zip(axes[:, 0], row_titles, strict=False):
-        ax.set_ylabel("\n".join(text_lines(title, panel * tallest)), parse_math=False)
+        ax.set_ylabel("\n".join(text_lines(title, panel * tallest)), parse_math=False, family=families())
     return axes

@@ -12,6 +12,7 @@ from matplotlib.textpath import text_to_path
 from PIL import Image
 
 from clip_explain.errors import TensorError
+from clip_explain.plots.fonts import drawable, families
 
 Array = np.ndarray | torch.Tensor | Image.Image
 
@@ -42,12 +43,15 @@ def use_style() -> None:
 
 def set_title(ax: Axes, title: str, inches: float) -> None:
     """A title broken into lines no longer than `inches`. A user's text may hold dollar signs: it is no mathematics."""
-    ax.set_title("\n".join(text_lines(title, inches)), parse_math=False)
+    ax.set_title("\n".join(text_lines(title, inches)), parse_math=False, family=families())
 
 
 def text_lines(title: str, inches: float, size: float | None = None) -> list[str]:
-    """A text in lines no longer than 0.9 of `inches`, its own line breaks kept; the font is a title's by default."""
-    return [line for part in title.splitlines() for line in broken(part, 72 * 0.9 * inches, size)]
+    """A text, as it can be drawn, in lines no longer than 0.9 of `inches`; the font is a title's by default.
+
+    Its own line breaks are kept.
+    """
+    return [line for part in drawable(title).split("\n") for line in broken(part, 72 * 0.9 * inches, size) if part]
 
 
 def broken(text: str, points: float, size: float | None = None) -> list[str]:
@@ -63,8 +67,8 @@ def broken(text: str, points: float, size: float | None = None) -> list[str]:
 
 def text_width(line: str, size: float | None = None) -> float:
     """A line's width in points, by the letters' true widths; the font is a title's by default."""
-    font = FontProperties(size=plt.rcParams["axes.titlesize"] if size is None else size)
-    return text_to_path.get_text_width_height_descent(line, font, ismath=False)[0]
+    font = FontProperties(family=families(), size=plt.rcParams["axes.titlesize"] if size is None else size)
+    return text_to_path.get_text_width_height_descent(drawable(line), font, ismath=False)[0]
 
 
 def as_pixels(image: Array) -> Float[np.ndarray, "height width 3"]:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 
+from clip_explain.plots.fonts import drawable, families
 from clip_explain.plots.style import SIGNED, WORD_LINE, Array, text_width
 
 WORDS = 0.65  # of the colour behind the word with the largest weight: black stays legible on it
@@ -30,8 +31,10 @@ def shaded(
         for word in line:
             ground = {"facecolor": colours[place], "edgecolor": "none", "pad": 0.12 * size}
             at = (x + 0.5, -(number + 0.15) * WORD_LINE * size)
-            mark = ax.annotate(word, (0, 0), at, xycoords="axes fraction", textcoords="offset points", fontsize=size)
-            mark.set(va="top", bbox=ground, parse_math=False)
+            mark = ax.annotate(
+                drawable(word), (0, 0), at, xycoords="axes fraction", textcoords="offset points", fontsize=size
+            )
+            mark.set(va="top", bbox=ground, parse_math=False, family=families())
             x, place = x + text_width(word, size) + space, place + 1
     return ax
 
