@@ -12,7 +12,14 @@ EVERY = {"n_images": "2", "seed": "0", "device": "cpu"}
 SHARE, DIFFERENCE = (0.0, 1.0), (-1.0, 1.0)
 
 SMOKE = {
-    "01_grad_eclip_at_a_glance": {"values": {"chance": (0.001, 0.5), "hit loose": SHARE, "own loose": SHARE}},
+    "01_grad_eclip_at_a_glance": {
+        "values": {
+            "chance: pointing_game": (0.001, 0.5),
+            "grad_eclip: pointing_game": SHARE,
+            "own text: energy_pointing_game": SHARE,
+        },
+        "files": ["1_maps.png", "2_taken_apart.png", "3_numbers.png", "numbers.csv"],
+    },
     "02_method_comparison": {
         "parameters": {"n_slow": "1", "rise_masks": "8", "shapley_samples": "8"},
         "values": {
