@@ -15,6 +15,7 @@ from clip_explain.embedded.scenes.pool import Art, make_pool
 from clip_explain.embedded.training import PLANS, Plan, Stage, train
 from clip_explain.embedded.training.batches import draw_art, draw_batches
 from clip_explain.embedded.training.loop import contrastive_loss, rate, schedule
+from clip_explain.embedded.training.plans import lengthened
 from clip_explain.embedded.training.towers import (
     build,
     embed_images,
@@ -257,3 +258,28 @@ def test_faces_get_captions_of_the_other_mood():
     assert sorted(said[:3]) == sorted(captions[0] for captions in art.captions)
     assert sorted(said[3:]) == ["a frowning face", "a happy face"]
     assert truth.tolist() == [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 1, 0, 0]]
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_stages_of_every_plan_fit_their_architecture(name):
+    plan = PLANS[name]
+    assert len(plan.stages) <= 4 and len({stage.name for stage in plan.stages}) == len(plan.stages)
+    for stage in plan.stages:
+        assert stage.window % plan.patch == 0 and stage.window <= 224 and stage.art < stage.batch
+    resnet = isinstance(plan.vision_layers, tuple)
+    assert not resnet or all(stage.patch_keep == 1 and not stage.patch_isolation for stage in plan.stages)
+    assert plan.text_width % (plan.text_heads or 1) == 0 and plan.vision_width % (plan.vision_heads or 1) == 0
+
+
+def test_the_control_differs_from_tiny_vit_in_how_pictures_are_read_and_in_nothing_else():
+    plain, ours = PLANS["tiny-vit-plain"], PLANS["tiny-vit"]
+    for one, other in zip(plain.stages, ours.stages, strict=True):
+        assert replace(other, patch_isolation=0.0, class_token_delay=0.0) == one
+    assert replace(plain, stages=ours.stages, notes="") == ours
+    assert any(stage.class_token_delay and stage.patch_isolation for stage in ours.stages)
+
+
+def test_lengthened_plan_has_so_many_times_the_steps():
+    plan = lengthened(SMALL, 2.5)
+    assert [stage.steps for stage in plan.stages] == [8, 8]
+    assert replace(plan, stages=SMALL.stages) == SMALL

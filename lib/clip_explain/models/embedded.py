@@ -10,7 +10,7 @@ from clip_explain.files import data_folder
 from clip_explain.models.network import architecture_of, build
 from clip_explain.models.weights import read_metadata, read_weights
 
-EMBEDDED = ("tiny-vit", "tiny-vit-32", "tiny-resnet")
+EMBEDDED = ("tiny-vit", "tiny-vit-plain", "tiny-vit-32", "tiny-resnet", "basic-clip")
 
 
 def embedded_path(name: str) -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save
+from torch import nn
 
 from clip_explain.embedded.cards.curve import save_curve
 from clip_explain.embedded.cards.figures import Figures, measure_clip
@@ -29,14 +30,14 @@ def export(name: str, folder: Path) -> dict:
     """
     plan = PLANS[name]
     state = torch.load(folder / "checkpoint.pt", weights_only=True, map_location="cpu")
-    start = build(plan, plan.seed).token_embedding.weight
+    network = build(plan, plan.seed)
+    start = network.token_embedding.weight
     learned = state["network"]["token_embedding.weight"]
     rows = ((learned != start) | (start == 0)) & (learned != 0)  # tokens in no caption keep their start values
     rows = rows.any(1).nonzero()[:, 0]
     path = data_folder() / "models" / f"{name}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
-    heads = {key: str(count) for key, count in plan.heads.items()}
-    content = save(pack(state["network"], rows), {"format": "pt", **heads})
+    content = save(pack(state["network"], rows), {"format": "pt", **heads_of(network)})
     write(path, content)
     followed = json.loads((folder / "plan.json").read_text())
     save_curve(folder, followed, path.with_suffix(".png"))
@@ -48,6 +49,13 @@ def export(name: str, folder: Path) -> dict:
         "tokens_learned": len(rows),
         "plan": followed,
     }
+
+
+def heads_of(network: nn.Module) -> dict[str, str]:
+    """The heads of each transformer, as a weights file's metadata have them."""
+    towers = {"vision_heads": network.visual, "text_heads": network}
+    transformers = {name: tower.transformer for name, tower in towers.items() if hasattr(tower, "transformer")}
+    return {name: str(blocks.resblocks[0].attn.num_heads) for name, blocks in transformers.items()}
 
 
 def samples_after(plan: Mapping, steps: int) -> int:

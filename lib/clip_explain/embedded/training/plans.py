@@ -79,12 +79,6 @@ class Plan:
     decay: float = 0.05
     notes: str = ""
 
-    @property
-    def heads(self) -> dict[str, int]:
-        """The heads that are not OpenAI's, by the names of `weights.HEADS`."""
-        given = {"vision_heads": self.vision_heads, "text_heads": self.text_heads}
-        return {name: count for name, count in given.items() if count is not None}
-
 
 SINGLE = {"single": 0.5, "double": 0.5}
 SECOND = {"single": 0.3, "double": 0.5, "full": 0.2}
