@@ -190,11 +190,11 @@ def shrunk(image: Image.Image, longest: int = 1024) -> Image.Image:
 
 
 def pixel_batches(model: Model, images: Images, batch_size: int) -> Iterator[Pixels]:
-    """The pixels of so many images at once."""
+    """The pixels of so many images at once; of their middle squares, since images of one batch need one size."""
     count("batch_size", batch_size)
     sources = images if isinstance(images, Tensor) else listed(images)
     for first in range(0, len(sources), batch_size):
-        yield preprocessed(model, sources[first : first + batch_size])
+        yield preprocessed(model, sources[first : first + batch_size], "crop")
 
 
 # -- reading

@@ -63,7 +63,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         metavar="OWNER.NAME=VALUE",
         help="of a method, metric or dataset, as rise.masks=500; may be repeated",
     )
-    add("--fit", default="crop", metavar="crop|full|squash", help="what of each image is looked at")
+    add("--fit", metavar="crop|full|squash", help="what of each image is looked at (default: full; of a ResNet crop)")
     add("--templates", action="append", help="imagenet, clip_surgery, or 'a photo of a {}.'; the last may be repeated")
     add("--shard-size", type=int, default=16, help="images in one unit of work (default: 16)")
     add("--device", help="cpu, cuda, ... (default: cuda where there is one)")

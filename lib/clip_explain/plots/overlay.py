@@ -60,9 +60,14 @@ def blend_signed(image: Array, map: Array, fit: str | None = None) -> Float[np.n
 
 
 def darkened(image: Array, map: Array, fit: str | None = None) -> Float[np.ndarray, "height width 3"]:
-    """An image times a map: the lower the map, the darker (EPFL Fig. 2). Placed and scaled as in `blend`."""
+    """An image times a map: black where the map is lowest, bare where it is highest (EPFL Fig. 2).
+
+    Placed as in `blend`, but scaled from its least to its largest value; black where the map does not cover the image.
+    """
     pixels = as_pixels(image)
-    return pixels * _scaled(np.clip(_placed(pixels, map, fit), 0, None))[..., None]
+    values = _placed(pixels, map, fit)
+    low, high = np.nanmin(values), np.nanmax(values)
+    return pixels * np.nan_to_num((values - low) / max(high - low, np.finfo(np.float32).tiny))[..., None]
 
 
 def _placed(pixels: np.ndarray, map: Array, fit: str | None) -> Float[np.ndarray, "height width"]:

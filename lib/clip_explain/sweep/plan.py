@@ -18,7 +18,7 @@ from clip_explain import datasets
 from clip_explain.datasets import Dataset
 from clip_explain.errors import MethodError, OutputError, nearest
 from clip_explain.explainers import OLD_NAMES, check_fits, find_method, options_of
-from clip_explain.images import FITS
+from clip_explain.images import FITS, default_fit
 from clip_explain.metrics import registry
 from clip_explain.models.model import Model
 from clip_explain.sweep import store
@@ -88,7 +88,7 @@ def make_plan(
     images: int | None = None,
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
-    fit: str = "crop",
+    fit: str | None = None,
     templates: Templates = BARE,
     shard_size: int = 16,
     device: str | None = None,
@@ -98,6 +98,7 @@ def make_plan(
 
     `clip` is the model at `model`. Raises MethodError, DatasetError or TextError for what cannot be done.
     """
+    fit = default_fit(clip) if fit is None else fit
     if fit not in FITS:
         raise MethodError(f"unknown fit {fit!r}: {nearest(fit, FITS)}")
     options = options or {}

@@ -51,7 +51,7 @@ def sweep(
     images: int | None = None,
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
-    fit: str = "crop",
+    fit: str | None = None,
     templates: Templates = BARE,
     shard_size: int = 16,
     device: str | None = None,
