@@ -122,9 +122,17 @@ def jitter(
     pixels: UInt8[Tensor, "images 3 height width"], grey: Bool[np.ndarray, " images"], rng: np.random.Generator
 ) -> Float[Tensor, "images 3 height width"]:
     """Exposure, contrast, a cast, blur and noise, so small that colour names stay true; then CLIP's scaling."""
-    count = len(pixels)
-    out = torch.empty(pixels.shape)
-    curves = draw_curves(count, grey, rng)
+    out = exposed(pixels, grey, rng)
+    soften(out, rng)
+    add_grain(out, rng)
+    return normalized(out.clamp_(0, 1))
+
+
+def exposed(
+    pixels: UInt8[Tensor, "images 3 height width"], grey: Bool[np.ndarray, " images"], rng: np.random.Generator
+) -> Float[Tensor, "images 3 height width"]:
+    """Pixels of about 0 to 1 by `draw_curves`, those of `grey` pictures without colour, and of other contrast."""
+    out, curves = torch.empty(pixels.shape), draw_curves(len(pixels), grey, rng)
     for image, row, without_color, curve in zip(pixels.numpy(), out.numpy(), grey, curves, strict=True):
         if without_color:
             image = np.tensordot(np.float32([0.299, 0.587, 0.114]), image, 1).astype(np.uint8)[None].repeat(3, 0)
@@ -132,16 +140,25 @@ def jitter(
         contrast = np.float32(rng.uniform(0.8, 1.2))
         for channel, levels, target in zip(image, curve, row, strict=True):
             np.take((middle + (levels - middle) * contrast).astype(np.float32), channel, out=target)
-    soft = np.flatnonzero(rng.random(count) < 0.4)
-    if len(soft):
-        amount = torch.from_numpy(rng.uniform(-0.5, 1.0, (len(soft), 1, 1, 1)).astype(np.float32))
-        out[soft] = torch.lerp(out[soft], F.avg_pool2d(out[soft], 3, 1, 1, count_include_pad=False), amount)
+    return out
+
+
+def soften(pixels: Float[Tensor, "images 3 height width"], rng: np.random.Generator) -> None:
+    """Blur or sharpen two in five pictures a little, in place."""
+    some = np.flatnonzero(rng.random(len(pixels)) < 0.4)
+    if len(some):
+        amount = torch.from_numpy(rng.uniform(-0.5, 1.0, (len(some), 1, 1, 1)).astype(np.float32))
+        soft = F.avg_pool2d(pixels[some], 3, 1, 1, count_include_pad=False)
+        pixels[some] = torch.lerp(pixels[some], soft, amount)
+
+
+def add_grain(pixels: Float[Tensor, "images 3 height width"], rng: np.random.Generator) -> None:
+    """Add noise to half of the pictures, in place; each has its own part of one field."""
     side = pixels.shape[-1]
-    grain = torch.from_numpy(rng.standard_normal((3, side + GRAIN, side + GRAIN), np.float32))
-    for i in np.flatnonzero(rng.random(count) < 0.5):
+    field = torch.from_numpy(rng.standard_normal((3, side + GRAIN, side + GRAIN), np.float32))
+    for i in np.flatnonzero(rng.random(len(pixels)) < 0.5).tolist():
         y, x = rng.integers(GRAIN, size=2)
-        out[i].add_(grain[:, y : y + side, x : x + side], alpha=rng.uniform(0, 0.04))
-    return normalized(out.clamp_(0, 1))
+        pixels[i].add_(field[:, y : y + side, x : x + side], alpha=rng.uniform(0, 0.04))
 
 
 def draw_curves(
