@@ -11,7 +11,8 @@ from torch import Tensor
 from clip_explain.checks import checked
 from clip_explain.errors import MethodError
 from clip_explain.models.resnet import attention_pool, resnet_stage
-from clip_explain.models.vit import Trace, image_tower, pooled_row, text_tower
+from clip_explain.models.towers import image_tower, text_tower
+from clip_explain.models.vit import Trace, pooled_row
 from clip_explain.request import Request, WordRequest
 
 

@@ -14,7 +14,8 @@ from clip_explain.checks import checked, one_of
 from clip_explain.errors import MethodError
 from clip_explain.explainers.attention import on_grid, on_words
 from clip_explain.models.embed import compared
-from clip_explain.models.vit import Block, Trace, gradients, join_heads, linear, pooled_row, split_heads
+from clip_explain.models.layers import join_heads, linear, split_heads
+from clip_explain.models.vit import Block, Trace, gradients, pooled_row
 from clip_explain.request import Request, WordRequest
 
 SPATIAL = ("loose", "softmax", "none", "released", "cosine")

@@ -13,7 +13,8 @@ from torch import Tensor
 from clip_explain.checks import checked
 from clip_explain.errors import MethodError
 from clip_explain.explainers.attention import layer_count, on_grid, on_words, precise, propagate
-from clip_explain.models.vit import Block, Trace, finish_block, gradients, join_heads, pooled_row, project, trace_block
+from clip_explain.models.layers import join_heads
+from clip_explain.models.vit import Block, Trace, finish_block, gradients, pooled_row, project, trace_block
 from clip_explain.request import Request, WordRequest
 
 # At most so many gradients of attention (512 MB in float32) are held at once; more targets are taken in parts.

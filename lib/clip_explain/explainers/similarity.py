@@ -14,8 +14,9 @@ from clip_explain.checks import checked
 from clip_explain.errors import MethodError
 from clip_explain.explainers.attention import on_grid, precise
 from clip_explain.models.embed import unit
+from clip_explain.models.layers import join_heads, linear
 from clip_explain.models.resnet import attention_pool, project_values, resnet_stage
-from clip_explain.models.vit import Block, finish_block, join_heads, linear, project
+from clip_explain.models.vit import Block, finish_block, project
 from clip_explain.request import Request
 
 

@@ -14,7 +14,8 @@ from clip_explain.checks import checked
 from clip_explain.directions import directions, empty_text, targets
 from clip_explain.errors import MethodError, TensorError, TextError
 from clip_explain.models.embed import unit
-from clip_explain.models.vit import Block, Trace, join_heads, layer_norm, linear, project, scaled
+from clip_explain.models.layers import join_heads, layer_norm, linear, scaled
+from clip_explain.models.vit import Block, Trace, project
 from clip_explain.request import Request
 
 NORMALIZE = ("channels", "tokens")

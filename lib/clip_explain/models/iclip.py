@@ -20,11 +20,12 @@ from clip_explain.errors import ModelError, WeightsError, nearest
 from clip_explain.models import load
 from clip_explain.models.dino import load_dino
 from clip_explain.models.embedded import EMBEDDED, embedded_path, read_embedded
+from clip_explain.models.layers import layer_norm
 from clip_explain.models.model import Model, place
 from clip_explain.models.network import architecture_of, block_count, head_count
 from clip_explain.models.openai import OPENAI
 from clip_explain.models.pooling import attention_mask, pool
-from clip_explain.models.vit import layer_norm, trace_image, trace_text
+from clip_explain.models.vit import trace_image, trace_text
 from clip_explain.models.weights import VOCABULARY, clip, fill, read_metadata, read_weights
 
 NAME = "iclip"

@@ -18,7 +18,8 @@ from clip_explain import datasets
 from clip_explain.datasets import Dataset
 from clip_explain.errors import MethodError, OutputError, nearest
 from clip_explain.explainers import OLD_NAMES, check_fits, find_method, options_of
-from clip_explain.images import FITS, default_fit
+from clip_explain.images import default_fit
+from clip_explain.maps import FITS
 from clip_explain.metrics import registry
 from clip_explain.models.model import Model
 from clip_explain.sweep import store

@@ -25,8 +25,9 @@ from clip_explain.embedded.training.plans import DINO_PLANS, ICLIP_PLANS
 from clip_explain.explainers import METHODS, explain
 from clip_explain.files import data_folder
 from clip_explain.images import encode_image
-from clip_explain.metrics.localization import energy_pointing_game, foreground_minus_background, iou_curves, mfmb, mmiou
+from clip_explain.metrics.pointing import energy_pointing_game
 from clip_explain.metrics.recognition import mean_average_precision
+from clip_explain.metrics.segmentation import foreground_minus_background, iou_curves, mfmb, mmiou
 from clip_explain.models import load
 from clip_explain.models.dino import load_dino
 from clip_explain.models.iclip import as_clip, load_encoder, poolings_of, recognition
