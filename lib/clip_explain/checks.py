@@ -14,11 +14,12 @@ import torch
 from jaxtyping import AbstractArray, jaxtyped
 from torch import Tensor
 
-from clip_explain.errors import ClipExplainError, MethodError, ModelError, TensorError
+from clip_explain.errors import ClipExplainError, MethodError, ModelError, TensorError, brief
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Error = type[ClipExplainError]
+MOST = 10**9  # of anything that is counted
 
 # How a type is called in an error message; any other goes by its own name.
 SPOKEN: dict[Any, str] = {
@@ -87,7 +88,7 @@ def fits(value: Any, hint: Any) -> bool:
     if hint is int:
         return isinstance(value, Integral) and not isinstance(value, bool)
     if hint is float:
-        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+        return isinstance(value, Real) and not isinstance(value, bool) and -math.inf < value < math.inf
     if isinstance(origin, type) and issubclass(origin, Iterable) and not issubclass(origin, Mapping):
         return fits_items(value, origin, inner)
     kind = origin or hint
@@ -132,9 +133,7 @@ def told(value: Any) -> str:
     """A refused value, in short: a tensor or an array by its shape and type of numbers, all else as Python shows it."""
     if isinstance(value, Tensor | np.ndarray):
         return f"a {type(value).__name__} of shape {tuple(value.shape)}, {str(value.dtype).removeprefix('torch.')}"
-    shown = " ".join(repr(value).split())
-    shown = shown if len(shown) <= 80 else shown[:80] + "..."
-    return f"{shown} ({type(value).__name__})"
+    return f"{brief(value)} ({type(value).__name__})"
 
 
 def error_for(hint: Any, error: Error) -> Error:
@@ -157,17 +156,17 @@ def one_of(name: str, value: Any, allowed: Iterable[Any], error: Error = MethodE
     """The value, if it is one of those allowed; `error` with all of them if not."""
     options = list(allowed)
     if not any(type(value) is type(option) and value == option for option in options):
-        got = repr(value) if isinstance(value, str) else told(value)
+        got = brief(value) if isinstance(value, str) else told(value)
         raise error(f"got {name}={got}, expected one of {', '.join(map(repr, options))}")
     return value
 
 
 def count(name: str, value: Any, low: int = 1, high: int | None = None, error: Error = MethodError) -> int:
-    """A whole number from `low` to `high`, as an int; `error` for all else."""
-    inside = fits(value, int) and low <= value and (high is None or value <= high)
+    """A whole number from `low` to `high` (None: a billion, more than anything here is counted to), as an int."""
+    inside = fits(value, int) and low <= value <= (MOST if high is None else high)
     if not inside:
-        allowed = f"at least {low}" if high is None else f"{low} to {high}"
-        raise error(f"got {name}={value!r}, expected {allowed}")
+        allowed = f"at least {low}, and no more than a billion" if high is None else f"{low} to {high}"
+        raise error(f"got {name}={brief(value)}, expected {allowed}")
     return int(value)
 
 
@@ -185,7 +184,7 @@ def number(
         least = f"{'above' if above else 'at least'} {low:g}"
         parts = [least] if low > -math.inf else []
         parts += [f"at most {high:g}"] if high < math.inf else []
-        raise error(f"got {name}={value!r}, expected a finite number {' and '.join(parts)}".rstrip())
+        raise error(f"got {name}={brief(value)}, expected a finite number {' and '.join(parts)}".rstrip())
     return float(value)
 
 

@@ -51,6 +51,15 @@ class OutsideWorldWarning(UserWarning):
     """An embedded model meets a word that it never learned, or a picture that was not rendered for it."""
 
 
+LETTERS = 80  # of a refused value, in an error message
+
+
+def brief(value: object) -> str:
+    """A value on one line, as Python shows it; its beginning, if that is long."""
+    shown = " ".join(repr(value).split())
+    return shown if len(shown) <= LETTERS else shown[:LETTERS] + "..."
+
+
 def nearest(name: str, options: Iterable[str], count: int = 3) -> str:
     """The end of an error message about an unknown `name`: the nearest of `options`, then all of them.
 

@@ -21,6 +21,8 @@ def write(path: Path, fill: Callable[[Path], Any]) -> None:
     Folders that lack are made. OutputError, and nothing left behind, if that is not possible (a full disk, a read-only
     folder). A process killed meanwhile leaves a hidden file, .NAME-....tmp.
     """
+    if "\0" in str(path):
+        raise OutputError(f"cannot write {str(path)!r}: no file can have this name")
     temporary = path.with_name(f".{path.name}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,6 +35,17 @@ def write(path: Path, fill: Callable[[Path], Any]) -> None:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def make_folder(path: Path) -> Path:
+    """A folder, made with those above it unless it is there. OutputError if that is not possible."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise OutputError(f"cannot make the folder {str(path)!r}: {error}") from error
+    return path
 
 
 def data_folder() -> Path:

@@ -248,7 +248,7 @@ def _opened(source: str | os.PathLike | Readable) -> Path | io.BytesIO | Readabl
     name = os.fsdecode(source)
     if URL.match(name):
         return io.BytesIO(_downloaded(name))
-    path = Path(name) if Path(name).exists() else Path(name).expanduser()
+    path = Path(name) if os.path.exists(name) else Path(name).expanduser()
     found = path.stat()
     if stat.S_ISDIR(found.st_mode):
         raise ImageError("it is a folder")

@@ -4,6 +4,8 @@ The library is imported only when there is something to do, so that --help is qu
 """
 
 import functools
+import io
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -55,13 +57,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command, `explain` where none is named; 0, or 2 after an error said in one line on stderr."""
     argv = list(sys.argv[1:] if argv is None else argv)
     name = argv[0] if argv and argv[0] in COMMANDS else None
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files may hold bytes that are no letters
     with warnings.catch_warnings():
         warnings.simplefilter("always", OutsideWorldWarning)
         warnings.showwarning = functools.partial(say, warnings.showwarning)
         try:
             COMMANDS[name or "explain"](argv[1:] if name else argv)
         except ClipExplainError as error:
-            print(f"clip-explain: {error}", file=sys.stderr)
+            print(f"clip-explain: {in_one_line(str(error))}", file=sys.stderr)
             return 2
     return 0
 
@@ -72,3 +77,8 @@ def say(other: Callable[..., None], message: Warning | str, category: type[Warni
         print(f"clip-explain: warning: {message}", file=sys.stderr)
     else:
         other(message, category, *place)
+
+
+def in_one_line(text: str) -> str:
+    """A message without line breaks, and with the beginnings of words that are longer than any name should be."""
+    return re.sub(r"(\S{80})\S{120,}", r"\1...", " ".join(text.split()))

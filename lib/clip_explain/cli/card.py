@@ -5,7 +5,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from clip_explain.checks import count
 from clip_explain.cli.train import default_folder
+from clip_explain.datasets.record import read_json
 from clip_explain.embedded.cards import blip, clip, iclip
 from clip_explain.embedded.training.blip import NAME as BLIP
 from clip_explain.embedded.training.plans import DINO_PLANS, ICLIP_PLANS, PLANS
@@ -14,6 +16,7 @@ from clip_explain.files import data_folder
 # Of each model its export (name, folder) and what measures it (name, folder, scenes).
 OWN = dict.fromkeys([*DINO_PLANS, *ICLIP_PLANS], (iclip.export, iclip.measure))
 OWN[BLIP] = (blip.export, blip.measure)
+MOST_SCENES = 10**6
 
 
 def main(argv: Sequence[str]) -> None:
@@ -21,9 +24,10 @@ def main(argv: Sequence[str]) -> None:
     args = parser().parse_args(argv)
     export, measure = OWN.get(args.model, (clip.export, clip.measure))
     folder = args.folder or default_folder(args.model)
+    count("--scenes", args.scenes, high=MOST_SCENES)
     if not args.measure_only:
         clip.write_card(args.model, export(args.model, folder))
-    card = json.loads((data_folder() / "models" / f"{args.model}.json").read_text())
+    card = read_json(data_folder() / "models" / f"{args.model}.json")
     found = clip.noted(measure(args.model, folder, args.scenes))
     clip.write_card(args.model, {**card, "held_out_scenes": args.scenes, **found})
     print(json.dumps(found, indent=1))

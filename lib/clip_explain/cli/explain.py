@@ -189,9 +189,9 @@ def check_output(out: Path) -> None:
     problem = None
     if out.suffix.lower() not in FORMATS:
         problem = f"its name must end in one of {', '.join(FORMATS)}"
-    elif not out.parent.is_dir():
+    elif not os.path.isdir(out.parent):
         problem = f"there is no folder {out.parent}"
-    elif out.is_dir():
+    elif os.path.isdir(out):
         problem = "it is a folder"
     elif not os.access(out.parent, os.W_OK):
         problem = f"the folder {out.parent} is read-only"

@@ -11,26 +11,32 @@ from pathlib import Path
 
 import torch
 
+from clip_explain.checks import count, number
 from clip_explain.datasets import DATASETS
 from clip_explain.embedded.training import blip
 from clip_explain.embedded.training.dino import train_dino
 from clip_explain.embedded.training.iclip import train_iclip
 from clip_explain.embedded.training.loop import train
 from clip_explain.embedded.training.plans import DINO_PLANS, ICLIP_PLANS, PLANS, IclipPlan, lengthened
+from clip_explain.files import make_folder, write
+from clip_explain.models import device_of
 from clip_explain.models.pooling import POOLINGS
+
+MOST = 10**9  # of steps, images in a batch and the like
 
 
 def main(argv: Sequence[str]) -> None:
     """Train, or go on from the checkpoint in the folder."""
     args = parser().parse_args(argv)
-    folder = args.folder or default_folder(args.model)
-    folder.mkdir(parents=True, exist_ok=True)
+    check_numbers(args)
+    device_of(args.device)
+    folder = make_folder(args.folder or default_folder(args.model))
     plan = (PLANS | DINO_PLANS | ICLIP_PLANS | {blip.NAME: blip.PLAN})[args.model]
     if isinstance(plan, IclipPlan):
         plan = with_changes(plan, args)
     if args.model in PLANS:
         plan = lengthened(plan, args.length)
-    (folder / "plan.json").write_text(json.dumps(asdict(plan), indent=1))
+    write(folder / "plan.json", lambda place: place.write_text(json.dumps(asdict(plan), indent=1)))
     if isinstance(plan, IclipPlan):
         train_iclip(plan, folder, args.cache or folder.parent, args.device, args.until, args.root)
     elif args.model == blip.NAME:
@@ -39,6 +45,16 @@ def main(argv: Sequence[str]) -> None:
         train(plan, folder, args.device, args.until, args.workers)
     else:
         train_dino(plan, folder, args.device, args.until)
+
+
+def check_numbers(args: argparse.Namespace) -> None:
+    """MethodError for a number that no training can have."""
+    for name in ("until", "workers", "steps", "batch", "views"):
+        if getattr(args, name) is not None:
+            count(f"--{name}", getattr(args, name), high=MOST)
+    for name in ("length", "rate"):
+        if getattr(args, name) is not None:
+            number(f"--{name}", getattr(args, name), 0, MOST, above=True)
 
 
 def default_folder(name: str) -> Path:

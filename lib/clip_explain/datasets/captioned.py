@@ -3,6 +3,7 @@
 Above record.py and segmented.py.
 """
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -92,7 +93,7 @@ def _captioned(name: str, items: list[tuple]) -> Dataset:
 
 def _caption(items: Sequence[tuple], i: int) -> Record:
     name, files, texts, facts = items[i]
-    path = next((file for file in files if file.is_file()), files[0])
+    path = next((file for file in files if os.path.isfile(file)), files[0])
     return Record(name, path, texts, facts=facts)
 
 

@@ -3,6 +3,7 @@
 Above record.py. Folders are listed by torchvision's ImageFolder.
 """
 
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -112,7 +113,7 @@ def affectnet_csv(
 def synset_names(folder: Path, class_names: Sequence[str] | None = None) -> dict[str, str]:
     """The name of each synset, from `LOC_synset_mapping.txt` in the folder or in imagenet/ beside it."""
     places = (folder / SYNSETS, folder.parent / "imagenet" / SYNSETS)
-    path = next((place for place in places if place.is_file()), None)
+    path = next((place for place in places if os.path.isfile(place)), None)
     if path is None:
         listed = " or ".join(map(str, places))
         raise DatasetError(f"no {SYNSETS}, which names ImageNet's classes: looked for {listed}. {SYNSETS_FROM}")

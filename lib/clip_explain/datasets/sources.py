@@ -274,7 +274,7 @@ def photos(images: str | Path | Sequence[str | Path], texts: Texts) -> list[Reco
     if not texts:
         raise TextError("no texts: images of your own need at least one text to be explained for")
     paths = [Path(images)] if isinstance(images, str | Path) else [Path(path) for path in images]
-    if len(paths) == 1 and paths[0].is_dir():
+    if len(paths) == 1 and os.path.isdir(paths[0]):
         paths = _photos_in(paths[0])
     if not paths:
         raise DatasetError(f"no images in {images!r}: expected a path, a list of paths, or a folder with images")
@@ -314,10 +314,10 @@ def missing(name: str, root: str | Path | None = None, **options: Any) -> list[s
     source, folder = known(name), folder_of(name, root)
     if not source.folder:
         return []
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return [""]
     given = _options(name, source, options)
-    return [file for file in (pattern.format(**given) for pattern in source.files) if not (folder / file).exists()]
+    return [file for file in (pattern.format(**given) for pattern in source.files) if not os.path.exists(folder / file)]
 
 
 @checked(DatasetError)

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal
 
-from clip_explain.errors import MethodError, nearest
+from clip_explain.errors import MethodError, brief, nearest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from clip_explain.explainers.interactions import Interactions
+
+MOST = 10**9  # of anything that is counted
 
 # What an image encoder is (`Model.encoder`) -> in words.
 TOWERS = {
@@ -73,7 +75,7 @@ class Option:
     def check(self, value: Any) -> None:
         """MethodError for a value of another type, or out of the range that holds for every model."""
         if not self._takes(value):
-            raise MethodError(f"got {self.name}={value!r}, expected {self.allowed}")
+            raise MethodError(f"got {self.name}={brief(value)}, expected {self.allowed}")
 
     def read(self, text: str) -> Any:
         """The value that a text, as a command line gives it, stands for. MethodError for one that it cannot take."""
@@ -113,7 +115,9 @@ class Option:
     def _holds(self, value: int | float) -> bool:
         if self.kind in ("layers", "layer", "head"):  # the range is the model's, and the method names it
             return True
-        if not math.isfinite(value) or (self.least is not None and value < self.least):
+        if self.kind == "count" and value > MOST:
+            return False
+        if not -math.inf < value < math.inf or (self.least is not None and value < self.least):
             return False
         return (self.above is None or value > self.above) and (self.most is None or value <= self.most)
 

@@ -3,6 +3,7 @@
 A loader's module is imported when a name asks for it; its packages may be an extra.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def load(name: str | Path, device: str | torch.device | None = None, dtype: str 
 
     Raises ModelError (unknown name, no network, no such device) or WeightsError (the file).
     """
-    device = _device(device)
+    device = device_of(device)
     dtype = _dtype(dtype, device)
     name, given = str(name), name
     prefix = name.partition(":")[0]
@@ -90,7 +91,7 @@ def load(name: str | Path, device: str | torch.device | None = None, dtype: str 
         network, sha256 = load_openai(name)
     elif name in EMBEDDED:
         network, sha256 = load_embedded(name)
-    elif Path(name).exists() or isinstance(given, Path) or name.endswith(SUFFIXES):
+    elif os.path.exists(name) or isinstance(given, Path) or name.endswith(SUFFIXES):
         state, sha256 = read_weights(name)
         network = build(as_openai(state, name), name, architecture_at(name))
         name = Path(name).stem
@@ -103,12 +104,15 @@ def load(name: str | Path, device: str | torch.device | None = None, dtype: str 
     return Model(place(network, device, dtype), name, sha256, clip.clip._tokenizer)
 
 
-def _device(device: str | torch.device | None) -> torch.device:
+def device_of(device: str | torch.device | None) -> torch.device:
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.zeros(1, device=device).device
-    except (RuntimeError, AssertionError, ValueError) as error:
+        found = torch.zeros(1, device=device).device
+        if found.type == "meta":
+            raise ValueError("it holds no numbers")
+        return found
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
         have = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
         reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
         raise ModelError(f"device {str(device)!r} cannot be used: {reason}. Available: {', '.join(have)}.") from error

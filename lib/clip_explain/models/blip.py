@@ -1,6 +1,7 @@
 """BLIP's image-text contrast (ITC), presented so that the forward of vit.py runs it."""
 
 import importlib
+import os
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ def load_blip(name: str, device: torch.device, dtype: torch.dtype) -> Model:
         raise ModelError(f"{name!r} needs the package transformers: pip install 'clip-explain[others]'") from error
     name = f"blip:{name.removeprefix('blip:') or BLIP}"
     embedded = data_folder() / "models" / name.removeprefix("blip:")
-    source = str(embedded) if embedded.is_dir() else name.removeprefix("blip:")
+    source = str(embedded) if os.path.isdir(embedded) else name.removeprefix("blip:")
     try:
         network = transformers.BlipForImageTextRetrieval.from_pretrained(source)
         tokenizer = transformers.AutoTokenizer.from_pretrained(source)

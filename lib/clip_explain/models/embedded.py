@@ -1,6 +1,7 @@
 """The embedded models, trained on rendered scenes: their files in data/models, each with its card."""
 
 import json
+import os
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ def read_embedded(name: str) -> tuple[dict[str, Tensor], str]:
     """The weights of data/models/NAME.safetensors and their sha256, which must be that of its card, if there is one."""
     path = embedded_path(name)
     here = [known for known in EMBEDDED if embedded_path(known).is_file()]
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ModelError(
             f"the embedded model {name!r} is not at {path}. Embedded models live in the repository's data/models: "
             f"install from a clone (pip install -e .) or set CLIP_EXPLAIN_DATA. {nearest(name, here)}"

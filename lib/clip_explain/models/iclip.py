@@ -7,6 +7,7 @@ explains (masked max pooling), `recognition(model)` the one that scores (class t
 
 import copy
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -184,7 +185,7 @@ def _path(rest: str) -> Path:
     if rest.endswith(".safetensors"):
         return Path(rest)
     path = embedded_path(f"{NAME}-{rest}" if rest else NAME)
-    if not path.is_file():
+    if not os.path.isfile(path):
         found = sorted(path.parent.glob(f"{NAME}*.safetensors"))
         here = [file.stem.replace(f"{NAME}-", f"{NAME}:") for file in found]
         raise ModelError(f"no trained ICLIP at {path}: {nearest(f'{NAME}:{rest}', here)} Or 'iclip:PATH.safetensors'.")

@@ -4,7 +4,7 @@ Above trace.py and request.py: a model is let in only if the trace gives what th
 """
 
 import importlib
-from pathlib import Path
+import os
 from typing import Any
 
 import torch
@@ -34,8 +34,8 @@ def load_open_clip(name: str, device: torch.device, dtype: torch.dtype) -> Model
     if arch not in open_clip.list_models():
         raise ModelError(f"open_clip has no architecture {arch!r}: {nearest(arch, open_clip.list_models())}")
     _check_config(arch, open_clip.get_model_config(arch))
-    config = {} if Path(tag).is_file() else open_clip.get_pretrained_cfg(arch, tag)
-    if not config and not Path(tag).is_file():
+    config = {} if os.path.isfile(tag) else open_clip.get_pretrained_cfg(arch, tag)
+    if not config and not os.path.isfile(tag):
         tags = open_clip.list_pretrained_tags_by_model(arch)
         raise ModelError(f"open_clip has no weights {tag!r} for {arch!r}, and no such file: {nearest(tag, tags)}")
     try:

@@ -1,5 +1,6 @@
 """torchvision's ViT classifiers, presented so that the forward of vit.py runs them."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def load_torchvision(name: str, device: torch.device, dtype: torch.dtype) -> Mod
     if tag == RANDOM:
         network, sha256 = _random_vit(arch), ""
     else:
-        path = tag if Path(tag).is_file() else _download_torchvision(arch, tag, weights)
+        path = tag if os.path.isfile(tag) else _download_torchvision(arch, tag, weights)
         state, sha256 = read_weights(path)
         network = _build_vit(arch, state, str(path))
     classes = weights.DEFAULT.meta["categories"]

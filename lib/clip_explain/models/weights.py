@@ -6,6 +6,7 @@ Below network.py, which builds a network for a state dict; this knows only files
 import argparse
 import hashlib
 import json
+import os
 import pathlib
 import pickle
 import warnings
@@ -43,7 +44,7 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], str]:
     Raises WeightsError when the file is missing, unreadable or holds anything but named tensors.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise WeightsError(f"no weights file at {path}")
     try:
         content = _read_tensors(path)

@@ -6,6 +6,7 @@ which the report's code used for batches of features, can run code when it is op
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -130,7 +131,7 @@ def read_directions(path: str | Path, model: Model) -> tuple[list[str], Float[Te
 def read_direction(spec: str, model: Model) -> tuple[list[str], Float[Tensor, "targets embedding"]]:
     """The direction "FILE:LABEL", or all of "FILE", with their labels. Errors as in `read_directions`; TextError for an
     unknown label."""
-    path, _, label = (spec, "", "") if Path(spec).is_file() else spec.rpartition(":")
+    path, _, label = (spec, "", "") if os.path.isfile(spec) else spec.rpartition(":")
     labels, vectors = read_directions(path or spec, model)
     if not label or not path:
         return labels, vectors
@@ -146,7 +147,7 @@ def _save(path: str | Path, tensors: dict[str, Tensor], facts: dict[str, str]) -
 
 def _read(path: str | Path, names: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise WeightsError(f"no file of {' and '.join(names)} at {path}")
     with path.open("rb") as file:
         start = file.read(6)

@@ -5,6 +5,7 @@ Above measures.py and store.py, below shard.py.
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -117,7 +118,7 @@ def make_plan(
     _check_fits(clip, methods)
     device = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return Plan(
-        model=str(Path(model).absolute()) if Path(model).is_file() else str(model),
+        model=str(Path(model).absolute()) if os.path.isfile(model) else str(model),
         sha256=clip.sha256,
         device=device,
         dtype=dtype or ("fp16" if device.startswith("cuda") else "fp32"),

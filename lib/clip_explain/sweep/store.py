@@ -27,7 +27,7 @@ def place(out: str | Path) -> str:
 def exists(out: str, name: str) -> bool:
     with _refusing("look for", out, name):
         if not _is_url(out):
-            return (Path(out) / name).exists()
+            return os.path.exists(Path(out) / name)
         files, root = _remote(out)
         return files.exists(f"{root}/{name}")
 
@@ -37,7 +37,7 @@ def names(out: str, folder: str = "") -> set[str]:
     with _refusing("list", out, folder):
         if not _is_url(out):
             path = Path(out) / folder
-            found = os.listdir(path) if path.exists() else []
+            found = os.listdir(path) if os.path.exists(path) else []
         else:
             files, root = _remote(out)
             path = f"{root}/{folder}".rstrip("/")
@@ -86,7 +86,7 @@ def remove_abandoned(out: str, folder: str = "") -> None:
 
 def _create(path: Path, content: bytes) -> None:
     """FileExistsError if the name is taken. A hard link gives it to a file that is whole already."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    folders.make_folder(path.parent)
     temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}.tmp")
     try:
         temporary.write_bytes(content)

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from safetensors.torch import save
@@ -16,11 +17,23 @@ from clip_explain.embedded.cards.curve import save_curve
 from clip_explain.embedded.cards.figures import Figures, measure_clip
 from clip_explain.embedded.training.plans import PLANS
 from clip_explain.embedded.training.towers import build
+from clip_explain.errors import WeightsError
 from clip_explain.files import data_folder
 from clip_explain.metrics.intervals import Interval
 from clip_explain.models import load
 from clip_explain.models.weights import pack
 from clip_explain.papers.saving import write
+
+
+def read_checkpoint(folder: Path) -> dict:
+    """The newest checkpoint of a training. WeightsError if there is none, or it cannot be read."""
+    path = folder / "checkpoint.pt"
+    try:
+        return torch.load(path, weights_only=True, map_location="cpu")
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"no checkpoint of a training at {str(path)!r}: {error}") from error
+    except (RuntimeError, EOFError, UnpicklingError) as error:
+        raise WeightsError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
 
 
 def export(name: str, folder: Path) -> dict:
@@ -29,7 +42,7 @@ def export(name: str, folder: Path) -> dict:
     Returns its card, still without figures.
     """
     plan = PLANS[name]
-    state = torch.load(folder / "checkpoint.pt", weights_only=True, map_location="cpu")
+    state = read_checkpoint(folder)
     network = build(plan, plan.seed)
     start = network.token_embedding.weight
     learned = state["network"]["token_embedding.weight"]

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from clip_explain import datasets
 from clip_explain.directions import targets
+from clip_explain.embedded.cards.clip import read_checkpoint
 from clip_explain.embedded.cards.figures import AT_ONCE, HELD_OUT, pixels_of
 from clip_explain.embedded.scenes.pool import Pool, make_pool
 from clip_explain.embedded.training.dino import build as build_pair
@@ -40,7 +41,7 @@ MAPS = {"": ("iclip", {}), ", norm of each token": ("iclip", {"norm": "token"}),
 
 def export(name: str, folder: Path) -> dict:
     """Write data/models/NAME.safetensors from the newest checkpoint; returns the card, still without figures."""
-    state = torch.load(folder / "checkpoint.pt", weights_only=True)
+    state = read_checkpoint(folder)
     content = (dino_content if name in DINO_PLANS else iclip_content)(name, state["network"])
     write(data_folder() / "models" / f"{name}.safetensors", content)
     plan = (DINO_PLANS | ICLIP_PLANS)[name]
