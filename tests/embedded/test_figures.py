@@ -65,9 +65,13 @@ def test_dominant_object_alone_is_asked_for(pool):
 def test_removals_leave_the_object_or_the_share_asked_for(pool):
     ids = pool.ids[0]
     gone = {name: draw(ids, np.random.default_rng(0)) for name, (draw, _) in figures.REMOVALS.items()}
-    assert not gone["the object alone on black"][ids == 0].any()
+    alone = gone["the object alone on black"]
+    assert not alone[ids == 0].any()
+    away = np.linalg.norm(np.argwhere(alone)[:, None] - np.argwhere(ids == 0)[None, ::20], axis=-1)
+    assert away.min() > 12 and 0 < alone.mean() < 1
     assert gone["20 % of single pixels black"].mean() == pytest.approx(0.2, abs=0.01)
-    assert gone["50 % of patches black"].mean() == pytest.approx(0.5, abs=0.12)
+    patches = gone["50 % of patches black"].reshape(14, 16, 14, 16).mean((1, 3))
+    assert set(np.unique(patches)) == {0, 1} and patches.mean() == pytest.approx(0.5, abs=0.12)
 
 
 @pytest.mark.parametrize(("weights", "expected"), [([0.1, 0.5, 0.4, 0.3, 0.2, 0.6, 0.7], True), ([0.5] * 7, False)])

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 from tqdm import tqdm
 
@@ -19,7 +20,7 @@ from clip_explain.embedded.scenes.captions import ARTICLES
 from clip_explain.embedded.scenes.faces import MOODS
 from clip_explain.embedded.scenes.pool import Pool, make_art, make_pool
 from clip_explain.embedded.scenes.world import ATTRIBUTES
-from clip_explain.embedded.training.removals import all_but, fill_in, patches, pixels
+from clip_explain.embedded.training.removals import fill_in, pixels
 from clip_explain.embedded.training.windows import normalized
 from clip_explain.explainers import METHODS, explain_words
 from clip_explain.images import encode_image, preprocess
@@ -31,6 +32,7 @@ from clip_explain.request import Request
 HELD_OUT = 1_000_001  # the seed of the held-out pools; trainings use small ones
 AT_ONCE = 50
 MARGIN = 12  # pixels shown around an object that is shown alone
+SQUARE = 16  # the side in pixels of patches that are removed
 PAIRS = [f"a {color} {shape}" for color in ATTRIBUTES["color"] for shape in ATTRIBUTES["shape"]]
 LITTLE = (*ARTICLES, "and")  # words that say nothing of what is seen
 
@@ -124,8 +126,8 @@ def remove(pool: Pool, draw: Callable, filling: str, image: Tensor, row: int) ->
 
 
 def around(ids: Int[np.ndarray, "height width"], rng) -> Bool[np.ndarray, "height width"]:
-    """All but a box of `MARGIN` pixels around the first object."""
-    return all_but(ids == 0, MARGIN)
+    """All that lies more than `MARGIN` pixels from the first object."""
+    return distance_transform_edt(ids != 0) > MARGIN
 
 
 def some_pixels(share: float, ids: Int[np.ndarray, "height width"], rng) -> Bool[np.ndarray, "height width"]:
@@ -134,8 +136,9 @@ def some_pixels(share: float, ids: Int[np.ndarray, "height width"], rng) -> Bool
 
 
 def half_the_patches(ids: Int[np.ndarray, "height width"], rng) -> Bool[np.ndarray, "height width"]:
-    """Squares of 16 pixels, about half of all."""
-    return patches(len(ids), 0.5, rng, square=16)
+    """Squares of 16 pixels, those of a ViT's grid, each with even odds."""
+    cells = rng.random((len(ids) // SQUARE, len(ids) // SQUARE)) < 0.5
+    return np.kron(cells, np.ones((SQUARE, SQUARE), bool))
 
 
 REMOVALS = {  # what is removed, and what it is filled with

@@ -40,11 +40,9 @@ def draw_removal(ids: Int[np.ndarray, "height width"], rng: np.random.Generator)
     return Removal(gone, part, fill)
 
 
-def patches(
-    side: int, share: float, rng: np.random.Generator, square: int | None = None
-) -> Bool[np.ndarray, "height width"]:
-    """Squares of a grid that lies anywhere, each gone with the probability `share`; `square` pixels wide, or by lot."""
-    square = square or int(rng.choice(SIDES))
+def patches(side: int, share: float, rng: np.random.Generator) -> Bool[np.ndarray, "height width"]:
+    """Squares of a grid that lies anywhere, each gone with the probability `share`."""
+    square = int(rng.choice(SIDES))
     cells = rng.random((side // square + 2, side // square + 2)) < share
     top, left = rng.integers(square, size=2)
     return np.kron(cells, np.ones((square, square), bool))[top : top + side, left : left + side]
