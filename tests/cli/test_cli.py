@@ -10,8 +10,11 @@ from matplotlib import image as mpimage
 from PIL import Image
 
 import clip_explain as cx
+from clip_explain import plots
 from clip_explain.cli import main
 from clip_explain.cli.explain import described, parse, typed
+
+BAR = round(200 * plots.overlay.BAR)  # px
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +43,7 @@ def test_one_picture_with_its_scores(weights, photo, tmp_path, capsys, suffix):
     assert list(tmp_path.iterdir()) == [out] and out.stat().st_size > 5000
     if suffix == ".png":
         picture = mpimage.imread(out)[..., :3]
-        assert picture.shape[1] == 3 * 3 * 200 and picture.std() > 0.05
+        assert picture.shape[1] == 3 * 3 * 200 + BAR and picture.std() > 0.05
         assert "grad_eclip" in Image.open(out).info["Title"] and "layers" in Image.open(out).info["Title"]
 
 
@@ -51,7 +54,7 @@ def test_one_text_has_no_probability_and_replaces_the_older_picture(weights, pho
         run(photo, "a red cube", "--model", weights, "--out", out, "--method", "self_attention", "--dtype", "bf16") == 0
     )
     assert "%" not in capsys.readouterr().out
-    assert Image.open(out).size == (1200, Image.open(out).size[1])
+    assert Image.open(out).size == (1200 + BAR, Image.open(out).size[1])
 
 
 def test_truncate_allows_a_long_text(weights, photo, tmp_path, capsys):
@@ -85,7 +88,7 @@ def test_what_is_explained_can_be_more_than_a_text(weights, photo, other, tmp_pa
     assert run(photo, *options, "--model", weights, "--out", tmp_path / "map.png") == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[1] for line in lines] == names and not any("%" in line for line in lines)
-    assert Image.open(tmp_path / "map.png").size[0] == (1 + len(names)) * 3 * 200
+    assert Image.open(tmp_path / "map.png").size[0] == (1 + len(names)) * 3 * 200 + BAR
 
 
 def test_the_command_lines_targets_are_those_of_the_library(weights, photo, other):

@@ -207,10 +207,12 @@ def save_picture(image, found, titles: Sequence[str], out: Path, label: str) -> 
     from matplotlib import pyplot as plt
 
     from clip_explain import files, plots
+    from clip_explain.maps import has_sign
 
     plots.use_style()
     columns = min(COLUMNS, len(titles))
-    axes = plots.grid([image] * len(titles), [None, *found[0].cpu()], titles, columns, panel=3.0, fit=found.fit)
+    look = {"panel": 3.0, "fit": found.fit, "signed": has_sign(found.maps), "bar": True}
+    axes = plots.grid([image] * len(titles), [None, *found[0].cpu()], titles, columns, **look)
     figure = axes[0, 0].figure
     kind = out.suffix[1:].lower()
     try:

@@ -21,6 +21,7 @@ from clip_explain import files
 from clip_explain.directions import Targets
 from clip_explain.errors import ModelError, OutputError
 from clip_explain.images import listed, shrunk
+from clip_explain.maps import has_sign
 from clip_explain.models.model import Model
 from clip_explain.models.outside import is_foreign
 from clip_explain.request import Request, WordRequest, score_name, scores
@@ -88,7 +89,8 @@ class Explanation:
         columns = 1 + len(self.targets) if len(rows) > 1 else min(4, 1 + len(self.targets))
         panels = [panel for row in rows for panel in row]
         pictures, maps, titles = zip(*panels, strict=True)
-        return plots.grid([shrunk(each) for each in pictures], maps, titles, columns, fit=self.fit)
+        look = {"fit": self.fit, "signed": has_sign(self.maps), "bar": True}
+        return plots.grid([shrunk(each) for each in pictures], maps, titles, columns, **look)
 
     def save(self, path: str | Path, image: int | None = None) -> Path:
         """Write the figure of `show` to a .png, .pdf or .svg, complete or not there. OutputError if that fails."""

@@ -22,6 +22,7 @@ from clip_explain.plots.style import COLOURS, SIGNED, Array, as_map, as_pixels, 
 STRENGTH = 0.7  # of the colour over the image where the map is largest; none where it is 0: the image stays legible
 SIGNED_STRENGTH = 0.9
 DIMMED = 0.4  # of the light that is left outside the part that a map covers
+BAR = 0.6  # inches for a colour bar and its labels
 NOTHING = "no positive evidence"
 
 
@@ -141,6 +142,11 @@ def colour_bar(axes: Axes | np.ndarray, signed: bool = False) -> Colorbar:
     return bar
 
 
+def any_sign(maps: Iterable[Array | None]) -> bool:
+    """Whether one of several maps has values below 0; None is no map."""
+    return any(has_sign(as_map(each)) for each in maps if each is not None)
+
+
 def grid(
     images: Iterable[Array],
     maps: Iterable[Array | None],
@@ -150,12 +156,13 @@ def grid(
     panel: float = 2.2,
     fit: str | None = None,
     signed: bool | None = None,
+    bar: bool = False,
 ) -> np.ndarray:
     """Overlays in reading order, `columns` to a row; a map of None leaves its image bare.
 
     `titles` has one text for every panel or none, `row_titles` one for every row or none; `panel` is a panel's width
-    in inches; `fit` and `signed` as in `blend`. Makes a figure of its own and returns its axes, (rows, columns);
-    `axes[0, 0].figure` is the figure.
+    in inches; `fit` and `signed` as in `blend`; `bar` adds a `colour_bar`. Makes a figure of its own and returns its
+    axes, (rows, columns); `axes[0, 0].figure` is the figure.
     """
     images, maps = list(images), list(maps)
     if not images or len(images) != len(maps) or len(titles) not in (0, len(images)):
@@ -166,7 +173,7 @@ def grid(
     counts = [len(text_lines(title, panel)) for title in titles]
     title_lines = sum(max(counts[start : start + columns]) for start in range(0, len(counts), columns))
     gap = 2 * plt.rcParams["figure.constrained_layout.w_pad"]  # the layout takes it off each panel's width
-    size = (panel * columns, rows * ((panel - gap) * tallest + gap + 0.05) + 0.17 * title_lines)
+    size = (panel * columns + BAR * bar, rows * ((panel - gap) * tallest + gap + 0.05) + 0.17 * title_lines)
     _, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="compressed")
     for ax in axes.flat[len(images) :]:
         ax.set_axis_off()
@@ -176,6 +183,8 @@ def grid(
         else:
             overlay(image, map, ax, fit=fit, signed=signed)
         set_title(ax, title, panel)
+    if bar:
+        colour_bar(axes, signed=any_sign(maps) if signed is None else signed)
     for ax, title in zip(axes[:, 0], row_titles, strict=False):
         ax.set_ylabel("\n".join(text_lines(title, panel * tallest)), parse_math=False, family=families())
     return axes
