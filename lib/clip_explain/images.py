@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from clip_explain.checks import checked, count
 from clip_explain.errors import ImageError, MethodError, TensorError, nearest
 from clip_explain.maps import FITS
+from clip_explain.models.layers import evaluated
 from clip_explain.models.model import Model
 
 MAX_ASPECT = 20  # sides that differ more than this make a strip of thousands of patches
@@ -88,7 +89,7 @@ Images = Annotated[ImageSource | Iterable[ImageSource] | Tensor, ImageError, KIN
 @checked()
 def encode_image(model: Model, images: Images) -> Float[Tensor, "images embedding"]:
     """The model's own image features at unit length, in float32, of centre crops or of pixels at its native size."""
-    with torch.no_grad():
+    with torch.no_grad(), evaluated(model.network):
         return nn.functional.normalize(model.network.encode_image(preprocessed(model, images, "crop")).float(), dim=-1)
 
 

@@ -16,6 +16,7 @@ from clip_explain.checks import checked, out_of_memory
 from clip_explain.directions import Targets, directions, targets
 from clip_explain.errors import ModelError
 from clip_explain.images import Images, preprocessed
+from clip_explain.models.agreement import check_agreement
 from clip_explain.models.embed import compared, embed_images
 from clip_explain.models.head import class_bias
 from clip_explain.models.model import Model
@@ -39,10 +40,13 @@ class Request:
     targets: Float[Tensor, "targets embedding"]
     _traces: dict = field(default_factory=dict, init=False, repr=False)
 
+    def __post_init__(self):
+        check_agreement(self.model)
+
     def trace(self, **options) -> Trace:
         """The trace of the images, computed once for the same options: those of `trace_image` or `trace_resnet`."""
         model, trace = self.model, trace_image if self.model.is_vit else trace_resnet
-        return _cached(self._traces, lambda: trace(model.network, self.pixels, score=model.score, **options), options)
+        return _cached(self, lambda: trace(model.network, self.pixels, score=model.score, **options), options)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +63,7 @@ class WordRequest:
 
     def trace(self, **options) -> Trace:
         """The trace of the texts, computed once for the same options (those of `trace_text`)."""
-        return _cached(self._traces, lambda: trace_text(self.model.network, self.tokens, **options), options)
+        return _cached(self, lambda: trace_text(self.model.network, self.tokens, **options), options)
 
 
 @checked()
@@ -147,11 +151,13 @@ def score_name(model: Model) -> str:
     return "cosine" if model.head is None else "logit"
 
 
-def _cached(traces: dict, compute, options: dict) -> Trace:
+def _cached(request: Request | WordRequest, compute: Callable[[], Trace], options: dict) -> Trace:
+    """The trace kept for these options. Before one is made the model is checked: its modules may have changed."""
     key = tuple(sorted(options.items()))
-    if key not in traces:
-        traces[key] = compute()
-    return traces[key]
+    if key not in request._traces:
+        check_agreement(request.model)
+        request._traces[key] = compute()
+    return request._traces[key]
 
 
 @checked()

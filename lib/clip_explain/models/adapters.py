@@ -14,13 +14,13 @@ modules and parameters: nothing is copied, patched or left changed. Move a model
 Words are not explained: BLIP's text encoder is a BERT, with its layer norms elsewhere.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clip_explain.models.vit import trace_image
 from clip_explain.models.weights import checksum
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -28,15 +28,18 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Renamed(nn.Module):
-    """Another library's model, `whole`, and its vision transformer under OpenAI's names, `visual`."""
+    """Another library's model, `whole`, and its vision transformer under OpenAI's names, `visual`.
 
-    def __init__(self, whole: nn.Module, visual: nn.Module):
+    `features` (whole, pixels) are the image features by the model's own forward, with which ours must agree.
+    """
+
+    def __init__(self, whole: nn.Module, visual: nn.Module, features: Callable[[nn.Module, Tensor], Tensor]):
         super().__init__()
-        self.whole, self.visual = whole, visual
+        self.whole, self.visual, self.features = whole, visual, features
         self.register_buffer("logit_scale", torch.zeros((), device=visual.conv1.weight.device))  # exp(0): none learnt
 
     def encode_image(self, pixels: Float[Tensor, "images 3 height width"]) -> Float[Tensor, "images embedding"]:
-        return trace_image(self, pixels).embedding
+        return self.features(self.whole, pixels)
 
 
 def module_of(**parts) -> nn.Module:

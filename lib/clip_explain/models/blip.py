@@ -69,12 +69,17 @@ def blip(network: nn.Module, tokenizer: Any, name: str = "blip", sha256: str = "
         image_size=vision.config.image_size,
     )
     return Model(
-        Renamed(network, visual),
+        Renamed(network, visual, _features),
         name,
         sha256,
         None,
         embed_texts=lambda *given: _embed_texts(network, tokenizer, *given),
     )
+
+
+def _features(network: nn.Module, pixels: Tensor) -> Tensor:
+    """The ITC features of an image, not normalised, by the network's own forward."""
+    return network.vision_proj(network.vision_model(pixel_values=pixels)[0][:, 0])
 
 
 def _blip_block(layer: nn.Module) -> nn.Module:
@@ -83,7 +88,7 @@ def _blip_block(layer: nn.Module) -> nn.Module:
         in_proj_weight=own.qkv.weight, in_proj_bias=own.qkv.bias, out_proj=own.projection, num_heads=own.num_heads
     )
     mlp = module_of(c_fc=layer.mlp.fc1, gelu=layer.mlp.activation_fn, c_proj=layer.mlp.fc2)
-    return module_of(ln_1=layer.layer_norm1, attn=attn, ln_2=layer.layer_norm2, mlp=mlp)
+    return module_of(own=layer, ln_1=layer.layer_norm1, attn=attn, ln_2=layer.layer_norm2, mlp=mlp)
 
 
 def _embed_texts(

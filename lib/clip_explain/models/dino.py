@@ -55,7 +55,7 @@ def load_dino(name: str | Path = TINY, device: str | torch.device = "cpu", dtype
 
 def tiny(visual: nn.Module, name: str = TINY, sha256: str = "") -> Model:
     """A vision transformer of OpenAI's, whose projection is the identity, as `load_dino` returns it."""
-    return Model(Renamed(visual, visual), name, sha256, None)
+    return Model(Renamed(visual, visual, lambda whole, pixels: whole(pixels)), name, sha256, None)
 
 
 def build_visual(state: Mapping[str, Tensor], source: str = "the state dict", heads: int | None = None) -> nn.Module:
@@ -98,7 +98,12 @@ def dino(network: nn.Module, name: str = "dino", sha256: str = "") -> Model:
         proj=torch.eye(config.hidden_size).to(network.embeddings.patch_embeddings.projection.weight),
         image_size=config.image_size,
     )
-    return Model(Renamed(network, visual), name, sha256, None, IMAGENET_MEAN, IMAGENET_STD)
+    return Model(Renamed(network, visual, _features), name, sha256, None, IMAGENET_MEAN, IMAGENET_STD)
+
+
+def _features(network: nn.Module, pixels: Tensor) -> Tensor:
+    """The class token after the last layer norm, by the network's own forward."""
+    return network(pixel_values=pixels).last_hidden_state[:, 0]
 
 
 def _block(layer: nn.Module) -> nn.Module:
@@ -112,4 +117,4 @@ def _block(layer: nn.Module) -> nn.Module:
         num_heads=own.q_proj.out_features // own.head_dim if hasattr(own, "head_dim") else own.num_attention_heads,
     )
     mlp = module_of(c_fc=layer.mlp.fc1, gelu=layer.mlp.activation_fn, c_proj=layer.mlp.fc2)
-    return module_of(ln_1=layer.layernorm_before, attn=attn, ln_2=layer.layernorm_after, mlp=mlp)
+    return module_of(own=layer, ln_1=layer.layernorm_before, attn=attn, ln_2=layer.layernorm_after, mlp=mlp)

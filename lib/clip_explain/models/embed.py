@@ -9,6 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from clip_explain.checks import checked
+from clip_explain.models.agreement import check_agreement
+from clip_explain.models.layers import evaluated
 from clip_explain.models.model import Model
 from clip_explain.models.resnet import resnet_embedding, resnet_stage
 from clip_explain.models.tokenizer import Texts, tokenize
@@ -18,7 +20,7 @@ from clip_explain.models.vit import trace_image, trace_text
 @checked()
 def encode_text(model: Model, texts: Texts, truncate: bool = False) -> Float[Tensor, "texts embedding"]:
     """The model's own text features at unit length, in float32."""
-    with torch.no_grad():
+    with torch.no_grad(), evaluated(model.network):
         if model.embed_texts is not None:
             return nn.functional.normalize(
                 model.embed_texts([texts] if isinstance(texts, str) else list(texts), truncate)
@@ -44,6 +46,7 @@ def compared(embedding: Float[Tensor, "*axes embedding"], score: str) -> Float[T
 
 def embed_tokens(model: Model, tokens: Int[Tensor, "texts context"]) -> Float[Tensor, "texts embedding"]:
     """Unit embeddings, by a trace: it is `encode_text` without the work on padding."""
+    check_agreement(model)
     return torch.cat([unit(trace_text(model.network, part).embedding) for part in tokens.split(TEXTS_AT_ONCE)])
 
 
@@ -56,6 +59,7 @@ def embed_texts(model: Model, texts: list[str], truncate: bool = False) -> Float
 
 def embed_images(model: Model, pixels: Tensor) -> Float[Tensor, "images embedding"]:
     """Embeddings of preprocessed pixels as the model's score takes them: at unit length, but for a classifier's."""
+    check_agreement(model)
     parts = pixels.split(IMAGES_AT_ONCE) if pixels.device.type == "cpu" else [pixels]
     return compared(torch.cat([image_features(model, part) for part in parts]), model.score)
 

@@ -85,6 +85,7 @@ class Branch(nn.Module):
     def __init__(self, encoder: Model, text: nn.Module, poolings: tuple[str, ...], index: int):
         super().__init__()
         self.encoder, self.text, self.poolings, self.index = encoder, text, poolings, index
+        self.image = encoder.network  # so that what is done to all modules of a branch is done to these
         visual, projection = encoder.network.visual, text.image_projection.detach()[index]
         self.visual = _with(visual, proj=projection.to(visual.conv1.weight.dtype))
         self.transformer, self.ln_final = text.transformer, text.ln_final
@@ -98,6 +99,19 @@ class Branch(nn.Module):
 
     def encode_text(self, texts: Int[Tensor, "texts context"]) -> Float[Tensor, "texts embedding"]:
         return trace_text(self, texts).embedding
+
+    def own_image(self, pixels: Float[Tensor, "images 3 height width"]) -> Float[Tensor, "images embedding"]:
+        """The class token's embedding, as a trace has it, by the encoder's own forward (see agreement.py)."""
+        if isinstance(self.visual, clip.model.VisionTransformer):
+            return self.visual(pixels)
+        return self.encoder.network.encode_image(pixels) @ self.visual.proj
+
+    def own_text(self, texts: Int[Tensor, "texts context"]) -> Float[Tensor, "texts embedding"]:
+        """The texts' embedding by the modules' own forwards."""
+        dtype = self.text_projection.dtype
+        x = self.token_embedding(texts).to(dtype) + self.positional_embedding.to(dtype)
+        x = self.ln_final(self.transformer(x.transpose(0, 1)).transpose(0, 1)).to(dtype)
+        return x[torch.arange(len(x)), texts.argmax(dim=-1)] @ self.text_projection
 
 
 def as_clip(encoder: Model, text: nn.Module, poolings: tuple[str, ...], name: str = NAME, sha256: str = "") -> Model:

@@ -3,6 +3,8 @@
 Weights are read and detached, so that no gradient is ever kept for them.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -21,13 +23,27 @@ class Affine(NamedTuple):
 Linear = Affine | nn.Module
 
 
+@contextmanager
+def evaluated(network: nn.Module) -> Iterator[None]:
+    """The network in evaluation mode meanwhile: batch norms by their statistics, which stay as they are, no dropout."""
+    training = [module for module in network.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
 def linear(x: Tensor, part: Linear) -> Tensor:
     """A linear map in its weights' dtype, by detached weights, so that no gradient is ever kept for them.
 
     What is neither an `nn.Linear` nor an `Affine`, as a LoRA's wrapper of one, is called as it is.
     """
     if not isinstance(part, Affine) and type(part).forward is not nn.Linear.forward:
-        return part(x.to(part.weight.dtype))
+        with evaluated(part):
+            return part(x.to(part.weight.dtype))
     bias = None if part.bias is None else part.bias.detach()
     return F.linear(x.to(part.weight.dtype), part.weight.detach(), bias)
 

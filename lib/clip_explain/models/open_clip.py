@@ -8,17 +8,11 @@ import os
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from clip_explain.errors import ModelError, nearest
-from clip_explain.models.embed import image_features
+from clip_explain.models.agreement import check_agreement
 from clip_explain.models.model import DTYPES, MEAN, STD, Model
-from clip_explain.models.tokenizer import tokenize
-from clip_explain.models.vit import trace_text
 from clip_explain.models.weights import fill, read_weights
-
-# The largest relative difference of trace and model: rounding in the number format, and far below another computation.
-AGREEMENT = {torch.float32: 1e-4, torch.float16: 0.03, torch.bfloat16: 0.1}
 
 
 def load_open_clip(name: str, device: torch.device, dtype: torch.dtype) -> Model:
@@ -69,29 +63,3 @@ def _check_config(arch: str, config: dict[str, Any]) -> None:
     reasons = [reason for reason, holds in found.items() if holds]
     if reasons:
         raise ModelError(f"{arch!r} is not laid out like OpenAI's CLIP, and cannot be explained here: {reasons[0]}")
-
-
-def check_agreement(model: Model) -> None:
-    """ModelError if the trace does not give the features that the model itself computes, of one image and one text."""
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randn(1, 3, model.image_size, model.image_size, generator=generator).to(model.device, model.dtype)
-    tokens = tokenize(model, "a photo of a dog")
-    with torch.no_grad():
-        for part, own, traced in (
-            ("image", lambda: model.network.encode_image(pixels), lambda: image_features(model, pixels)),
-            ("text", lambda: model.network.encode_text(tokens), lambda: trace_text(model.network, tokens).embedding),
-        ):
-            try:
-                difference = _relative(traced(), own())
-            except (AttributeError, RuntimeError, TypeError) as error:
-                raise ModelError(f"the {part} tower of {model.name} is not laid out like OpenAI's: {error}") from error
-            if not difference < AGREEMENT[model.dtype]:
-                raise ModelError(
-                    f"the {part} tower of {model.name} computes something else than OpenAI's CLIP (its features differ "
-                    f"by {difference:.1g}), and cannot be explained here"
-                )
-
-
-def _relative(got: Tensor, expected: Tensor) -> float:
-    got, expected = got.double(), expected.double()
-    return float((got - expected).norm() / expected.norm())

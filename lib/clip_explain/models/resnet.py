@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from clip_explain.errors import MethodError
-from clip_explain.models.layers import join_heads, linear, split_heads
+from clip_explain.models.layers import evaluated, join_heads, linear, split_heads
 from clip_explain.models.stems import resize_positions
 from clip_explain.models.towers import Layer, Tower
 from clip_explain.models.vit import Trace, project, trace_block
@@ -34,7 +34,15 @@ class Pooling:
 def resnet_stage(
     visual: nn.Module, pixels: Float[Tensor, "images 3 height width"], stage: int = STAGES
 ) -> Float[Tensor, "images channels grid_h grid_w"]:
-    """The output of stage 1 to 4 of OpenAI's (or open_clip's) ModifiedResNet."""
+    """The output of stage 1 to 4 of OpenAI's (or open_clip's) ModifiedResNet, as in evaluation mode."""
+    with evaluated(visual):
+        return trained_stage(visual, pixels, stage)
+
+
+def trained_stage(
+    visual: nn.Module, pixels: Float[Tensor, "images 3 height width"], stage: int = STAGES
+) -> Float[Tensor, "images channels grid_h grid_w"]:
+    """`resnet_stage` in the mode that the network is in, for its training."""
     x = pixels.to(visual.conv1.weight)
     for number in (1, 2, 3):
         x = getattr(visual, f"bn{number}")(getattr(visual, f"conv{number}")(x)).relu()
@@ -45,7 +53,8 @@ def resnet_embedding(
     visual: nn.Module, features: Float[Tensor, "images channels grid_h grid_w"], stage: int = STAGES
 ) -> Float[Tensor, "images embedding"]:
     """From a stage's output to what `encode_image` returns, not normalised."""
-    return attention_pool(visual.attnpool, _stages(visual, features, stage + 1, STAGES)).output[:, 0]
+    with evaluated(visual):
+        return attention_pool(visual.attnpool, _stages(visual, features, stage + 1, STAGES)).output[:, 0]
 
 
 def attention_pool(

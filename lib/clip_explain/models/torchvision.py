@@ -107,12 +107,22 @@ def vit_classifier(
     precise = torch.promote_types(head.weight.dtype, torch.float32)
     weight, bias = head.weight.detach().to(precise), head.bias.detach().to(precise)
     named = tuple(classes or map(str, range(len(weight))))
-    return Model(
-        Renamed(network, visual), name, sha256, None, IMAGENET_MEAN, IMAGENET_STD, head=Head(weight, bias, named)
-    )
+    renamed, head = Renamed(network, visual, _features), Head(weight, bias, named)
+    return Model(renamed, name, sha256, None, IMAGENET_MEAN, IMAGENET_STD, head=head)
+
+
+def _features(network: nn.Module, pixels: Tensor) -> Tensor:
+    """What enters the head in the network's own forward."""
+    entered = []
+    handle = network.heads.register_forward_pre_hook(lambda _, inputs: entered.append(inputs[0]))
+    try:
+        network(pixels)
+    finally:
+        handle.remove()
+    return entered[0]
 
 
 def _vit_block(block: nn.Module) -> nn.Module:
     first, activation, _, second, _ = block.mlp.children()
     mlp = module_of(c_fc=first, gelu=activation, c_proj=second)
-    return module_of(ln_1=block.ln_1, attn=block.self_attention, ln_2=block.ln_2, mlp=mlp)
+    return module_of(own=block, ln_1=block.ln_1, attn=block.self_attention, ln_2=block.ln_2, mlp=mlp)

@@ -172,7 +172,7 @@ def _layers(transformer: nn.Module) -> tuple[Layer, ...]:
 def _layer(block: nn.Module) -> Layer:
     attn, mlp = block.attn, block.mlp
     return Layer(
-        module=block,
+        module=getattr(block, "own", block),
         heads=attn.num_heads,
         norm_1=block.ln_1,
         qkv=(Affine(attn.in_proj_weight, attn.in_proj_bias),),

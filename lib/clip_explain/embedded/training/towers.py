@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from clip_explain.embedded.training.plans import Plan
 from clip_explain.models import load
 from clip_explain.models.embedded import load_embedded
-from clip_explain.models.resnet import resnet_stage
+from clip_explain.models.resnet import trained_stage
 from clip_explain.models.stems import resize_positions
 from clip_explain.models.weights import clip
 
@@ -70,7 +70,7 @@ def embed_resnet_windows(
     visual: nn.Module, pixels: Float[Tensor, "images 3 height width"], corner: tuple[int, int]
 ) -> Float[Tensor, "images embedding"]:
     """Image embeddings of windows by a ModifiedResNet; `corner` is in cells of its last grid."""
-    features, pool = resnet_stage(visual, pixels.to(memory_format=torch.channels_last)), visual.attnpool
+    features, pool = trained_stage(visual, pixels.to(memory_format=torch.channels_last)), visual.attnpool
     cells = features.flatten(2).transpose(1, 2)
     x = torch.cat([cells.mean(1, keepdim=True), cells], 1)
     here = positions_at(pool.positional_embedding, corner, features.shape[2:])

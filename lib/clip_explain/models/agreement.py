@@ -1,0 +1,237 @@
+"""Is what is explained the model? Its own forward of one image and one text, compared with ours, before any map.
+
+The forwards of vit.py and resnet.py read a network's weights. A forward hook, a wrapper around a layer (LoRA), another
+block, or an `encode_image` of the user's own may compute something else than those weights say. So the first time that
+a network is explained, and whenever its modules have changed, both forwards must give the same embeddings.
+
+A network's own forward is its `encode_image` and `encode_text`, or `own_image` and `own_text` where these do not give
+what a trace does (see iclip.py). It is run as in evaluation mode, and nothing stays changed. The check costs one
+forward and one trace of each tower, once.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary, ref
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
+
+from clip_explain.errors import ClipExplainError, ModelError
+from clip_explain.models.layers import evaluated
+from clip_explain.models.model import Model
+from clip_explain.models.resnet import STAGES, resnet_embedding, resnet_stage
+from clip_explain.models.towers import image_tower, text_tower
+from clip_explain.models.vit import trace_image, trace_text
+
+TOLERANCE = 1e-4  # the largest relative difference of the two embeddings: rounding, far below another computation
+LIBRARIES = ("torch", "torchvision", "clip", "open_clip", "timm", "transformers", "clip_explain")
+FORWARDS = ("forward", "encode_image", "encode_text")  # where one is set on an object itself
+OPTIONS = (int, float, str)  # plain values that a forward may read, such as a number of heads
+WORDS = 6  # of the text that is compared
+
+
+_agreed: WeakKeyDictionary[nn.Module, list] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Side:
+    """One tower of a network: its own forward of an example, ours, and ours block by block with the blocks' modules."""
+
+    tower: str
+    own: Callable[[], Float[Tensor, "one embedding"]]
+    ours: Callable[[], Float[Tensor, "one embedding"]]
+    blocks: Callable[[], list[tuple[nn.Module, Tensor]]]
+
+
+def check_agreement(model: Model) -> None:
+    """ModelError if the model does not compute what would be explained; it names the tower and the first block.
+
+    Does nothing for a network that agreed before and has not changed since.
+    """
+    network = model.network
+    mark = fingerprint(network)
+    if _agreed.get(network) == mark:
+        return
+    compared = network if model.dtype == torch.float32 else in_float32(network)
+    with evaluated(compared), torch.no_grad(), torch.autocast(model.device.type, enabled=False):
+        for side in _sides(compared, model):
+            _check(side, compared, model)
+    _agreed[network] = mark
+
+
+def in_float32(network: nn.Module) -> nn.Module:
+    """A copy with its hooks: half precision would hide a difference, and OpenAI's LayerNorm takes no float64."""
+    twin = copy.deepcopy(network).float()
+    for module in twin.modules():
+        for name, value in module.__dict__.items():
+            if isinstance(value, Tensor) and value.is_floating_point():
+                module.__dict__[name] = value.float()
+    return twin
+
+
+def _sides(network: nn.Module, model: Model) -> list[Side]:
+    found = [_image_side(network, model) if model.is_vit else _resnet_side(network, model)]
+    return [*found, _text_side(network)] if hasattr(network, "text_projection") else found
+
+
+def _image_side(network: nn.Module, model: Model) -> Side:
+    def blocks():
+        depth = len(image_tower(network).layers)
+        trace = trace_image(network, pixels, layers=depth, tokens="all")
+        return [(block.layer.module, block.output) for block in trace.blocks]
+
+    pixels = example_pixels(model)
+    own = getattr(network, "own_image", network.encode_image)
+    return Side("image", lambda: own(pixels), lambda: trace_image(network, pixels).embedding, blocks)
+
+
+def _resnet_side(network: nn.Module, model: Model) -> Side:
+    visual, pixels = network.visual, example_pixels(model)
+
+    def blocks():
+        return [
+            (getattr(visual, f"layer{stage}"), resnet_stage(visual, pixels, stage)) for stage in range(1, STAGES + 1)
+        ]
+
+    return Side(
+        "image",
+        lambda: network.encode_image(pixels),
+        lambda: resnet_embedding(visual, resnet_stage(visual, pixels)),
+        blocks,
+    )
+
+
+def _text_side(network: nn.Module) -> Side:
+    def blocks():
+        depth = len(text_tower(network).layers)
+        trace = trace_text(network, tokens, layers=depth, tokens="all", padding=True)
+        return [(block.layer.module, block.output) for block in trace.blocks]
+
+    tokens = example_tokens(network)
+    own = getattr(network, "own_text", network.encode_text)
+    return Side("text", lambda: own(tokens), lambda: trace_text(network, tokens).embedding, blocks)
+
+
+def example_pixels(model: Model) -> Float[Tensor, "1 3 height width"]:
+    """Noise of the model's own size, always the same."""
+    size = (1, 3, model.image_size, model.image_size)
+    noise = torch.randn(size, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+    return noise.to(model.device)
+
+
+def example_tokens(network: nn.Module) -> Int[Tensor, "1 context"]:
+    """A text of a few token numbers between start and end, the vocabulary's last two, always the same."""
+    stem = text_tower(network).stem
+    count = len(stem.embedding)
+    tokens = torch.zeros(1, len(stem.positions), dtype=torch.int64)
+    words = torch.randint(1, count - 2, (WORDS,), generator=torch.Generator().manual_seed(0))
+    tokens[0, : WORDS + 2] = torch.cat([torch.tensor([count - 2]), words, torch.tensor([count - 1])])
+    return tokens.to(stem.embedding.device)
+
+
+# -- comparison
+
+
+def _check(side: Side, network: nn.Module, model: Model) -> None:
+    start = f"the {side.tower} tower of {model.name} cannot be explained from its weights: "
+    try:
+        difference = _relative(side.ours(), side.own())
+        if difference < TOLERANCE:
+            return
+        place = _first_difference(side)
+    except ClipExplainError:
+        raise
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever a module that is laid out in another way raises
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ModelError(f"{start}it is not laid out like a CLIP's ({reason}). {_suspects(network)}") from error
+    if difference != difference:
+        raise ModelError(f"{start}its embedding of an image or text has NaN or infinite values")
+    raise ModelError(
+        f"{start}it computes something else than they say, by {difference:.1g} of its embedding, {place}. "
+        f"{_suspects(network)}"
+    )
+
+
+def _first_difference(side: Side) -> str:
+    """Where the two forwards part, by the outputs of the blocks."""
+    expected = side.blocks()
+    with captured([module for module, _ in expected]) as outputs:
+        side.own()
+    for index, (module, ours) in enumerate(expected):
+        if module not in outputs:
+            return f"and its own forward does not call block {index}"
+        if not _relative(ours.flatten(), _arranged(outputs[module], ours).flatten()) < TOLERANCE:
+            return f"first in block {index} or before it" if index == 0 else f"first in block {index}"
+    return "after the last block: in the last norm, the pooling, the projection or encode_image itself"
+
+
+@contextmanager
+def captured(modules: list[nn.Module]) -> Iterator[dict[nn.Module, Tensor]]:
+    """The modules' outputs in calls made meanwhile; the hooks for it are gone afterwards."""
+    outputs: dict[nn.Module, Tensor] = {}
+
+    def keep(module, _, output):
+        outputs[module] = output[0] if isinstance(output, tuple) else output
+
+    handles = [module.register_forward_hook(keep) for module in modules]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _arranged(output: Tensor, ours: Tensor) -> Tensor:
+    """A block's output of one input, in the order of ours: OpenAI's blocks have the tokens first, then the images."""
+    return output if output.shape == ours.shape else output.transpose(0, 1)
+
+
+def _relative(got: Tensor, expected: Tensor) -> float:
+    got, expected = got.double(), expected.double()
+    return float((got - expected).norm() / expected.norm())
+
+
+def _suspects(network: nn.Module) -> str:
+    """What is not as the library of the network made it, and what to do about it."""
+    found = [
+        f"{path or 'the network'} {reason}" for path, module in network.named_modules() if (reason := _oddity(module))
+    ]
+    if not found:
+        return "Its forward, or that of one of its modules, must have been changed."
+    rest = f", and {len(found) - 3} more" if len(found) > 3 else ""
+    return f"Found: {', '.join(found[:3])}{rest}. Merge adapters into the weights, and remove hooks and wrappers."
+
+
+def _oddity(module: nn.Module) -> str:
+    if module._forward_hooks or module._forward_pre_hooks:
+        return "has a forward hook"
+    if any(name in module.__dict__ for name in FORWARDS):
+        return "has a forward of its own"
+    library = type(module).__module__.partition(".")[0]
+    return "" if library in LIBRARIES else f"is a {type(module).__name__}"
+
+
+# -- what has changed
+
+
+def fingerprint(network: nn.Module) -> list:
+    """What tells that a network may compute something else than before: modules, hooks, options, places of tensors."""
+    marks = [tuple(torch_module._global_forward_hooks), tuple(torch_module._global_forward_pre_hooks)]
+    for module in network.modules():
+        own = module.__dict__
+        marks += [ref(module), type(module).forward, *module._forward_hooks, *module._forward_pre_hooks]
+        marks += [item for item in own.items() if type(item[1]) in OPTIONS or item[0] in FORWARDS]
+        tensors = [*module._parameters.values(), *module._buffers.values(), *own.values()]
+        marks += [_version(tensor) for tensor in tensors if isinstance(tensor, Tensor)]
+    return marks
+
+
+def _version(tensor: Tensor) -> tuple[int, int]:
+    """Where a tensor lies and how often it was changed there; tensors of inference mode do not count that."""
+    return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version
