@@ -57,11 +57,11 @@ def test_a_tower_that_computes_something_else_is_refused():
     model = cx.Model(network, "ours", "", tokenizer)
     open_clip_models.check_agreement(model)
     network.visual.pool_type = "avg"
-    with pytest.raises(errors.ModelError, match="the image tower of ours computes something else than OpenAI's CLIP"):
+    with pytest.raises(errors.ModelError, match="the image tower of ours .* computes something else"):
         open_clip_models.check_agreement(model)
     network.visual.pool_type = "tok"
     network.text_pool_type, network.attn_mask = "argmax", None
-    with pytest.raises(errors.ModelError, match="the text tower of ours computes something else"):
+    with pytest.raises(errors.ModelError, match="the text tower of ours .* computes something else"):
         open_clip_models.check_agreement(model)
 
 
