@@ -10,5 +10,5 @@ import small_clip
 def weights(tmp_path_factory):
     """A weights file of a small random CLIP."""
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    safetensors.torch.save_file(small_clip.state_dict(**small_clip.SMALL), path)
+    safetensors.torch.save_file(small_clip.state_dict(**small_clip.SMALL), path, small_clip.METADATA)
     return path

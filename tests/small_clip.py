@@ -20,6 +20,7 @@ from clip_explain.request import Request, make_request
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "authors_code_seed0.npz")
 TEXTS = [str(text) for text in GOLDEN["texts"]]
+METADATA = {"vision_heads": "2", "text_heads": "1", "activation": "quick_gelu"}  # of SMALL
 SMALL = dict(embed=64, res=64, patch=16, vlayers=2, vwidth=128, tlayers=2, twidth=64)
 
 

@@ -194,6 +194,18 @@ def finite(name: str, values: Tensor | np.ndarray, error: Error = TensorError) -
         raise error(f"got {name} with NaN or infinite values, expected finite ones")
 
 
+def finite_maps(method: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """A method that raises MethodError where its maps are not finite: no picture is ever made of NaN."""
+
+    @functools.wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        maps = method(*args, **kwargs)
+        finite(f"maps of {method.__name__}", maps, MethodError)
+        return maps
+
+    return call
+
+
 def check_counts(**counts: int) -> None:
     """MethodError for the first that is no whole number or below 1."""
     for name, value in counts.items():

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
-from clip_explain.checks import checked, count
+from clip_explain.checks import checked, count, finite
 from clip_explain.errors import ImageError, MethodError, TensorError, nearest
 from clip_explain.maps import FITS
 from clip_explain.models.layers import evaluated
@@ -89,8 +89,12 @@ Images = Annotated[ImageSource | Iterable[ImageSource] | Tensor, ImageError, KIN
 @checked()
 def encode_image(model: Model, images: Images) -> Float[Tensor, "images embedding"]:
     """The model's own image features at unit length, in float32, of centre crops or of pixels at its native size."""
+    height, width = model.image_shape
+    values = preprocessed(model, images, "crop" if height == width else "squash")
     with torch.no_grad(), evaluated(model.network):
-        return nn.functional.normalize(model.network.encode_image(preprocessed(model, images, "crop")).float(), dim=-1)
+        embedding = model.network.encode_image(values)
+        finite(f"an embedding in {embedding.dtype}", embedding)
+        return nn.functional.normalize(embedding.float(), dim=-1)
 
 
 def default_fit(model: Model) -> str:
@@ -104,9 +108,9 @@ def pixels(model: Model, images: Images, fit: str | None = None) -> Pixels:
 
     `fit` is "crop" (CLIP's own: short side to the model's size, centre square), "full" (the whole image at its own
     aspect, short side to the model's size, both sides rounded to whole patches) or "squash" (the whole image,
-    stretched to the square); by default `default_fit(model)`. All resize bicubically. Images are read as `read_image`
-    does. A float tensor is one's own preprocessed pixels: it is checked and marked, not changed; other functions take
-    it only so marked.
+    stretched to the model's own shape, mostly a square); by default `default_fit(model)`. All resize bicubically.
+    Images are read as `read_image` does. A float tensor is one's own preprocessed pixels: it is checked and marked, not
+    changed; other functions take it only so marked.
 
     Raises ImageError (also for a list of different sizes under "full"), TensorError, MethodError (unknown `fit`).
     """
@@ -173,7 +177,7 @@ def fit_image(model: Model, image: Image.Image, fit: str = "crop") -> Image.Imag
     """What the model sees of an RGB image: cropped, resized or squashed (see `pixels`), before normalising."""
     size, patch = model.image_size, model.patch_size
     if fit == "squash":
-        return image.resize((size, size), Image.Resampling.BICUBIC)
+        return image.resize(model.image_shape[::-1], Image.Resampling.BICUBIC)
     if max(image.size) > MAX_ASPECT * min(image.size):
         raise ImageError(f"{image.width} x {image.height} px is more than {MAX_ASPECT} times as long as wide: cut it")
     if fit == "crop":

@@ -17,7 +17,7 @@ from clip_explain.directions import Targets, directions, targets
 from clip_explain.errors import ModelError
 from clip_explain.images import Images, preprocessed
 from clip_explain.models.agreement import check_agreement
-from clip_explain.models.embed import compared, embed_images
+from clip_explain.models.embed import checked_embedding, compared, embed_images
 from clip_explain.models.head import class_bias
 from clip_explain.models.model import Model
 from clip_explain.models.resnet import trace_resnet
@@ -156,7 +156,9 @@ def _cached(request: Request | WordRequest, compute: Callable[[], Trace], option
     key = tuple(sorted(options.items()))
     if key not in request._traces:
         check_agreement(request.model)
-        request._traces[key] = compute()
+        trace = compute()
+        checked_embedding(trace.embedding)
+        request._traces[key] = trace
     return request._traces[key]
 
 

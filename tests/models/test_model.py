@@ -59,7 +59,7 @@ def archive(network, path):
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     path = tmp_path_factory.mktemp("small") / "small.safetensors"
-    safetensors.torch.save_file(small_clip.state_dict(**SMALL), path)
+    safetensors.torch.save_file(small_clip.state_dict(**SMALL), path, small_clip.METADATA)
     return path
 
 
@@ -89,7 +89,7 @@ def test_full_size_state_dict(name, suffix, tmp_path, vit_b_32):
         torch.save(network.state_dict(), path)
     else:
         safetensors.torch.save_file(network.state_dict(), path)
-    found = cx.load(path, device="cpu")
+    found = cx.load(path, device="cpu", activation="quick_gelu")
     path.unlink()
     assert (found.name, found.image_size, found.context_length) == ("random", 224, 77)
     assert (found.is_vit, found.patch_size) == (name != "RN50", {"ViT-B/32": 32, "ViT-B/16": 16, "RN50": 32}[name])
@@ -189,7 +189,7 @@ def test_fp32_weights_keep_their_precision_and_training_wrappers_come_off(tmp_pa
     state = small_clip.state_dict(**SMALL)
     wrapped = {"epoch": 3, "state_dict": {f"module.{key}": value for key, value in state.items()}}
     torch.save(wrapped, tmp_path / "checkpoint.pt")
-    found = cx.load(str(tmp_path / "checkpoint.pt"), device="cpu")
+    found = cx.load(str(tmp_path / "checkpoint.pt"), device="cpu", heads=(2, 1), activation="quick_gelu")
     for key, value in found.network.state_dict().items():
         assert torch.equal(value, state[key]) and torch.equal(value, loaded.network.state_dict()[key]), key
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clip_explain.checks import check_counts, checked, out_of_memory, seeded
+from clip_explain.checks import check_counts, checked, number, out_of_memory, seeded
 from clip_explain.errors import MethodError, TensorError
 from clip_explain.explainers.attention import on_grid, on_words
 from clip_explain.models.embed import unit
@@ -86,8 +86,7 @@ def information(
     batch_size: int,
 ) -> Float[Tensor, "images targets tokens"]:
     """Train a bottleneck at the trace's first block for every image (or text) and target; the KL left, per token."""
-    if not (beta >= 0 and lr > 0):
-        raise MethodError(f"got beta={beta}, lr={lr}, expected beta of at least 0 and lr above 0")
+    beta, lr = number("beta", beta, 0), number("lr", lr, 0, above=True)
     with out_of_memory(batch_size), torch.inference_mode(False):
         f, targets = trace.blocks[0].input, targets.clone()
         f = f.to(torch.promote_types(f.dtype, torch.float32))

@@ -6,19 +6,24 @@ A loader's module is imported when a name asks for it; its packages may be an ex
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import torch
 
+from clip_explain.checks import checked
 from clip_explain.errors import ModelError, nearest
-from clip_explain.models.checkpoints import as_openai
+from clip_explain.models.by_path import load_path
 from clip_explain.models.embedded import EMBEDDED, embedded_path, load_embedded
 from clip_explain.models.model import DTYPES, Model, place
-from clip_explain.models.network import architecture_at, build
 from clip_explain.models.openai import OPENAI, load_openai
-from clip_explain.models.weights import INDEX, clip, read_weights
+from clip_explain.models.weights import INDEX, clip, expanded
 
 __all__ = ["Model", "available_models", "load"]
 
+NAMES = (
+    "a model's name or the path of its weights (to explain a network of your own, put it in the place of the one that "
+    "it began as: dataclasses.replace(cx.load(NAME), network=yours))"
+)
 SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".ckpt", INDEX)  # of weights files; a name that ends so is a path
 
 
@@ -67,23 +72,49 @@ def available_models() -> list[str]:
     return [name for name in EMBEDDED if embedded_path(name).is_file()] + list(OPENAI)
 
 
-def load(name: str | Path, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None) -> Model:
+@checked(ModelError)
+def load(
+    name: Annotated[str | os.PathLike, ModelError, NAMES],
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    *,
+    heads: int | tuple[int, int] | None = None,
+    activation: str | None = None,
+    grid: tuple[int, int] | None = None,
+) -> Model:
     """Load a CLIP: an embedded or OpenAI model by name, a weights file by path, or "open_clip:ARCH/TAG".
 
     Or another model to be explained as one: "torchvision:vit_b_16", "blip:HUB_NAME_OR_FOLDER", "iclip" (see the modules
-    of these names).
+    of these names). A name goes before a file that is called the same; a `Path` is always a path.
 
     A path may hold a CLIP's state dict under OpenAI's, open_clip's or transformers' names (.safetensors, the index of
     several, or .pt, read without unpickling anything but tensors and plain values), as a training wraps it, or an
-    OpenAI TorchScript archive. TAG may be a local checkpoint's path. `device` defaults to CUDA where
-    there is one; `dtype` ("fp32", "fp16", "bf16") to fp16 on CUDA and fp32 elsewhere. In fp16 and bf16 the LayerNorms
-    stay in fp32, as in OpenAI's code. A state dict in fp32 keeps its precision (clip.load rounds it to fp16).
+    OpenAI TorchScript archive, of which no code is run. What its tensors do not tell are options: `heads`, a number or
+    those of the image and of the text tower; `activation`, "quick_gelu" (OpenAI's) or "gelu"; and `grid`, height and
+    width in patches, if not a square. A .safetensors file may carry them as metadata, and transformers' config.json
+    beside it has them.
 
-    Raises ModelError (unknown name, no network, no such device) or WeightsError (the file).
+    TAG may be a local checkpoint's path. `device` defaults to CUDA where there is one; `dtype` ("fp32", "fp16", "bf16")
+    to fp16 on CUDA and fp32 elsewhere. In fp16 and bf16 the LayerNorms stay in fp32, as in OpenAI's code. A state dict
+    in fp32 keeps its precision (clip.load rounds it to fp16).
+
+    Raises ModelError (unknown name, no network, no such device, options that are needed) or WeightsError (the file).
     """
+    options = {"heads": heads, "activation": activation, "grid": grid}
     device = device_of(device)
     dtype = _dtype(dtype, device)
-    name, given = str(name), name
+    # What is made in inference mode can never enter a graph, so no gradient could be taken later.
+    with torch.inference_mode(False):
+        if _is_path(name):
+            network, sha256 = load_path(name, **options)
+            return Model(place(network, device, dtype), Path(name).stem, sha256, clip.clip._tokenizer)
+        given = [option for option, value in options.items() if value is not None]
+        if given:
+            raise ModelError(f"{name!r} is no path of a weights file, so {given[0]}= cannot be chosen")
+        return _load_named(str(name), device, dtype)
+
+
+def _load_named(name: str, device: torch.device, dtype: torch.dtype) -> Model:
     prefix = name.partition(":")[0]
     if prefix in LOADERS:
         return LOADERS[prefix](name, device, dtype)
@@ -91,17 +122,21 @@ def load(name: str | Path, device: str | torch.device | None = None, dtype: str 
         network, sha256 = load_openai(name)
     elif name in EMBEDDED:
         network, sha256 = load_embedded(name)
-    elif os.path.exists(name) or isinstance(given, Path) or name.endswith(SUFFIXES):
-        state, sha256 = read_weights(name)
-        network = build(as_openai(state, name), name, architecture_at(name))
-        name = Path(name).stem
     else:
-        known = available_models()
         raise ModelError(
-            f"unknown model {name!r}: {nearest(name, known)} Or a path, or 'open_clip:ARCH/TAG', "
+            f"unknown model {name!r}: {nearest(name, available_models())} Or a path, or 'open_clip:ARCH/TAG', "
             "'torchvision:vit_b_16', 'blip:Salesforce/blip-itm-base-coco'."
         )
     return Model(place(network, device, dtype), name, sha256, clip.clip._tokenizer)
+
+
+def _is_path(name: str | os.PathLike) -> bool:
+    """A known name goes before a file or folder of that name in the current directory."""
+    if not isinstance(name, str):
+        return True
+    if name in OPENAI or name in EMBEDDED or name.partition(":")[0] in LOADERS:
+        return False
+    return Path(name).suffix in SUFFIXES or os.path.exists(expanded(name))
 
 
 def device_of(device: str | torch.device | None) -> torch.device:

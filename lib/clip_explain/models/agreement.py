@@ -74,8 +74,15 @@ def in_float32(network: nn.Module) -> nn.Module:
 
 
 def _sides(network: nn.Module, model: Model) -> list[Side]:
-    found = [_image_side(network, model) if model.is_vit else _resnet_side(network, model)]
-    return [*found, _text_side(network)] if hasattr(network, "text_projection") else found
+    """The towers that are explained by a forward of ours; of others nothing but the network's own is ever run."""
+    found = []
+    if model.is_vit:
+        found.append(_image_side(network, model))
+    elif hasattr(getattr(network, "visual", None), "attnpool"):
+        found.append(_resnet_side(network, model))
+    if getattr(network, "has_text_tower", hasattr(network, "text_projection")):
+        found.append(_text_side(network))
+    return found
 
 
 def _image_side(network: nn.Module, model: Model) -> Side:
@@ -118,18 +125,19 @@ def _text_side(network: nn.Module) -> Side:
 
 def example_pixels(model: Model) -> Float[Tensor, "1 3 height width"]:
     """Noise of the model's own size, always the same."""
-    size = (1, 3, model.image_size, model.image_size)
+    size = (1, 3, *model.image_shape)
     noise = torch.randn(size, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
     return noise.to(model.device)
 
 
 def example_tokens(network: nn.Module) -> Int[Tensor, "1 context"]:
-    """A text of a few token numbers between start and end, the vocabulary's last two, always the same."""
+    """A text of a few token numbers between start and end, CLIP's being the vocabulary's last two; always the same."""
     stem = text_tower(network).stem
     count = len(stem.embedding)
+    end = count - 1 if stem.end is None else stem.end
     tokens = torch.zeros(1, len(stem.positions), dtype=torch.int64)
     words = torch.randint(1, count - 2, (WORDS,), generator=torch.Generator().manual_seed(0))
-    tokens[0, : WORDS + 2] = torch.cat([torch.tensor([count - 2]), words, torch.tensor([count - 1])])
+    tokens[0, : WORDS + 2] = torch.cat([torch.tensor([count - 2]), words, torch.tensor([end])])
     return tokens.to(stem.embedding.device)
 
 

@@ -88,6 +88,8 @@ def dino(network: nn.Module, name: str = "dino", sha256: str = "") -> Model:
     if network.training:
         raise ModelError(f"{name} is in training mode: call .eval() first")
     config, norm = network.config, network.layernorm
+    height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
+    patch = network.embeddings.patch_embeddings.projection.kernel_size
     visual = module_of(
         conv1=network.embeddings.patch_embeddings.projection,
         class_embedding=network.embeddings.cls_token.detach()[0, 0],
@@ -96,7 +98,8 @@ def dino(network: nn.Module, name: str = "dino", sha256: str = "") -> Model:
         transformer=module_of(resblocks=nn.ModuleList(_block(layer) for layer in network.layers.children())),
         ln_post=norm,
         proj=torch.eye(config.hidden_size).to(network.embeddings.patch_embeddings.projection.weight),
-        image_size=config.image_size,
+        image_size=(height, width),
+        grid_size=(height // patch[0], width // patch[1]),
     )
     return Model(Renamed(network, visual, _features), name, sha256, None, IMAGENET_MEAN, IMAGENET_STD)
 

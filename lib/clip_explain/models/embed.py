@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from clip_explain.checks import checked
+from clip_explain.checks import checked, finite
 from clip_explain.models.agreement import check_agreement
 from clip_explain.models.layers import evaluated
 from clip_explain.models.model import Model
@@ -22,10 +22,10 @@ def encode_text(model: Model, texts: Texts, truncate: bool = False) -> Float[Ten
     """The model's own text features at unit length, in float32."""
     with torch.no_grad(), evaluated(model.network):
         if model.embed_texts is not None:
-            return nn.functional.normalize(
-                model.embed_texts([texts] if isinstance(texts, str) else list(texts), truncate)
-            )
-        return nn.functional.normalize(model.network.encode_text(tokenize(model, texts, truncate)).float(), dim=-1)
+            embedding = model.embed_texts([texts] if isinstance(texts, str) else list(texts), truncate)
+        else:
+            embedding = model.network.encode_text(tokenize(model, texts, truncate))
+        return nn.functional.normalize(checked_embedding(embedding).float(), dim=-1)
 
 
 TEXTS_AT_ONCE = 256
@@ -44,16 +44,23 @@ def compared(embedding: Float[Tensor, "*axes embedding"], score: str) -> Float[T
     return unit(embedding) if score == "cosine" else embedding.to(torch.promote_types(embedding.dtype, torch.float32))
 
 
+def checked_embedding(embedding: Float[Tensor, "*axes embedding"]) -> Float[Tensor, "*axes embedding"]:
+    """The embedding itself. TensorError where it is not finite: nothing is near it, and its maps would be NaN."""
+    finite(f"an embedding in {embedding.dtype}", embedding.detach())
+    return embedding
+
+
 def embed_tokens(model: Model, tokens: Int[Tensor, "texts context"]) -> Float[Tensor, "texts embedding"]:
     """Unit embeddings, by a trace: it is `encode_text` without the work on padding."""
     check_agreement(model)
-    return torch.cat([unit(trace_text(model.network, part).embedding) for part in tokens.split(TEXTS_AT_ONCE)])
+    parts = [trace_text(model.network, part).embedding for part in tokens.split(TEXTS_AT_ONCE)]
+    return unit(checked_embedding(torch.cat(parts)))
 
 
 def embed_texts(model: Model, texts: list[str], truncate: bool = False) -> Float[Tensor, "texts embedding"]:
     """Unit embeddings of texts, whichever way the model's texts go."""
     if model.embed_texts is not None:
-        return unit(model.embed_texts(texts, truncate))
+        return unit(checked_embedding(model.embed_texts(texts, truncate)))
     return embed_tokens(model, tokenize(model, texts, truncate))
 
 
@@ -61,7 +68,8 @@ def embed_images(model: Model, pixels: Tensor) -> Float[Tensor, "images embeddin
     """Embeddings of preprocessed pixels as the model's score takes them: at unit length, but for a classifier's."""
     check_agreement(model)
     parts = pixels.split(IMAGES_AT_ONCE) if pixels.device.type == "cpu" else [pixels]
-    return compared(torch.cat([image_features(model, part) for part in parts]), model.score)
+    embedding = checked_embedding(torch.cat([image_features(model, part) for part in parts]))
+    return compared(embedding, model.score)
 
 
 def image_features(model: Model, pixels: Tensor) -> Float[Tensor, "images embedding"]:

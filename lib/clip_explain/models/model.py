@@ -38,6 +38,11 @@ class Model:
     head: Head | None = None
     embed_texts: Callable[[list[str], bool], Tensor] | None = None
 
+    def __post_init__(self):
+        """A network that is wrapped to run on several devices is read without its wrapper."""
+        if isinstance(self.network, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            object.__setattr__(self, "network", self.network.module)
+
     @property
     def score(self) -> str:
         """What is explained: the "cosine" of features and target, or their "dot" product, a classifier's logit."""
@@ -73,12 +78,18 @@ class Model:
 
     @property
     def image_size(self) -> int:
-        """The side of the square input that the network was trained on, in pixels."""
+        """The side in pixels of the square input that the network was trained on, or its short side if not square."""
+        return min(self.image_shape)
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Height and width in pixels of the input that the network was trained on."""
         if isinstance(self.network, Adapted):
-            return self.network.sizes.image
+            return self.network.sizes.image, self.network.sizes.image
         visual = self.network.visual
         size = visual.input_resolution if hasattr(visual, "input_resolution") else visual.image_size
-        return int(size if isinstance(size, int) else size[0])
+        height, width = (size, size) if isinstance(size, int) else size
+        return int(height), int(width)
 
     @property
     def patch_size(self) -> int:

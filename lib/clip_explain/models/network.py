@@ -4,6 +4,7 @@ Above weights.py, which reads the state dict; below the loaders.
 """
 
 import json
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from clip_explain.errors import WeightsError, nearest
+from clip_explain.models.towers import square
 from clip_explain.models.weights import clip, fill, one_line, read_metadata, some
 
 HEAD_WIDTH = 64  # channels of a head in all that OpenAI published
@@ -29,8 +31,12 @@ class Architecture:
     vision_heads: int | None = None
     text_heads: int | None = None
     activation: str | None = None
+    grid: tuple[int, int] | None = None  # height and width in patches
 
     def __post_init__(self):
+        for value in (self.vision_heads, self.text_heads, *(self.grid or ())):
+            if value is not None and value < 1:
+                raise WeightsError(f"got heads or sides of a grid of {value}, expected at least 1")
         if self.activation is not None and self.activation not in ACTIVATIONS:
             raise WeightsError(f"unknown activation {self.activation!r}: {nearest(self.activation, ACTIVATIONS)}")
 
@@ -43,7 +49,11 @@ def architecture_of(metadata: Mapping[str, str], source: object) -> Architecture
             if not metadata[key].isdecimal() or not int(metadata[key]):
                 raise WeightsError(f"{source} says {key}={metadata[key]!r}, expected a whole number above 0")
             heads[key] = int(metadata[key])
-    return Architecture(**heads, activation=metadata.get("activation"))
+    grid = metadata.get("grid")
+    if grid is not None and not re.fullmatch(r"[1-9]\d*x[1-9]\d*", grid):
+        raise WeightsError(f"{source} says grid={grid!r}, expected HEIGHTxWIDTH in patches, such as 7x28")
+    sides = tuple(map(int, grid.split("x"))) if grid else None
+    return Architecture(**heads, activation=metadata.get("activation"), grid=sides)
 
 
 def architecture_at(path: str | Path) -> Architecture:
@@ -72,9 +82,10 @@ def build(
         # Without storage: no random start to wait for.
         with torch.device("meta"), warnings.catch_warnings(action="ignore"):
             network = _text_tower(state, architecture.text_heads)
-            network.visual = _image_tower(state, architecture.vision_heads)
+            network.visual = _image_tower(state, architecture)
     except Exception as error:  # shapes that describe no network fail anywhere in its construction
         raise WeightsError(f"{source} does not fit the CLIP that its shapes describe: {one_line(error)}") from error
+    _check_grid(network.visual, state, source)
     fill(network, {key: value.clone() for key, value in state.items()}, source, assign=True)
     for block in network.transformer.resblocks:
         block.attn_mask = network.build_attention_mask()
@@ -114,14 +125,30 @@ def _text_tower(state: Mapping[str, Tensor], heads: int | None) -> nn.Module:
     )
 
 
-def _image_tower(state: Mapping[str, Tensor], heads: int | None) -> nn.Module:
-    embedding = state["text_projection"].shape[1]
+def _image_tower(state: Mapping[str, Tensor], architecture: Architecture) -> nn.Module:
+    embedding, heads = state["text_projection"].shape[1], architecture.vision_heads
     if "visual.proj" not in state:
         return _resnet(state, heads, embedding)
     width, _, _, patch = state["visual.conv1.weight"].shape
-    side = round((len(state["visual.positional_embedding"]) - 1) ** 0.5) * patch
+    height, across = architecture.grid or square(len(state["visual.positional_embedding"]) - 1)
     layers = block_count(state, "visual.")
-    return clip.model.VisionTransformer(side, patch, width, layers, head_count(heads, width), embedding)
+    visual = clip.model.VisionTransformer(patch, patch, width, layers, head_count(heads, width), embedding)
+    visual.positional_embedding = nn.Parameter(torch.empty(height * across + 1, width))
+    visual.grid_size = (height, across)
+    visual.input_resolution = height * patch if height == across else (height * patch, across * patch)
+    return visual
+
+
+def _check_grid(visual: nn.Module, state: Mapping[str, Tensor], source: object) -> None:
+    """WeightsError where the positions are not those of the grid: of the one told, or of a square."""
+    if isinstance(visual, clip.model.ModifiedResNet):
+        return
+    count, (height, width) = len(state["visual.positional_embedding"]) - 1, visual.grid_size
+    if height * width != count:
+        raise WeightsError(
+            f"{source} has positions for {count} patches, not for {height} x {width}: "
+            "pass its height and width in patches as grid=(HEIGHT, WIDTH)"
+        )
 
 
 def _resnet(state: Mapping[str, Tensor], heads: int | None, embedding: int) -> nn.Module:

@@ -14,7 +14,7 @@ from clip_explain.models.adapters import IMAGENET_MEAN, IMAGENET_STD, Renamed, m
 from clip_explain.models.head import Head
 from clip_explain.models.model import Model, place
 from clip_explain.models.probe import _check_classes
-from clip_explain.models.weights import fill, read_weights
+from clip_explain.models.weights import expanded, fill, read_weights
 
 RANDOM = "random"
 
@@ -70,10 +70,13 @@ def _download_torchvision(arch: str, tag: str, weights: Any) -> Path:
             f"{nearest(tag, [*weights.__members__, RANDOM])}"
         )
     chosen = weights[tag] if tag else weights.DEFAULT
+    expanded("~")  # torch would make a folder of that name
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(chosen.url).name
     try:
-        chosen.get_state_dict(progress=False, check_hash=True)
-    except (OSError, RuntimeError) as error:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.is_file():  # torchvision's own loader would unpickle it freely
+            torch.hub.download_url_to_file(chosen.url, str(path), path.stem.rpartition("-")[2], progress=False)
+    except Exception as error:  # whatever a network, a proxy, a full disk or a read-only cache leads to
         raise ModelError(
             f"the weights of {arch!r} could not be downloaded ({error}). Download {chosen.url} on a machine with a "
             f"network and place the file, under its own name, in {path.parent}; or pass 'torchvision:{arch}/PATH'."

@@ -160,7 +160,7 @@ def _patches(visual: nn.Module) -> Patches:
         bias=None if bias is None else bias.detach(),
         class_token=visual.class_embedding.detach(),
         positions=positions,
-        grid=square(len(positions) - 1),
+        grid=tuple(getattr(visual, "grid_size", None) or square(len(positions) - 1)),
         norm=present(visual.ln_pre),
     )
 

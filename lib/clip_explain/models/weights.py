@@ -43,9 +43,10 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], str]:
 
     Raises WeightsError when the file is missing, unreadable or holds anything but named tensors.
     """
-    path = Path(path)
+    path = expanded(path)
     if not os.path.isfile(path):
-        raise WeightsError(f"no weights file at {path}")
+        raise WeightsError(f"no weights file at {path}" + (": it is a folder" if os.path.isdir(path) else ""))
+    _check_start(path)
     try:
         content = _read_tensors(path)
     except WeightsError as error:
@@ -55,6 +56,26 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], str]:
     except Exception as error:  # each format has its own errors for a damaged file
         raise WeightsError(f"{path} cannot be read as weights: {one_line(error)}") from error
     return _as_state(content, path), checksum(path)
+
+
+def expanded(path: str | os.PathLike) -> Path:
+    """The path with "~" written out. WeightsError where there is no home folder."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise WeightsError(f"there is no home folder for {str(path)!r}: set HOME, or give the whole path") from error
+
+
+def _check_start(path: Path) -> None:
+    """WeightsError for what is often found in place of weights, and says so in its first bytes."""
+    with open(path, "rb") as file:
+        start = file.read(200).lstrip().lower()
+    if not start:
+        raise WeightsError(f"{path} is empty")
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise WeightsError(f"{path} is a web page, not weights: a proxy or a login answered the download")
+    if start.startswith(b"version https://git-lfs"):
+        raise WeightsError(f"{path} is a pointer of Git LFS, not weights: fetch the file itself (git lfs pull)")
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
