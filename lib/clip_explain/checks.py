@@ -194,12 +194,17 @@ def finite(name: str, values: Tensor | np.ndarray, error: Error = TensorError) -
         raise error(f"got {name} with NaN or infinite values, expected finite ones")
 
 
-def finite_maps(method: Callable[P, Tensor]) -> Callable[P, Tensor]:
-    """A method that raises MethodError where its maps are not finite: no picture is ever made of NaN."""
+def guarded(method: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """A method whatever mode of torch the caller is in; MethodError where its maps are not finite: no picture of NaN.
+
+    In inference mode no gradient can be taken, and torch's search for anomalies cannot look into gradients of several
+    targets at once.
+    """
 
     @functools.wraps(method)
     def call(*args: P.args, **kwargs: P.kwargs) -> Tensor:
-        maps = method(*args, **kwargs)
+        with torch.inference_mode(False), torch.autograd.set_detect_anomaly(False):
+            maps = method(*args, **kwargs)
         finite(f"maps of {method.__name__}", maps, MethodError)
         return maps
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from clip_explain.checks import checked, out_of_memory
 from clip_explain.explainers.attention import layer_count, on_grid, precise
-from clip_explain.models.layers import join_heads, linear, scaled
+from clip_explain.models.layers import constant, join_heads, linear, scaled
 from clip_explain.models.towers import Layer
 from clip_explain.models.vit import Trace, gradients, pooled_row, project_qkv
 from clip_explain.request import Request
@@ -44,9 +44,9 @@ def embed_with_rules(trace: Trace, x: Float[Tensor, "images tokens channels"]) -
     tower = trace.tower
     for block in trace.blocks:
         x = block_with_rules(block.layer, x, block.v.shape[1])
-    embedding = norm_with_rules(pooled_row(x, trace.pooled), tower.norm) @ tower.projection.detach().to(x)
+    embedding = norm_with_rules(pooled_row(x, trace.pooled), tower.norm) @ constant(tower.projection).to(x)
     if tower.bias is not None:
-        embedding = embedding + tower.bias.detach().to(x)
+        embedding = embedding + constant(tower.bias).to(x)
     return embedding / embedding.detach().norm(dim=-1, keepdim=True) if tower.score == "cosine" else embedding
 
 
@@ -73,7 +73,7 @@ def norm_with_rules(x: Tensor, norm: nn.Module) -> Tensor:
     """A layer norm that divides by a constant."""
     centred = x - x.mean(dim=-1, keepdim=True)
     deviation = (centred.detach().square().mean(dim=-1, keepdim=True) + norm.eps).sqrt()
-    return centred / deviation * norm.weight.detach().to(x) + norm.bias.detach().to(x)
+    return centred / deviation * constant(norm.weight).to(x) + constant(norm.bias).to(x)
 
 
 def product_with_rules(a: Tensor, b: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ def make_pair(model: Model, pixels: Float[Tensor, "1 3 height width"], text: str
     """A pair from preprocessed pixels and a text; `per`: what counts as one, a "word" or a "token"."""
     one_of("per", per, ("word", "token"))
     tokens = tokenize(model, text)
-    request = WordRequest(model, tokens, torch.ones(1, model.embedding_size, device=model.device))
+    request = WordRequest(model, tokens, torch.ones(1, model.embedding_size, device=model.device, dtype=torch.float32))
     _, members = words_of(request) if per == "word" else tokens_of(request)
     names = tuple(spelled(vocabulary_of(model), tokens[0][group].tolist()) for group in members)
     return Pair(model, pixels, tokens, members, names)
@@ -175,7 +175,7 @@ def exclip(pair: Pair, *, layer: int = 11, steps: int = 50) -> Interactions:
     """
     check_counts(steps=steps)
     nothing = pair.tokens.masked_fill(pair.members.any(dim=0), MASK_TOKEN)
-    dummy = torch.ones(1, pair.model.embedding_size, device=pair.model.device)
+    dummy = torch.ones(1, pair.model.embedding_size, device=pair.model.device, dtype=torch.float32)
     images, texts = Request(pair.model, pair.pixels, dummy), WordRequest(pair.model, pair.tokens, dummy)
     blank, empty = Request(pair.model, torch.zeros_like(pair.pixels), dummy), WordRequest(pair.model, nothing, dummy)
     image, text = (each.trace(layers=blocks_from(each, layer)) for each in (images, texts))

@@ -147,7 +147,8 @@ def draw_noise(
     """The noise of each step, (samples, tokens, channels): of the given one, or drawn when its step comes."""
     if given is None:
         source = seeded(generator)
-        return (torch.randn(shape[1:], generator=source, device=source.device) for _ in range(shape[0]))
+        where = {"device": source.device, "dtype": torch.float32}
+        return (torch.randn(shape[1:], generator=source, **where) for _ in range(shape[0]))
     if tuple(given.shape) != shape:
         raise TensorError(f"got noise of {tuple(given.shape)}, expected (steps, samples, tokens, channels) = {shape}")
     return given

@@ -151,22 +151,22 @@ class Method:
     @property
     def image(self) -> Callable[..., "Tensor"]:
         """Its function for images: (Request, options) -> raw maps. MethodError if it has none."""
-        from clip_explain.checks import finite_maps
+        from clip_explain.checks import guarded
         from clip_explain.explainers.functions import IMAGE_FUNCTIONS
 
         if self.options is None:
             raise MethodError(f"{self.name} explains words, not images")
-        return finite_maps(IMAGE_FUNCTIONS[self.name])
+        return guarded(IMAGE_FUNCTIONS[self.name])
 
     @property
     def words(self) -> Callable[..., "Tensor"]:
         """Its function for words: (WordRequest, options) -> raw weights. MethodError if it has none."""
-        from clip_explain.checks import finite_maps
+        from clip_explain.checks import guarded
         from clip_explain.explainers.functions import WORD_FUNCTIONS
 
         if self.word_options is None:
             raise MethodError(f"{self.name} explains images, not words")
-        return finite_maps(WORD_FUNCTIONS[self.name])
+        return guarded(WORD_FUNCTIONS[self.name])
 
     @property
     def pairs(self) -> "Callable[..., Interactions]":

@@ -67,7 +67,7 @@ def draw_sets(
         kernel = [0.0, *(1 / (math.comb(players, k) * k * (players - k)) for k in range(1, players)), 0.0]
         return sets, torch.tensor(kernel, dtype=torch.float64)[sizes]
     pairs, device = -(-samples // 2), generator.device
-    draws = torch.rand(pairs, players, generator=generator, device=device)
+    draws = torch.rand(pairs, players, generator=generator, device=device, dtype=torch.float32)
     sets = draws < 0.5
     if value == "shapley":
         sizes = torch.arange(1, players, device=device)

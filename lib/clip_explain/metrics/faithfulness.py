@@ -216,10 +216,11 @@ def fill(
     if name == "blur":
         return blur(pixels)
     if name == "black":
-        plain = torch.zeros(pixels.shape)
+        plain = torch.zeros(pixels.shape, dtype=torch.float32)
     else:
         seeds = (torch.Generator().manual_seed(seed + index) for index in range(len(pixels)))
-        plain = torch.stack([torch.rand(pixels.shape[1:], generator=generator) for generator in seeds])
+        shape = pixels.shape[1:]
+        plain = torch.stack([torch.rand(shape, generator=seed, dtype=torch.float32) for seed in seeds])
     return TF.normalize(plain, list(mean), list(std)).to(pixels)
 
 

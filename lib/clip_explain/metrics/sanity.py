@@ -124,7 +124,7 @@ def _stages(visual: nn.Module) -> list[tuple[str, list[nn.Parameter]]]:
 
 def _randomise(parameter: nn.Parameter, generator: torch.Generator) -> None:
     value = parameter.detach().float().cpu()
-    drawn = torch.randn(value.shape, generator=generator) * value.std(correction=0) + value.mean()
+    drawn = torch.randn(value.shape, generator=generator, dtype=torch.float32) * value.std(correction=0) + value.mean()
     parameter.data.copy_(drawn)
 
 

@@ -188,7 +188,7 @@ def _average_precision(scores: np.ndarray, truth: np.ndarray, both: bool) -> flo
 
 def _pixels_above(passed: Tensor, steps: int, counted: Tensor) -> Float[Tensor, "*axes thresholds"]:
     """How many of the counted pixels lie above each threshold, from how many thresholds each pixel passes."""
-    found = torch.zeros(*passed.shape[:-2], steps + 1, device=passed.device)
+    found = torch.zeros(*passed.shape[:-2], steps + 1, device=passed.device, dtype=torch.float32)
     found.scatter_add_(-1, passed.flatten(-2), counted.flatten(-2).to(found))
     return found.flip(-1).cumsum(-1).flip(-1)[..., 1:]
 

@@ -16,7 +16,7 @@ from clip_explain.models.by_path import load_path
 from clip_explain.models.embedded import EMBEDDED, embedded_path, load_embedded
 from clip_explain.models.model import DTYPES, Model, place
 from clip_explain.models.openai import OPENAI, load_openai
-from clip_explain.models.weights import INDEX, clip, expanded
+from clip_explain.models.weights import INDEX, clip, expanded, plain_modes
 
 __all__ = ["Model", "available_models", "load"]
 
@@ -103,8 +103,7 @@ def load(
     options = {"heads": heads, "activation": activation, "grid": grid}
     device = device_of(device)
     dtype = _dtype(dtype, device)
-    # What is made in inference mode can never enter a graph, so no gradient could be taken later.
-    with torch.inference_mode(False):
+    with plain_modes():
         if _is_path(name):
             network, sha256 = load_path(name, **options)
             return Model(place(network, device, dtype), Path(name).stem, sha256, clip.clip._tokenizer)

@@ -100,4 +100,8 @@ class Adapted(nn.Module):
 
     def _scalar(self, name: str) -> Tensor:
         value = getattr(self.whole, name, None)
-        return torch.zeros((), device=self.weight.device) if value is None else value.detach().reshape(())
+        return (
+            torch.zeros((), device=self.weight.device, dtype=torch.float32)
+            if value is None
+            else value.detach().reshape(())
+        )

@@ -36,7 +36,9 @@ class Renamed(nn.Module):
     def __init__(self, whole: nn.Module, visual: nn.Module, features: Callable[[nn.Module, Tensor], Tensor]):
         super().__init__()
         self.whole, self.visual, self.features = whole, visual, features
-        self.register_buffer("logit_scale", torch.zeros((), device=visual.conv1.weight.device))  # exp(0): none learnt
+        self.register_buffer(
+            "logit_scale", torch.zeros((), device=visual.conv1.weight.device).float()
+        )  # exp(0): none learnt
 
     def encode_image(self, pixels: Float[Tensor, "images 3 height width"]) -> Float[Tensor, "images embedding"]:
         return self.features(self.whole, pixels)

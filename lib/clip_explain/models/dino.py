@@ -20,12 +20,13 @@ from clip_explain.models.adapters import IMAGENET_MEAN, IMAGENET_STD, Renamed, f
 from clip_explain.models.embedded import embedded_path, read_embedded
 from clip_explain.models.model import Model, place
 from clip_explain.models.network import architecture_of, block_count, head_count
-from clip_explain.models.weights import clip, fill, read_metadata, read_weights
+from clip_explain.models.weights import clip, fill, plain_modes, read_metadata, read_weights
 
 TINY = "tiny-dino"
 DINO = "facebook/dino-vitb16"
 
 
+@plain_modes()
 def load_dino(name: str | Path = TINY, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Model:
     """A DINO: the embedded "tiny-dino", a .safetensors file like it, or a `ViTModel` on the hub or in a folder.
 

@@ -44,13 +44,18 @@ def linear(x: Tensor, part: Linear) -> Tensor:
     if not isinstance(part, Affine) and type(part).forward is not nn.Linear.forward:
         with evaluated(part):
             return part(x.to(part.weight.dtype))
-    bias = None if part.bias is None else part.bias.detach()
-    return F.linear(x.to(part.weight.dtype), part.weight.detach(), bias)
+    bias = None if part.bias is None else constant(part.bias)
+    return F.linear(x.to(part.weight.dtype), constant(part.weight), bias)
+
+
+def constant(weight: Tensor) -> Tensor:
+    """A weight for which no gradient is kept. One made in inference mode is copied: a graph cannot hold it."""
+    return weight.clone() if weight.is_inference() else weight.detach()
 
 
 def scaled(x: Tensor, scale: Tensor | None) -> Tensor:
     """Layer scale, where there is one."""
-    return x if scale is None else x * scale.to(x.dtype)
+    return x if scale is None else x * constant(scale).to(x.dtype)
 
 
 def layer_norm(x: Tensor, norm: nn.Module | None) -> Tensor:
@@ -58,7 +63,7 @@ def layer_norm(x: Tensor, norm: nn.Module | None) -> Tensor:
     if norm is None:
         return x
     dtype = torch.promote_types(x.dtype, torch.float32)
-    weight, bias = norm.weight.detach().to(dtype), norm.bias.detach().to(dtype)
+    weight, bias = constant(norm.weight).to(dtype), constant(norm.bias).to(dtype)
     return F.layer_norm(x.to(dtype), norm.normalized_shape, weight, bias, norm.eps).to(x.dtype)
 
 

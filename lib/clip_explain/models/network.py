@@ -88,7 +88,7 @@ def build(
     _check_grid(network.visual, state, source)
     fill(network, {key: value.clone() for key, value in state.items()}, source, assign=True)
     for block in network.transformer.resblocks:
-        block.attn_mask = network.build_attention_mask()
+        block.attn_mask = network.build_attention_mask().float()
     _set_activation(network, architecture.activation or "quick_gelu")
     return network.float().eval()
 

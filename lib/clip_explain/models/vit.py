@@ -33,7 +33,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from clip_explain.errors import MethodError, TensorError
-from clip_explain.models.layers import Affine, join_heads, layer_norm, linear, scaled, split_heads
+from clip_explain.models.layers import Affine, constant, join_heads, layer_norm, linear, scaled, split_heads
 from clip_explain.models.stems import embed_pixels, embed_texts, own_tokens, pooled_tokens
 from clip_explain.models.towers import Layer, Tower, image_tower, text_tower
 
@@ -197,9 +197,9 @@ def project(tower: Tower, x: Float[Tensor, "*rows channels"]) -> Float[Tensor, "
     """Tokens leaving the last layer to the embedding space: last norm, then the projection. Not normalised."""
     embedding = layer_norm(x, tower.norm)
     if tower.projection is not None:
-        embedding = embedding @ tower.projection.to(x.dtype)
+        embedding = embedding @ constant(tower.projection).to(x.dtype)
     if tower.bias is not None:
-        embedding = embedding + tower.bias.detach().to(x.dtype)
+        embedding = embedding + constant(tower.bias).to(x.dtype)
     return embedding.to(tower.dtype)
 
 

@@ -10,7 +10,8 @@ import os
 import pathlib
 import pickle
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,18 @@ def read_metadata(path: str | Path) -> dict[str, str]:
             return dict(file.metadata() or {})
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path} cannot be read as weights: {one_line(error)}") from error
+
+
+@contextmanager
+def plain_modes() -> Iterator[None]:
+    """Outside inference mode, whose tensors can never enter a graph, and with float32 as the default, meanwhile."""
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.inference_mode(False):
+            yield
+    finally:
+        torch.set_default_dtype(default)
 
 
 def checksum(path: str | Path) -> str:

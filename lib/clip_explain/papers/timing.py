@@ -101,7 +101,7 @@ def faithfulness_calls(
     `pixels` are preprocessed, `maps` raw (images, maps, grid_h, grid_w); `steps`, a divisor of 100, are looked at.
     """
     random = torch.Generator().manual_seed(0)
-    texts = unit(torch.randn(classes, model.embedding_size, generator=random).to(pixels))
+    texts = unit(torch.randn(classes, model.embedding_size, generator=random, dtype=torch.float32).to(pixels))
     readouts = classification(texts, torch.zeros(len(pixels), dtype=torch.long, device=pixels.device))
     ready = pixels.repeat(maps.shape[1] * (steps + 1), 1, 1, 1).split(batch_size)
     bare = torch.no_grad()(lambda: [model.network.encode_image(batch) for batch in ready])

@@ -84,12 +84,12 @@ def random_maps(
 ) -> Float[Tensor, "images targets grid_h grid_w"]:
     """Uniform noise for every image and target: what a method must beat."""
     source = torch.Generator().manual_seed(generator) if isinstance(generator, int) else generator
-    return torch.rand(_map_shape(request), generator=source).to(request.pixels.device)
+    return torch.rand(_map_shape(request), generator=source, dtype=torch.float32).to(request.pixels.device)
 
 
 def constant_maps(request: Request) -> Float[Tensor, "images targets grid_h grid_w"]:
     """The same value everywhere: what says nothing."""
-    return torch.ones(_map_shape(request), device=request.pixels.device)
+    return torch.ones(_map_shape(request), device=request.pixels.device, dtype=torch.float32)
 
 
 def _map_shape(request: Request) -> tuple[int, int, int, int]:
