@@ -19,6 +19,7 @@ from clip_explain.errors import WeightsError
 from small_clip import relative_error
 
 SMALL = dict(small_clip.SMALL, vlayers=1, tlayers=1, vocab=49408)
+TOLD = {"heads": (2, 1), "activation": "quick_gelu"}  # what its tensors do not tell
 PIXELS = small_clip.pixels(3, 64, 64)
 
 
@@ -121,7 +122,7 @@ def test_a_checkpoint_loads_to_the_same_maps(tmp_path, kind):
     assert len(WRAPPED) >= 30
     torch.save(WRAPPED[kind](), tmp_path / "checkpoint.pt")
     with warnings.catch_warnings(action="error", category=UserWarning):
-        model = cx.load(tmp_path / "checkpoint.pt", "cpu")
+        model = cx.load(tmp_path / "checkpoint.pt", "cpu", **TOLD)
     assert torch.equal(maps_of(model), expected())
 
 
@@ -129,7 +130,7 @@ def test_what_is_no_part_of_a_clip_is_named_and_left_out(tmp_path):
     extra = {"head.weight": torch.zeros(3, 4), "criterion.scale": torch.zeros(1)}
     torch.save({"state_dict": named("module.") | extra}, tmp_path / "checkpoint.pt")
     with pytest.warns(UserWarning, match="left out: head.weight, criterion.scale"):
-        model = cx.load(tmp_path / "checkpoint.pt", "cpu")
+        model = cx.load(tmp_path / "checkpoint.pt", "cpu", **TOLD)
     assert torch.equal(maps_of(model), expected())
 
 
@@ -137,13 +138,13 @@ def test_an_unknown_part_of_a_tower_is_an_error(tmp_path):
     scale = {"visual.transformer.resblocks.0.ls_1.gamma": torch.ones(128)}
     torch.save(state() | scale, tmp_path / "checkpoint.pt")
     with pytest.raises(WeightsError, match="ls_1.gamma"):
-        cx.load(tmp_path / "checkpoint.pt", "cpu")
+        cx.load(tmp_path / "checkpoint.pt", "cpu", **TOLD)
 
 
 def test_two_models_under_one_name_are_an_error(tmp_path):
     torch.save(named("module.") | named("model."), tmp_path / "checkpoint.pt")
     with pytest.raises(WeightsError, match="two tensors for"):
-        cx.load(tmp_path / "checkpoint.pt", "cpu")
+        cx.load(tmp_path / "checkpoint.pt", "cpu", **TOLD)
 
 
 def test_a_file_that_runs_code_is_refused(tmp_path):
@@ -153,7 +154,7 @@ def test_a_file_that_runs_code_is_refused(tmp_path):
 
     torch.save({"state_dict": named(""), "evil": Evil()}, tmp_path / "checkpoint.pt")
     with pytest.raises(WeightsError, match="objects other than tensors"):
-        cx.load(tmp_path / "checkpoint.pt", "cpu")
+        cx.load(tmp_path / "checkpoint.pt", "cpu", **TOLD)
     assert not (tmp_path / "touched").exists()
 
 
@@ -164,11 +165,11 @@ def test_weights_in_several_files_by_their_index(tmp_path):
         save_file({key: state()[key].contiguous() for key in keys}, tmp_path / file)
     index = {"metadata": {}, "weight_map": {key: file for file, keys in parts.items() for key in keys}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert torch.equal(maps_of(cx.load(tmp_path / "model.safetensors.index.json", "cpu")), expected())
+    assert torch.equal(maps_of(cx.load(tmp_path / "model.safetensors.index.json", "cpu", **TOLD)), expected())
     index["weight_map"]["logit_scale"] = "../elsewhere.safetensors"
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(WeightsError, match="outside its folder"):
-        cx.load(tmp_path / "model.safetensors.index.json", "cpu")
+        cx.load(tmp_path / "model.safetensors.index.json", "cpu", **TOLD)
 
 
 def test_long_clips_positions_are_its_own_sum(tmp_path):
@@ -176,7 +177,7 @@ def test_long_clips_positions_are_its_own_sum(tmp_path):
     long = torch.randn(2, 248, 64, generator=torch.Generator().manual_seed(0))
     changed = state() | {"positional_embedding": long[0], "positional_embedding_res": long[1]}
     torch.save(changed, tmp_path / "long.pt")
-    model = cx.load(tmp_path / "long.pt", "cpu")
+    model = cx.load(tmp_path / "long.pt", "cpu", **TOLD)
     first = (torch.arange(248) < 20).float()[:, None]
     assert model.context_length == 248
     torch.testing.assert_close(model.network.positional_embedding, long[0] * first + long[1] * (1 - first))
@@ -186,7 +187,7 @@ def test_long_clips_positions_are_its_own_sum(tmp_path):
 def test_another_image_size_is_read_off_the_positions(tmp_path):
     larger = state() | {"visual.positional_embedding": torch.randn(37, 128)}
     torch.save(larger, tmp_path / "larger.pt")
-    assert cx.load(tmp_path / "larger.pt", "cpu").image_size == 96
+    assert cx.load(tmp_path / "larger.pt", "cpu", **TOLD).image_size == 96
 
 
 def test_a_transformers_file_by_path_is_the_model_of_its_folder(tmp_path):
@@ -203,4 +204,4 @@ def test_lora_factors_that_are_not_merged_are_refused(tmp_path):
     factors = {"base_model.model.visual.proj.lora_A.weight": torch.zeros(2, 4)}
     torch.save(named("base_model.model.") | factors, tmp_path / "checkpoint.pt")
     with pytest.raises(WeightsError, match="merge_and_unload"):
-        cx.load(tmp_path / "checkpoint.pt", "cpu")
+        cx.load(tmp_path / "checkpoint.pt", "cpu", **TOLD)

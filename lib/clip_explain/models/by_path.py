@@ -44,9 +44,10 @@ def load_path(
     told = replace(told, **{name: value for name, value in options.items() if value is not None})
     if sha256 not in OPENAI_SHA256:
         _check_heads(state, told, path)
-        if told.activation is None and not is_torchscript(path):
-            _warn_of_activation(path)
-    return build(state, path, told), sha256
+    network = build(state, path, told)
+    if told.activation is None and sha256 not in OPENAI_SHA256 and not is_torchscript(path):
+        _warn_of_activation(path)
+    return network, sha256
 
 
 def _check_heads(state: Mapping[str, Tensor], told: Architecture, path: Path) -> None:
