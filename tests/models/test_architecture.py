@@ -148,7 +148,7 @@ def test_an_activation_that_nothing_tells_is_named(tmp_path):
         (dict(heads=5), "which 5 heads do not divide"),
         (dict(activation="relu"), "quick_gelu, gelu"),
         (dict(grid=(4,)), "grid"),
-        (dict(grid=(2, 4)), "positions for 16 patches, not for 2 x 4"),
+        (dict(grid=(2, 4)), "positional_embedding for 16 patches, not for 2 x 4"),
     ],
 )
 def test_odd_options_are_refused(tmp_path, options, message):
@@ -201,7 +201,7 @@ def test_positions_are_resized_from_their_own_grid():
 
 def test_a_number_of_patches_that_is_no_square_needs_its_grid(tmp_path):
     torch.save(flat_state(16, 8), tmp_path / "flat.pt")
-    with pytest.raises(WeightsError, match=r"positions for 128 patches.*grid=\(HEIGHT, WIDTH\)"):
+    with pytest.raises(WeightsError, match=r"positional_embedding for 128 patches.*grid=\(HEIGHT, WIDTH\)"):
         cx.load(tmp_path / "flat.pt", "cpu", heads=(2, 1), activation="quick_gelu")
 
 

@@ -146,7 +146,7 @@ def _check_grid(visual: nn.Module, state: Mapping[str, Tensor], source: object) 
     count, (height, width) = len(state["visual.positional_embedding"]) - 1, visual.grid_size
     if height * width != count:
         raise WeightsError(
-            f"{source} has positions for {count} patches, not for {height} x {width}: "
+            f"{source} has visual.positional_embedding for {count} patches, not for {height} x {width}: "
             "pass its height and width in patches as grid=(HEIGHT, WIDTH)"
         )
 
