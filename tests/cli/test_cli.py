@@ -14,7 +14,7 @@ from clip_explain import plots
 from clip_explain.cli import main
 from clip_explain.cli.explain import described, parse, typed
 
-BAR = round(200 * plots.overlay.BAR)  # px
+BAR = round(200 * plots.BAR)  # px
 
 
 @pytest.fixture(scope="module")

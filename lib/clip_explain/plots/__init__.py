@@ -15,6 +15,7 @@ from clip_explain.plots.figures import (
 )
 from clip_explain.plots.fonts import BOX, FURTHER, drawable, families
 from clip_explain.plots.overlay import (
+    BAR,
     DIMMED,
     NOTHING,
     SIGNED_STRENGTH,
@@ -50,6 +51,7 @@ from clip_explain.plots.words import WORDS, shaded, shaded_html, shades, words_h
 
 __all__ = [
     "Array",
+    "BAR",
     "BOX",
     "COLOURS",
     "DIMMED",
