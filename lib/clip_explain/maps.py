@@ -8,12 +8,14 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from clip_explain.checks import checked
 from clip_explain.errors import MethodError, TensorError, nearest
 
 FITS = ("crop", "full", "squash")  # what of an image a model looks at: see images.preprocess
 MODES = ("bilinear", "bicubic", "nearest")
 
 
+@checked()
 def resize(maps: Float[Tensor, "*axes grid_h grid_w"], size: tuple[int, int], mode: str = "bilinear") -> Tensor:
     """Maps at another size (height, width): (*axes, height, width). A bicubic map may overshoot its range."""
     if mode not in MODES:
@@ -25,6 +27,7 @@ def resize(maps: Float[Tensor, "*axes grid_h grid_w"], size: tuple[int, int], mo
     return F.interpolate(planes, size=tuple(size), mode=mode, **corners).reshape(*maps.shape[:-2], *size)
 
 
+@checked()
 def on_source(
     maps: Float[Tensor, "*axes grid_h grid_w"], size: tuple[int, int], fit: str | None = None
 ) -> Float[Tensor, "*axes height width"]:
@@ -43,17 +46,20 @@ def on_source(
     return placed
 
 
+@checked()
 def middle_square(size: tuple[int, int]) -> tuple[int, int, int]:
     """Top, left and side of the largest square in the middle of an image (height, width); CLIP's crop sees it."""
     side = min(size)
     return round((size[0] - side) / 2), round((size[1] - side) / 2), side
 
 
+@checked()
 def has_sign(map: Float[Tensor, "*axes grid_h grid_w"]) -> bool:
     """Whether a map has values below zero, beyond rounding (8 ulp of its largest magnitude)."""
     return bool(map.min() < -8 * torch.finfo(map.dtype).eps * map.abs().max())
 
 
+@checked()
 def normalize(maps: Float[Tensor, "*axes grid_h grid_w"]) -> Float[Tensor, "*axes grid_h grid_w"]:
     """Min-max scaling of each map to [0, 1]; a degenerate map becomes zeros. TensorError if any value is not finite."""
     if not torch.isfinite(maps).all():
@@ -63,6 +69,7 @@ def normalize(maps: Float[Tensor, "*axes grid_h grid_w"]) -> Float[Tensor, "*axe
     return torch.where(flat, 0.0, (maps - low) / torch.where(flat, 1.0, high - low))
 
 
+@checked()
 def degenerate(maps: Float[Tensor, "*axes grid_h grid_w"]) -> Bool[Tensor, "*axes"]:
     """True for each map that says nothing: constant, all zero included, up to rounding (8 ulp of its largest value)."""
     low, high = maps.amin(dim=(-2, -1)), maps.amax(dim=(-2, -1))

@@ -9,9 +9,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from clip_explain.checks import checked
+
 MOVES = ("B2F", "F2B", "B2B/F2F")  # as IC Tab. 6 names them: from background to foreground, back, neither
 
 
+@checked()
 def nearest_patches(
     tokens: Float[Tensor, "images patches channels"], pooled: Float[Tensor, "images channels"]
 ) -> Int[Tensor, "images channels"]:
@@ -22,6 +25,7 @@ def nearest_patches(
     return (tokens - pooled[:, None]).abs().argmin(dim=1)
 
 
+@checked()
 def foreground_patches(
     masks: Bool[Tensor, "images height width"] | Bool[np.ndarray, "images height width"],
     grid: tuple[int, int],
@@ -32,6 +36,7 @@ def foreground_patches(
     return (F.adaptive_avg_pool2d(inside[:, None], grid)[:, 0] >= share).flatten(1)
 
 
+@checked()
 def moves(
     before: Bool[Tensor, "images channels"], after: Bool[Tensor, "images channels"]
 ) -> dict[str, Int[Tensor, " images"]]:
@@ -45,6 +50,7 @@ def moves(
     return dict(zip(MOVES, counts, strict=True))
 
 
+@checked()
 def distinct(places: Int[Tensor, "images channels"]) -> Int[Tensor, " images"]:
     """The number of different patches in which an image's channels lie; small if points are "aggregated" (IC 3.1)."""
     return (places.sort(dim=1).values.diff(dim=1) > 0).sum(dim=1) + 1

@@ -7,10 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from clip_explain.checks import checked
 from clip_explain.errors import MethodError, TensorError
 from clip_explain.maps import normalize, resize
 
 
+@checked()
 def mean_map(
     maps: Float[Tensor, "images *axes grid_h grid_w"], size: tuple[int, int] | None = None
 ) -> Float[Tensor, "*axes height width"]:
@@ -23,6 +25,7 @@ def mean_map(
     return normalize(maps if size is None else resize(maps, size)).mean(dim=0)
 
 
+@checked()
 def variance(maps: Float[Tensor, "*axes grid_h grid_w"]) -> Float[Tensor, "*axes"]:
     """The variance of a map's cells, the map scaled to [0, 1]: from 0 for an even map to 0.25 (EPFL Tab. III and IV).
 
@@ -32,6 +35,7 @@ def variance(maps: Float[Tensor, "*axes grid_h grid_w"]) -> Float[Tensor, "*axes
     return normalize(maps).flatten(-2).var(dim=-1, correction=0)
 
 
+@checked()
 def value_entropy(maps: Float[Tensor, "*axes grid_h grid_w"], bins: int | None = None) -> Float[Tensor, "*axes"]:
     """The entropy, in bits, of the distribution of a map's values: 0 if all are the same (EPFL Tab. III and IV).
 
@@ -55,6 +59,7 @@ def value_entropy(maps: Float[Tensor, "*axes grid_h grid_w"], bins: int | None =
     return torch.tensor(bits, dtype=scaled.dtype, device=scaled.device).reshape(maps.shape[:-2])
 
 
+@checked()
 def corner_bias(maps: Float[Tensor, "*axes grid_h grid_w"], part: float = 1 / 7) -> Float[Tensor, "*axes"]:
     """How many times as dense a map's positive mass is in its four corners as over the whole map (EPFL Fig. 6).
 
@@ -75,6 +80,7 @@ def corner_bias(maps: Float[Tensor, "*axes grid_h grid_w"], part: float = 1 / 7)
     return torch.where(mean > 0, corners / torch.where(mean > 0, mean, 1.0), 1.0)
 
 
+@checked()
 def overlap(maps: Float[Tensor, "*axes grid_h grid_w"], others: Float[Tensor, "..."]) -> Float[Tensor, "*axes"]:
     """The positive mass that two maps share: 0 if they are disjoint, 1 if they are the same.
 
@@ -88,6 +94,7 @@ def overlap(maps: Float[Tensor, "*axes grid_h grid_w"], others: Float[Tensor, ".
     return torch.minimum(*shares).sum(dim=-1)
 
 
+@checked()
 def mass_curve(maps: Float[Tensor, "*axes grid_h grid_w"]) -> Float[Tensor, "*axes cells"]:
     """The share of a map's mass in its 1, 2, ... heaviest cells, rising to 1, for maps >= 0. A map of zeros is even."""
     cells = maps.flatten(-2)
@@ -96,12 +103,14 @@ def mass_curve(maps: Float[Tensor, "*axes grid_h grid_w"]) -> Float[Tensor, "*ax
     return cells / cells[..., -1:]
 
 
+@checked()
 def cells_for(maps: Float[Tensor, "*axes grid_h grid_w"], mass: float = 0.9) -> Float[Tensor, "*axes"]:
     """The smallest share of a map's cells, 0 to 1, that carries `mass` of its sum; maps as in `mass_curve`."""
     curve = mass_curve(maps)
     return ((curve < mass - 1e-6).sum(dim=-1) + 1) / curve.shape[-1]
 
 
+@checked()
 def entropy(maps: Float[Tensor, "*axes grid_h grid_w"], unit: str = "share") -> Float[Tensor, "*axes"]:
     """The entropy of a map's mass over its cells: 0 if one cell has all of it, largest for an even map.
 

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
-from clip_explain.checks import check_counts, out_of_memory
+from clip_explain.checks import check_counts, checked, out_of_memory
 from clip_explain.errors import MethodError, TensorError, nearest
 from clip_explain.images import preprocess
 from clip_explain.maps import degenerate, normalize, resize
@@ -43,22 +43,26 @@ class Perturbation:
     lowest_first: bool = False
 
 
+@checked()
 def half_in_100(height: int, width: int) -> list[int]:
     """100 steps of 0.5 % of the pixels, rounded down, at least one."""
     area = height * width
     return [min(area, step * max(1, area // 200)) for step in range(101)]
 
 
+@checked()
 def half_then_all(height: int, width: int) -> list[int]:
     """The same at every tenth step from the tenth on, and then all pixels."""
     return half_in_100(height, width)[10::10] + [height * width]
 
 
+@checked()
 def rows(height: int, width: int) -> list[int]:
     """As many pixels a step as a row has (224 of 224 x 224), to the last."""
     return [step * width for step in range(height + 1)]
 
 
+@checked()
 def tenths(height: int, width: int) -> list[int]:
     """0 %, 10 %, ... 90 % of the pixels, rounded down."""
     return [height * width * tenth // 10 for tenth in range(10)]
@@ -86,6 +90,7 @@ PROTOCOLS: dict[str, dict[str, Perturbation]] = {
 AREAS = {"grad_eclip": 1.0, "grad_eclip_released": 1.0, "rise": 1.0, "chefer": 90.0}
 
 
+@checked()
 def curves(
     model: Model,
     pixels: Float[Tensor, "images 3 height width"],
@@ -127,6 +132,7 @@ def curves(
     return {name: readout(embeddings) for name, readout in readouts.items()}
 
 
+@checked()
 def perturbed_embeddings(
     model: Model,
     pixels: Float[Tensor, "images 3 height width"],
@@ -153,6 +159,7 @@ def perturbed_embeddings(
         return over_steps(embed, start, finish, order, counts[::every], batch_size)
 
 
+@checked()
 def auc(curve: Float[Tensor, "*axes points"], protocol: str = "grad_eclip") -> Float[Tensor, "*axes"]:
     """Area under curves, (*axes), by the trapezoidal rule over steps of equal width: one number a curve.
 
@@ -167,6 +174,7 @@ def auc(curve: Float[Tensor, "*axes points"], protocol: str = "grad_eclip") -> F
     return AREAS[protocol] * torch.trapezoid(curve, dim=-1) / (curve.shape[-1] - 1)
 
 
+@checked()
 def perturbation(protocol: str, mode: str) -> Perturbation:
     """One entry of PROTOCOLS; MethodError for an unknown name."""
     check_protocol(protocol)
@@ -176,11 +184,13 @@ def perturbation(protocol: str, mode: str) -> Perturbation:
     return modes[mode]
 
 
+@checked()
 def check_protocol(protocol: str) -> None:
     if protocol not in PROTOCOLS:
         raise MethodError(f"unknown protocol {protocol!r}: {nearest(protocol, PROTOCOLS)}")
 
 
+@checked()
 def ranks(
     maps: Float[Tensor, "*axes grid_h grid_w"], size: tuple[int, int], lowest_first: bool = False
 ) -> Int[Tensor, "*axes pixels"]:
@@ -198,6 +208,7 @@ def ranks(
     return torch.empty_like(order).scatter_(-1, order, places).int()
 
 
+@checked()
 def fill(
     name: str,
     pixels: Float[Tensor, "images 3 height width"],
@@ -224,6 +235,7 @@ def fill(
     return TF.normalize(plain, list(mean), list(std)).to(pixels)
 
 
+@checked()
 def blur(pixels: Float[Tensor, "images 3 height width"]) -> Float[Tensor, "images 3 height width"]:
     """RISE's blurred image: a kernel of 11 x 11 px, CLIP's mean colour beyond the border.
 
@@ -238,6 +250,7 @@ def blur(pixels: Float[Tensor, "images 3 height width"]) -> Float[Tensor, "image
     return F.conv2d(blurred, down.transpose(2, 3), padding=(0, middle), groups=colours).to(pixels)
 
 
+@checked()
 def perturbed(
     start: Float[Tensor, "images 3 height width"],
     finish: Float[Tensor, "images 3 height width"],
@@ -260,6 +273,7 @@ def perturbed(
         yield torch.where(taken, finish[row // maps], start[row // maps])
 
 
+@checked()
 def over_steps(
     function: Callable[[Tensor], Tensor],
     start: Float[Tensor, "images 3 height width"],
@@ -281,6 +295,7 @@ def over_steps(
     return torch.cat([first.expand_as(found[:, :, :1]), found], dim=2)
 
 
+@checked()
 def check_maps(maps: Tensor, pixels: Tensor) -> Tensor:
     """Maps for these images, on their device. TensorError for another shape."""
     if maps.ndim != 4 or len(maps) != len(pixels) or not maps.numel() or not maps.is_floating_point():
@@ -291,6 +306,7 @@ def check_maps(maps: Tensor, pixels: Tensor) -> Tensor:
     return maps.detach().to(pixels.device)
 
 
+@checked()
 def confidence(
     model: Model,
     pixels: Float[Tensor, "images 3 height width"],

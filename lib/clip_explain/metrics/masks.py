@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from clip_explain.checks import checked
 from clip_explain.errors import TensorError
 from clip_explain.maps import degenerate, resize
 
@@ -29,12 +30,14 @@ Ignored = Bool[Tensor, "*#axes height width"] | Bool[np.ndarray, "*#axes height 
 MasksOfOne = Bool[Tensor, "masks height width"] | Bool[np.ndarray, "masks height width"]
 
 
+@checked()
 def check_masks(masks: Masks, size: tuple[int, int]) -> None:
     """TensorError, naming both sizes, unless the masks have an image's size (height, width)."""
     if tuple(masks.shape[-2:]) != tuple(size):
         raise TensorError(f"got masks of {_by(masks.shape[-2:])} pixels for an image of {_by(size)} (height x width)")
 
 
+@checked()
 def on_masks(
     maps: Tensor, masks: Tensor | np.ndarray, ignore: Tensor | np.ndarray | None = None, mode: str = "bilinear"
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -62,6 +65,7 @@ def _counted(inside: Tensor, ignore: Tensor | np.ndarray | None) -> Tensor:
     return ~torch.as_tensor(ignore, device=inside.device).expand_as(inside)
 
 
+@checked()
 def all_masks(masks: Tensor | np.ndarray, maps: Tensor) -> Tensor:
     if not len(maps) or not len(masks):
         raise TensorError(f"got {len(maps)} maps and {len(masks)} masks, expected at least one of each")
@@ -69,21 +73,25 @@ def all_masks(masks: Tensor | np.ndarray, maps: Tensor) -> Tensor:
     return torch.as_tensor(masks, device=maps.device)
 
 
+@checked()
 def finite(maps: Tensor) -> Tensor:
     if not torch.isfinite(maps).all():
         raise TensorError("got maps with NaN or infinite values, expected finite ones")
     return maps
 
 
+@checked()
 def defined(values: Tensor, needed: Tensor) -> Tensor:
     """NaN where the pixels that a metric needs are none."""
     return torch.where(needed.flatten(-2).any(dim=-1), values, torch.nan)
 
 
+@checked()
 def count_pixels(pixels: Tensor) -> Tensor:
     return pixels.sum(dim=(-2, -1))
 
 
+@checked()
 def share(part: Tensor, whole: Tensor) -> Tensor:
     """part / whole, and 0 of nothing."""
     return part / torch.where(whole > 0, whole, 1)

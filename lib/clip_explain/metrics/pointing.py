@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from clip_explain.checks import checked
 from clip_explain.errors import MethodError, TensorError
 from clip_explain.maps import degenerate, normalize, resize
 from clip_explain.metrics.masks import (
@@ -26,6 +27,7 @@ from clip_explain.metrics.masks import (
 # -- each map against its own mask
 
 
+@checked()
 def pointing_game(maps: Maps, masks: Masks, tolerance: int | float = 0, ignore: Ignored = None) -> PerMap:
     """Pointing game (Zhang et al. 2018; Grad-ECLIP 4.2, "PG"): 1 if the map's maximum lies in its mask, else 0.
 
@@ -39,6 +41,7 @@ def pointing_game(maps: Maps, masks: Masks, tolerance: int | float = 0, ignore: 
     return defined(hits.to(heat), inside)
 
 
+@checked()
 def energy_pointing_game(maps: Maps, masks: Masks, energy: str = "positive", ignore: Ignored = None) -> PerMap:
     """Energy pointing game (Wang et al. 2020b; Grad-ECLIP 4.2, "PG-energy"): the mask's share of the energy, 0 to 1.
 
@@ -56,6 +59,7 @@ def energy_pointing_game(maps: Maps, masks: Masks, energy: str = "positive", ign
 # -- every map against every mask of its image
 
 
+@checked()
 def points_at(maps: Float[Tensor, "maps grid_h grid_w"], masks: MasksOfOne) -> Bool[Tensor, "maps masks"]:
     """Pointing game of all pairs: does the maximum of each map, resized bilinearly to the masks, lie in each mask?"""
     inside = all_masks(masks, maps)
@@ -63,6 +67,7 @@ def points_at(maps: Float[Tensor, "maps grid_h grid_w"], masks: MasksOfOne) -> B
     return inside.flatten(1)[:, peaks].T & ~degenerate(maps)[:, None]
 
 
+@checked()
 def energy_in(maps: Float[Tensor, "maps grid_h grid_w"], masks: MasksOfOne) -> Float[Tensor, "maps masks"]:
     """Energy pointing game of all pairs: the share, 0 to 1, of each map's positive mass that lies in each mask.
 
@@ -73,6 +78,7 @@ def energy_in(maps: Float[Tensor, "maps grid_h grid_w"], masks: MasksOfOne) -> F
     return share(heat @ inside.flatten(1).T.to(heat), heat.sum(dim=1, keepdim=True))
 
 
+@checked()
 def own_and_others(
     matrix: Float[Tensor, "maps masks"] | Bool[Tensor, "maps masks"],
 ) -> tuple[float, float]:
@@ -84,6 +90,7 @@ def own_and_others(
 # -- grid pointing
 
 
+@checked()
 def image_grid(
     images: Float[Tensor, "cells channels height width"], columns: int = 2, size: tuple[int, int] | None = None
 ) -> Float[Tensor, "channels grid_height grid_width"]:
@@ -102,6 +109,7 @@ def image_grid(
     return torch.cat([torch.cat(list(row), dim=-1) for row in images.split(columns)], dim=-2)
 
 
+@checked()
 def energy_in_cells(maps: Maps, rows: int = 2, columns: int = 2) -> Float[Tensor, "*axes cells"]:
     """The share of each map's positive values in each of rows x columns equal cells, row by row, 0 to 1.
 
@@ -114,6 +122,7 @@ def energy_in_cells(maps: Maps, rows: int = 2, columns: int = 2) -> Float[Tensor
     return share(energy, energy.sum(dim=-1, keepdim=True))
 
 
+@checked()
 def grid_pointing(maps: Maps, cells: Int[Tensor, "*axes"], rows: int = 2, columns: int = 2) -> PerMap:
     """Grid pointing (Böhle et al. 2021): the share of a map's positive values in the cell of the image it is asked of.
 

@@ -12,13 +12,14 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from clip_explain.checks import check_counts
+from clip_explain.checks import check_counts, checked
 from clip_explain.errors import TensorError
 from clip_explain.metrics.recognition import rank_of
 
 Readout = Callable[[Tensor], Tensor]  # embeddings (images, maps, points, embedding) -> (images, maps, points)
 
 
+@checked()
 def classification(
     texts: Float[Tensor, "classes embedding"],
     labels: Int[Tensor, "images *maps"],
@@ -40,6 +41,7 @@ def classification(
     return found
 
 
+@checked()
 def retrieval(
     images: Float[Tensor, "candidates embedding"],
     texts: Float[Tensor, "texts embedding"],
@@ -69,6 +71,7 @@ def retrieval(
     return ir | tr
 
 
+@checked()
 def finds(
     embeddings: Float[Tensor, "images maps points embedding"],
     candidates: Float[Tensor, "candidates embedding"],
@@ -88,6 +91,7 @@ def finds(
     return (torch.stack(ranks).view(embeddings.shape[:3]) < k).float()
 
 
+@checked()
 def is_found(
     embeddings: Float[Tensor, "images maps points embedding"],
     queries: Float[Tensor, "images #maps embedding"],
@@ -106,6 +110,7 @@ def is_found(
     return (torch.stack(better) < k).float()
 
 
+@checked()
 def cosines(
     embeddings: Float[Tensor, "images maps points embedding"], directions: Float[Tensor, "images #maps embedding"]
 ) -> Float[Tensor, "images maps points"]:
@@ -113,6 +118,7 @@ def cosines(
     return (embeddings @ directions.to(embeddings)[..., None])[..., 0]
 
 
+@checked()
 def probability(
     embeddings: Float[Tensor, "images maps points embedding"],
     texts: Float[Tensor, "classes embedding"],
@@ -124,18 +130,21 @@ def probability(
     return chances.gather(-1, labels.long()[..., None, None].expand(*chances.shape[:-1], 1))[..., 0]
 
 
+@checked()
 def check_candidates(images: Tensor, texts: Tensor, image_of: Tensor, text_ids: Tensor) -> None:
     """TensorError unless every text belongs to one of the images, and the ids are of texts."""
     check_index("image_of", image_of, len(images))
     check_index("text_ids", text_ids, len(texts))
 
 
+@checked()
 def check_index(name: str, index: Tensor, count: int) -> None:
     """TensorError unless all are whole numbers from 0 to count - 1."""
     if index.is_floating_point() or not index.numel() or index.min() < 0 or index.max() >= count:
         raise TensorError(f"got {name} of {tuple(index.shape)}, {index.dtype}, expected whole numbers 0 to {count - 1}")
 
 
+@checked()
 def change(after: Float[Tensor, "*axes"], before: Float[Tensor, "*#axes"]) -> dict[str, Float[Tensor, "*axes"]]:
     """Confidence "drop" and "increase" from two scores; see `confidence` of faithfulness.py."""
     return {"drop": (before - after).clamp_min(0), "increase": (after > before).float()}

@@ -10,9 +10,11 @@ from jaxtyping import Bool, Float, Int
 from sklearn.metrics import average_precision_score
 from torch import Tensor
 
+from clip_explain.checks import checked
 from clip_explain.errors import MethodError, TensorError
 
 
+@checked()
 def class_average_precision(
     scores: Float[Tensor, "images classes"], present: Bool[Tensor, "images classes"]
 ) -> Float[Tensor, " classes"]:
@@ -31,6 +33,7 @@ def class_average_precision(
     return torch.tensor(found, dtype=torch.float32, device=scores.device)
 
 
+@checked()
 def mean_average_precision(scores: Float[Tensor, "images classes"], present: Bool[Tensor, "images classes"]) -> float:
     """mAP of multi-label recognition (ICLIP 2.2, Tab. 1): the mean over the classes that are in some image, 0 to 1."""
     values = class_average_precision(scores, present)
@@ -39,6 +42,7 @@ def mean_average_precision(scores: Float[Tensor, "images classes"], present: Boo
     return float(values.nanmean())
 
 
+@checked()
 def rank_of(
     scores: Float[Tensor, "items candidates"], right: Bool[Tensor, "items candidates"]
 ) -> Int[Tensor, " items"]:
@@ -50,6 +54,7 @@ def rank_of(
     return torch.where(right.any(dim=1), ((scores >= best) & ~right).sum(dim=1), -1)
 
 
+@checked()
 def top_k(
     scores: Float[Tensor, "images classes"], labels: Int[Tensor, " images"], k: int = 1
 ) -> Float[Tensor, " images"]:
@@ -67,6 +72,7 @@ def top_k(
     return _within(rank_of(scores, right), k)
 
 
+@checked()
 def recall_at_k(
     similarity: Float[Tensor, "images texts"], image_of: Int[Tensor, " texts"], k: int = 1
 ) -> tuple[Float[Tensor, " images"], Float[Tensor, " texts"]]:

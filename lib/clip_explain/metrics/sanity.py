@@ -14,6 +14,7 @@ from jaxtyping import Float
 from scipy.stats import rankdata
 from torch import Tensor, nn
 
+from clip_explain.checks import checked
 from clip_explain.errors import MethodError, TensorError
 from clip_explain.maps import degenerate, normalize
 from clip_explain.models.model import Model
@@ -23,6 +24,7 @@ Maps = Float[Tensor, "*axes grid_h grid_w"]
 PerMap = Float[Tensor, "*axes"]
 
 
+@checked()
 def parameter_randomisation(
     request: Request, explainer: Callable[[Request], Tensor], seed: int, order: str = "cascading", by: str = "spearman"
 ) -> dict[str, Float[Tensor, "images targets"]]:
@@ -42,6 +44,7 @@ def parameter_randomisation(
     return found
 
 
+@checked()
 def randomised(model: Model, seed: int, order: str = "cascading") -> Iterator[tuple[str, Model]]:
     """Copies of a model with random weights in its image tower, stage by stage from the output to the input.
 
@@ -71,18 +74,21 @@ def randomised(model: Model, seed: int, order: str = "cascading") -> Iterator[tu
 # -- similarity of maps; of two degenerate maps 1 (both say nothing), of one degenerate map and another 0
 
 
+@checked()
 def spearman(maps: Maps, others: Maps) -> PerMap:
     """Spearman's rank correlation over the cells of each pair of maps, -1 to 1; equal values share their mean rank."""
     _alike(maps, others)
     return _agreeing(_pearson(_ranks(maps), _ranks(others)), maps, others)
 
 
+@checked()
 def pearson(maps: Maps, others: Maps) -> PerMap:
     """Pearson's correlation over the cells of each pair of maps, -1 to 1."""
     _alike(maps, others)
     return _agreeing(_pearson(maps.flatten(-2).double(), others.flatten(-2).double()), maps, others)
 
 
+@checked()
 def ssim(maps: Maps, others: Maps, window: int = 7) -> PerMap:
     """Structural similarity (Wang et al. 2004) of each pair of maps scaled to [0, 1], -1 to 1: the mean over windows.
 

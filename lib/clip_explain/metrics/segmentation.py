@@ -11,6 +11,7 @@ from jaxtyping import Float
 from sklearn.metrics import average_precision_score
 from torch import Tensor
 
+from clip_explain.checks import checked
 from clip_explain.errors import MethodError, TensorError
 from clip_explain.maps import normalize
 from clip_explain.metrics.intervals import Labels, listed
@@ -31,6 +32,7 @@ RULES = ("fixed", "mean", "searched")
 # -- maps cut at a threshold, and maps as scores
 
 
+@checked()
 def pixel_accuracy(
     maps: Maps,
     masks: Masks,
@@ -54,6 +56,7 @@ def pixel_accuracy(
     return defined(share(count_pixels(right & counted), count_pixels(counted)), inside)
 
 
+@checked()
 def average_precision(maps: Maps, masks: Masks, classes: str = "foreground", ignore: Ignored = None) -> PerMap:
     """Average precision of the map's values as scores for "this pixel is in the mask", by scikit-learn, 0 to 1.
 
@@ -69,6 +72,7 @@ def average_precision(maps: Maps, masks: Masks, classes: str = "foreground", ign
     return torch.tensor(values, dtype=heat.dtype, device=heat.device).reshape(heat.shape[:-2])
 
 
+@checked()
 def mask_iou(
     maps: Maps,
     masks: Masks,
@@ -95,6 +99,7 @@ def mask_iou(
     return defined(share(count_pixels(found & inside), count_pixels(found | inside)), inside)
 
 
+@checked()
 def marked(heat: Float[Tensor, "*axes height width"], threshold: str = "fixed", at: int | float = 0.5) -> Tensor:
     """The pixels above a threshold: "fixed", above `at` of the map scaled to [0, 1]; "mean", above the map's mean."""
     if threshold not in ("fixed", "mean"):
@@ -106,6 +111,7 @@ def marked(heat: Float[Tensor, "*axes height width"], threshold: str = "fixed", 
 # -- ICLIP's metrics
 
 
+@checked()
 def iou_curves(
     maps: Maps, masks: Masks, step: float = 0.01, mode: str = "bicubic", ignore: Ignored = None
 ) -> Float[Tensor, "*axes thresholds"]:
@@ -126,6 +132,7 @@ def iou_curves(
     return torch.where(count_pixels(inside)[..., None] > 0, share(shared, union), torch.nan)
 
 
+@checked()
 def searched_iou(
     curves: Float[Tensor, "maps thresholds"], classes: Labels
 ) -> tuple[Float[Tensor, " maps"], dict[Hashable, float]]:
@@ -143,6 +150,7 @@ def searched_iou(
     return values, thresholds
 
 
+@checked()
 def mmiou(curves: Float[Tensor, "maps thresholds"], classes: Labels) -> float:
     """mMIoU, ICLIP eq. 7: the mean of `searched_iou` over the maps of each class, then over classes, 0 to 1.
 
@@ -151,6 +159,7 @@ def mmiou(curves: Float[Tensor, "maps thresholds"], classes: Labels) -> float:
     return mean_over_classes(searched_iou(curves, classes)[0], classes)
 
 
+@checked()
 def foreground_minus_background(maps: Maps, masks: Masks, mode: str = "bicubic", ignore: Ignored = None) -> PerMap:
     """The bracket of ICLIP eq. 8: the map's mean in its mask less its mean outside, -1 to 1. Higher is better.
 
@@ -163,11 +172,13 @@ def foreground_minus_background(maps: Maps, masks: Masks, mode: str = "bicubic",
     return defined(defined(front - back, inside), outside)
 
 
+@checked()
 def mfmb(differences: Float[Tensor, " maps"], classes: Labels) -> float:
     """mFMB, ICLIP eq. 8: the mean of `foreground_minus_background` over each class, then over classes, -1 to 1."""
     return mean_over_classes(differences, classes)
 
 
+@checked()
 def mean_over_classes(values: Float[Tensor, " maps"], classes: Labels) -> float:
     """The mean over classes of each class's mean, NaN left out. TensorError if nothing is left."""
     means = torch.stack([values[rows].nanmean() for rows in _by_class(classes, len(values)).values()])

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clip_explain.checks import check_counts, out_of_memory
+from clip_explain.checks import check_counts, checked, out_of_memory
 from clip_explain.errors import MethodError, TensorError, nearest
 from clip_explain.metrics.readouts import Readout, change, check_candidates, finds, is_found
 from clip_explain.models.embed import embed_tokens
@@ -28,6 +28,7 @@ from clip_explain.texts import drop_tokens
 MODES = ("deletion", "insertion")
 
 
+@checked()
 def word_curves(
     request: WordRequest,
     weights: Float[Tensor, "texts images tokens"],
@@ -51,6 +52,7 @@ def word_curves(
     return {name: readout(embeddings) for name, readout in readouts.items()}
 
 
+@checked()
 def word_retrieval(
     images: Float[Tensor, "images embedding"],
     texts: Float[Tensor, "candidates embedding"],
@@ -75,6 +77,7 @@ def word_retrieval(
     return ir | tr
 
 
+@checked()
 def perturbed_tokens(
     request: WordRequest, weights: Float[Tensor, "texts images tokens"], mode: str = "deletion", steps: int = 5
 ) -> Int[Tensor, "texts images points context"]:
@@ -97,6 +100,7 @@ def perturbed_tokens(
     return torch.stack(found)
 
 
+@checked()
 def token_places(words: Tensor, weights: Float[Tensor, "images tokens"]) -> Int[Tensor, "images context"]:
     """For each token the place of its word (a row of `words`, True at its tokens) when the heaviest goes first."""
     sums = weights @ words[:, : weights.shape[1]].to(weights).T
@@ -105,6 +109,7 @@ def token_places(words: Tensor, weights: Float[Tensor, "images tokens"]) -> Int[
     return (places[..., None] * words).sum(dim=1)
 
 
+@checked()
 def word_confidence(
     request: WordRequest, weights: Float[Tensor, "texts images tokens"], batch_size: int = 256
 ) -> dict[str, Float[Tensor, "texts images"]]:
@@ -130,6 +135,7 @@ def word_confidence(
     return change((after * targets).sum(dim=-1), before @ targets.T)
 
 
+@checked()
 def embed_batches(
     model: Model, tokens: Int[Tensor, "texts context"], batch_size: int
 ) -> Float[Tensor, "texts embedding"]:
@@ -139,6 +145,7 @@ def embed_batches(
         return torch.cat([embed_tokens(model, part) for part in tokens.split(batch_size)])
 
 
+@checked()
 def check_weights(request: WordRequest, weights: Tensor) -> None:
     """TensorError unless there is a finite weight for every text, image and token up to the longest text's end."""
     texts, tokens = len(request.tokens), longest(request)
