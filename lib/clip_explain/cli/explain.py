@@ -157,7 +157,7 @@ def parse_options(method: str, pairs: Sequence[str], words: bool = False) -> dic
     An unknown method or option is left as it is: `explain` refuses it, with the names it might have meant.
     """
     known = METHODS[method].options_for(words) if method in METHODS else {}
-    given = dict(pair.partition("=")[::2] for pair in pairs)
+    given = {name: text for name, _, text in (pair.partition("=") for pair in pairs)}
     return {name: known[name].read(text) if name in known else text for name, text in given.items()}
 
 

@@ -44,7 +44,9 @@ def embed_with_rules(trace: Trace, x: Float[Tensor, "images tokens channels"]) -
     tower = trace.tower
     for block in trace.blocks:
         x = block_with_rules(block.layer, x, block.v.shape[1])
-    embedding = norm_with_rules(pooled_row(x, trace.pooled), tower.norm) @ constant(tower.projection).to(x)
+    embedding = norm_with_rules(pooled_row(x, trace.pooled), tower.norm)
+    if tower.projection is not None:
+        embedding = embedding @ constant(tower.projection).to(x)
     if tower.bias is not None:
         embedding = embedding + constant(tower.bias).to(x)
     return embedding / embedding.detach().norm(dim=-1, keepdim=True) if tower.score == "cosine" else embedding
@@ -69,8 +71,10 @@ def mlp_with_rules(layer: Layer, normed: Tensor) -> Float[Tensor, "images tokens
     return 0.5 * (gate * hidden.detach() + gate.detach() * hidden)
 
 
-def norm_with_rules(x: Tensor, norm: nn.Module) -> Tensor:
-    """A layer norm that divides by a constant."""
+def norm_with_rules(x: Tensor, norm: nn.Module | None) -> Tensor:
+    """A layer norm that divides by a constant; x itself where there is none."""
+    if norm is None:
+        return x
     centred = x - x.mean(dim=-1, keepdim=True)
     deviation = (centred.detach().square().mean(dim=-1, keepdim=True) + norm.eps).sqrt()
     return centred / deviation * constant(norm.weight).to(x) + constant(norm.bias).to(x)

@@ -100,7 +100,8 @@ class Explanation:
         picture = self.pictures[index]
         fitted = "" if self.fit is None else f", fit {self.fit}"
         foreign = f"\n{FOREIGN}" if is_foreign(self.request.model, picture) and self.images is not None else ""
-        found = [(picture, None, f"{self.request.model.name}, {self.method}{fitted}{foreign}")]
+        found: list[tuple[Image.Image, Tensor | None, str]] = []
+        found.append((picture, None, f"{self.request.model.name}, {self.method}{fitted}{foreign}"))
         for name, map, value in zip(self.targets, self.maps[index], self.scores[index].tolist(), strict=True):
             found.append((picture, map, f"{name}\n{self.score} {value:.3f}{_never_learned(name, self.unknown)}"))
         return found

@@ -136,7 +136,8 @@ def by_layer(
         slopes = gradients(trace.embedding, attentions, some, trace.tower.score)
         found.append(torch.stack([_rows(slope, tokens) for slope in slopes], dim=2))
     seen = torch.stack([_rows(precise(attention), tokens) for attention in attentions], dim=1)
-    return tuple(x[..., 1:].unflatten(-1, trace.grid).float() for x in (seen, torch.cat(found, dim=1)))
+    shown, sloped = (x[..., 1:].unflatten(-1, trace.grid).float() for x in (seen, torch.cat(found, dim=1)))
+    return shown, sloped
 
 
 def _rows(x: Float[Tensor, "*axes heads queries tokens"], tokens: str) -> Float[Tensor, "*axes tokens"]:

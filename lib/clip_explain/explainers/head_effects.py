@@ -68,6 +68,8 @@ def score_directions(
     come its weight, the projection, the target, and for a cosine the embedding's length.
     """
     tower = trace.tower
+    if tower.norm is None or tower.projection is None:
+        raise MethodError("head effects need a tower that ends in a layer norm and a projection")
     last = precise(pooled_row(trace.blocks[-1].output, trace.pooled))
     deviation = (last.var(dim=-1, unbiased=False) + tower.norm.eps).sqrt()
     projected = targets.to(last) @ tower.projection.detach().to(last).T * tower.norm.weight.detach().to(last)

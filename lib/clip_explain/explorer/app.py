@@ -257,7 +257,8 @@ class Explorer:
 
     def _model_name(self) -> str:
         """The model chosen; the last one as long as the name of another is not typed."""
-        return self._choice.value if self._choice.value != OTHER else self._other.value.strip() or self._named
+        chosen = str(self._choice.value)
+        return chosen if chosen != OTHER else str(self._other.value).strip() or self._named
 
     def _loaded(self, name: str) -> Model:
         if name not in self._models:

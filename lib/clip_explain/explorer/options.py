@@ -76,12 +76,13 @@ def control(option: Option, size: tuple[int, int]) -> Control:
 
 def bounds(option: Option, value: int | None, depth: int) -> tuple[int, int]:
     """The least and the largest whole number to choose from."""
+    least = int(option.least or 0)
     if option.kind == "layers":
         return 1, depth
     if option.kind == "layer":
-        last = depth - 1 + option.least  # of layers counted from `least`
-        return option.least, last - option.before_last
-    return option.least, max(4 * (value or 0), 8)
+        last = depth - 1 + least  # of layers counted from `least`
+        return least, last - option.before_last
+    return least, max(4 * (value or 0), 8)
 
 
 def changed(found: Sequence[tuple[Control, Any]]) -> tuple[tuple[str, Any], ...]:

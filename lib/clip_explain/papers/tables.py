@@ -56,7 +56,7 @@ def long_table(rows: pd.DataFrame | Iterable[Mapping[str, Any]]) -> pd.DataFrame
         raise TensorError(f"the table lacks {', '.join(missing)}; it has {', '.join(map(str, table.columns))}")
     table = table.assign(**{name: empty for name, empty in (("target", 0), ("setting", "")) if name not in table})
     table = table[list(COLUMNS)].reset_index(drop=True)
-    if empty := [name for name in KEYS if table[name].isna().any()]:
+    if empty := [name for name in KEYS if bool(table[name].isna().any())]:
         raise TensorError(f"{int(table[empty[0]].isna().sum())} rows have no {empty[0]}")
     if not len(table) or not pd.api.types.is_numeric_dtype(table["value"]):
         raise TensorError(f"got {len(table)} rows with values of {table['value'].dtype}, expected numbers")

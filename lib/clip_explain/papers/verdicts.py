@@ -87,7 +87,7 @@ class Evidence:
 
         It is not worse than any of the others by the margin, and not better than one of them by the margin.
         """
-        margin = self.statement.margin
+        margin = self.statement.margin or 0.0  # asked only where a statement has one
         not_worse = self._shifted(margin)[0].max()
         not_better = self._shifted(-margin)[1].min() * len(self.sided.columns)
         return float(max(not_worse, min(1.0, not_better)))
@@ -203,7 +203,7 @@ def _verdict(each: Evidence, ours: Interval | None, p_sided: float, p_equal: flo
         return "not comparable", each.statement.not_comparable
     if each.decides and p_equal <= LEVEL:
         return "no difference", ""
-    if each.decides and p_sided <= LEVEL and not ours.low <= each.statement.threshold <= ours.high:
+    if ours is not None and each.decides and p_sided <= LEVEL and not ours.low <= each.statement.threshold <= ours.high:
         refuted = each.why or each.p_false < each.p_true
         return ("not reproduced" if refuted else "reproduced"), ""
     if each.why:
@@ -246,7 +246,7 @@ def closing_table(verdicts: pd.DataFrame) -> pd.DataFrame:
     ours = ["-" if np.isnan(row.ours) else f"{row.ours:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in numbers]
     shown = verdicts[["claim", "setting", "metric", "against", "paper"]].assign(**{"ours [95 %]": ours})
     shown = shown.assign(images=verdicts["images"], verdict=verdicts["verdict"], why=verdicts["why"])
-    return shown[[name for name in shown if name == "claim" or (shown[name] != "").any()]]
+    return shown[[name for name in shown if name == "claim" or bool((shown[name] != "").any())]]
 
 
 def read_verdicts(path: str | Path) -> pd.DataFrame:

@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from jaxtyping import Float
+from matplotlib import cycler
 from matplotlib.axes import Axes
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
@@ -27,7 +28,7 @@ STYLE = {
     "axes.labelsize": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.prop_cycle": plt.cycler(color=LINES),
+    "axes.prop_cycle": cycler(color=LINES),
     "legend.frameon": False,
     "figure.dpi": 100,
     "savefig.dpi": 200,
