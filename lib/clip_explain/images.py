@@ -147,7 +147,7 @@ def preprocessed(model: Model, images: Images, fit: str | None = None) -> Pixels
 def listed(images: Images) -> list[ImageSource]:
     """The images, one or several, as a list. ImageError for none."""
     one = isinstance(images, str | os.PathLike | Image.Image | np.ndarray | Readable)
-    sources = [images] if one else list(images)
+    sources: list[Any] = [images] if one else list(images)
     if not sources:
         raise ImageError("no images: expected at least one")
     return sources
@@ -181,7 +181,8 @@ def fit_image(model: Model, image: Image.Image, fit: str = "crop") -> Image.Imag
     if max(image.size) > MAX_ASPECT * min(image.size):
         raise ImageError(f"{image.width} x {image.height} px is more than {MAX_ASPECT} times as long as wide: cut it")
     if fit == "crop":
-        return TF.center_crop(TF.resize(image, size, TF.InterpolationMode.BICUBIC), [size, size])
+        cropped: Any = TF.center_crop(TF.resize(image, size, TF.InterpolationMode.BICUBIC), [size, size])
+        return cropped
     scale = size / min(image.size)
     width, height = (max(1, round(side * scale / patch)) * patch for side in image.size)
     return image.resize((width, height), Image.Resampling.BICUBIC)

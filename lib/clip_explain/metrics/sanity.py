@@ -6,6 +6,7 @@ It works on a copy of the model: the given one is never written to.
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -116,6 +117,8 @@ SIMILARITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 def _stages(visual: nn.Module) -> list[tuple[str, list[nn.Parameter]]]:
     """An image tower's parameters from the output to the input, every one in one stage, the rest in the last."""
+    parts: dict[str, list[nn.Module]]
+    extra: dict[str, list[Any]]
     if hasattr(visual, "class_embedding"):
         blocks = reversed(list(enumerate(visual.transformer.resblocks)))
         parts = {"projection": [visual.ln_post], **{f"block {i}": [block] for i, block in blocks}}

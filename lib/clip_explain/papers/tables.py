@@ -89,7 +89,7 @@ def summarize(table: pd.DataFrame, by: Sequence[str] = BY, seed: int = 0, level:
     which they appear. TensorError if `by` would average different metrics.
     """
     table, by = long_table(table), list(by)
-    if "metric" not in by and table["metric"].nunique() > 1:
+    if "metric" not in by and int(table["metric"].nunique()) > 1:
         raise TensorError(f"by={by} would average {table['metric'].nunique()} metrics: add 'metric', or choose one")
     by_image = table.dropna(subset="value").groupby([*by, "image"], sort=False)["value"].mean()
     rows = []
