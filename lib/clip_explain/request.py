@@ -4,8 +4,8 @@ Above models/vit.py, whose traces a request caches, so that several explainers s
 Targets are plain tensors of unit vectors, so negation is `-targets(model, "a dog")`: the map of what speaks against.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -23,9 +23,13 @@ from clip_explain.models.model import Model
 from clip_explain.models.resnet import trace_resnet
 from clip_explain.models.stems import own_tokens, pooled_tokens
 from clip_explain.models.tokenizer import Texts, character_ends, tokenize, vocabulary_of
-from clip_explain.models.towers import text_tower
+from clip_explain.models.towers import image_tower, text_tower
+from clip_explain.models.trace_options import TraceOptions
+from clip_explain.models.traces import find_trace
 from clip_explain.models.vit import Trace, trace_image, trace_text
 from clip_explain.texts import BARE, Templates
+
+BYTES_AT_ONCE = 2**30  # that traces with a graph take
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,14 +43,37 @@ class Request:
     pixels: Float[Tensor, "images 3 height width"]
     targets: Float[Tensor, "targets embedding"]
     _traces: dict = field(default_factory=dict, init=False, repr=False)
+    _kept: dict = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self):
         check_agreement(self.model)
 
+    def once(self, key: Hashable, compute: Callable[[], Tensor]) -> Tensor:
+        """What `compute` returns, kept under a key with this request: for what two methods share."""
+        if key not in self._kept:
+            self._kept[key] = compute()
+        return self._kept[key]
+
     def trace(self, **options) -> Trace:
-        """The trace of the images, computed once for the same options: those of `trace_image` or `trace_resnet`."""
-        model, trace = self.model, trace_image if self.model.is_vit else trace_resnet
-        return _cached(self, lambda: trace(model.network, self.pixels, score=model.score, **options), options)
+        """The trace of the images by these `TraceOptions`: kept, and taken from another one where that holds it.
+
+        A ResNet has but one layer of attention, its last pooling, and takes the options of `trace_resnet` alone.
+        """
+        asked, model = TraceOptions(**options), self.model
+        if not model.is_vit:
+            if asked not in self._traces:
+                check_agreement(model)
+                trace = trace_resnet(model.network, self.pixels, score=model.score, **options)
+                self._traces[asked] = checked_trace(trace)
+            return self._traces[asked]
+        asked.check(len(image_tower(model.network).layers))
+        return find_trace(self._traces, asked, self._make)
+
+    def _make(self, asked: TraceOptions, begun: Trace | None) -> Trace:
+        check_agreement(self.model)
+        options = {name: value for name, value in vars(asked).items() if name != "padding"}  # of texts only
+        trace = trace_image(self.model.network, self.pixels, score=self.model.score, begun=begun, **options)
+        return checked_trace(trace)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +89,20 @@ class WordRequest:
     _traces: dict = field(default_factory=dict, init=False, repr=False)
 
     def trace(self, **options) -> Trace:
-        """The trace of the texts, computed once for the same options (those of `trace_text`)."""
-        return _cached(self, lambda: trace_text(self.model.network, self.tokens, **options), options)
+        """The trace of the texts by these `TraceOptions`: kept, and taken from another one where that holds it."""
+        asked = TraceOptions(**options)
+        asked.check(len(text_tower(self.model.network).layers))
+        return find_trace(self._traces, asked, self._make)
+
+    def _make(self, asked: TraceOptions, begun: Trace | None) -> Trace:
+        check_agreement(self.model)
+        return checked_trace(trace_text(self.model.network, self.tokens, begun=begun, **vars(asked)))
+
+
+def checked_trace(trace: Trace) -> Trace:
+    """The trace, if its embedding is finite; ModelError if not."""
+    checked_embedding(trace.embedding)
+    return trace
 
 
 @checked()
@@ -87,6 +126,40 @@ def make_word_request(
     given = isinstance(images, Tensor) and images.ndim == 2
     embeddings = images if given else embed_images(model, preprocessed(model, images, fit))
     return WordRequest(model, tokenize(model, texts, truncate), directions(model, embeddings))
+
+
+def share_forward(request: Request) -> None:
+    """Make one trace that holds what all methods but the slow ones read; for several methods on one request.
+
+    It costs little more than a forward and takes the memory of a graph through all layers. A ResNet has none.
+    """
+    if request.model.is_vit:
+        layers = len(image_tower(request.model.network).layers)
+        request.trace(layers=layers, start="attention", tokens="all")
+
+
+def in_parts(request: Request, **options) -> Iterator[Request]:
+    """The request, or several of fewer images one after another, for a trace by these options that has a graph.
+
+    So that about BYTES_AT_ONCE bytes are held at once, but at least one image's. A trace that is there already serves
+    the whole.
+    """
+    asked = TraceOptions(**options)
+    if not request.model.is_vit or any(kept.serves(asked) for kept in request._traces):
+        yield request
+        return
+    count = max(1, BYTES_AT_ONCE // graph_bytes(request, asked.layers))
+    for pixels in request.pixels.split(count):
+        yield request if len(pixels) == len(request.pixels) else replace(request, pixels=pixels)
+
+
+def graph_bytes(request: Request, layers: int) -> int:
+    """About how many bytes an image's graph through the last layers takes, as measured: on ViT-B/16 220 MB for 12."""
+    tower, (_, _, height, width) = image_tower(request.model.network), request.pixels.shape
+    channels, _, patch_h, patch_w = tower.stem.kernel.shape
+    tokens = (height // patch_h) * (width // patch_w) + 1
+    numbers = layers * tokens * (24 * channels + 3 * tower.layers[0].heads * tokens)
+    return numbers * max(4, request.pixels.element_size())  # sums between layers are in float32 at least
 
 
 def tokens_of(request: WordRequest) -> tuple[Int[Tensor, " tokens"], Bool[Tensor, "tokens context"]]:
@@ -149,17 +222,6 @@ def direction_scores(
 def score_name(model: Model) -> str:
     """What the score is called: "cosine", or "logit" of a classifier."""
     return "cosine" if model.head is None else "logit"
-
-
-def _cached(request: Request | WordRequest, compute: Callable[[], Trace], options: dict) -> Trace:
-    """The trace kept for these options. Before one is made the model is checked: its modules may have changed."""
-    key = tuple(sorted(options.items()))
-    if key not in request._traces:
-        check_agreement(request.model)
-        trace = compute()
-        checked_embedding(trace.embedding)
-        request._traces[key] = trace
-    return request._traces[key]
 
 
 @checked()

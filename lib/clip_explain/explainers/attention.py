@@ -79,7 +79,7 @@ def propagate(
     return row
 
 
-def on_grid(row: Float[Tensor, "images targets tokens"], trace: Trace) -> Float[Tensor, "images targets grid_h grid_w"]:
+def on_grid(row: Float[Tensor, "*axes tokens"], trace: Trace) -> Float[Tensor, "*axes grid_h grid_w"]:
     """The patches' part of a row over all tokens of an image, as maps in float32."""
     return row[..., trace.tower.prefix :].unflatten(-1, trace.grid).float()
 

@@ -15,7 +15,7 @@ from clip_explain.errors import MethodError
 from clip_explain.explainers.attention import layer_count, on_grid, on_words, precise, propagate
 from clip_explain.models.layers import join_heads
 from clip_explain.models.vit import Block, Trace, finish_block, gradients, pooled_row, project, trace_block
-from clip_explain.request import Request, WordRequest
+from clip_explain.request import Request, WordRequest, in_parts
 
 # At most so many gradients of attention (512 MB in float32) are held at once; more targets are taken in parts.
 VALUES_AT_ONCE = 2**27
@@ -33,8 +33,13 @@ def game(
     gives other maps. `layers=N` reads the last N layers only (None: all). MethodError if there are fewer. Differs from
     the Grad-ECLIP authors' code in `layers`, which is 1 there.
     """
-    trace = request.trace(layers=layer_count(request, layers), start="attention")
-    return on_grid(_relevance(trace, request.targets, _scale(request, scale_logits)), trace)
+    options = dict(layers=layer_count(request, layers), start="attention")
+
+    def both_scores() -> Float[Tensor, "scores images targets grid_h grid_w"]:
+        return torch.cat([_game_maps(part, options) for part in in_parts(request, **options)], dim=1)
+
+    # One backward serves both scores, and is kept: with all layers, `all_gradients` is the other one.
+    return request.once(("game", options["layers"]), both_scores)[int(scale_logits)].clone()
 
 
 @checked()
@@ -43,7 +48,8 @@ def game_words(
 ) -> Float[Tensor, "texts images tokens"]:
     """As `game`, over the text blocks: the end token's row of R; zero outside the words."""
     trace = request.trace(layers=layer_count(request, layers), start="attention")
-    return on_words(_relevance(trace, request.targets, _scale(request, scale_logits)), trace)
+    scale = request.model.logit_scale if scale_logits else 1.0
+    return on_words(_relevance(trace, request.targets, [scale])[0], trace)
 
 
 @checked()
@@ -60,7 +66,7 @@ def last_gradient(request: Request) -> Float[Tensor, "images targets grid_h grid
     A', is zero outside that row: R needs those rows and no matrices.
     """
     trace = request.trace(layers=layer_count(request, None))
-    attention, embedding = _last_block_again(trace)
+    attention, embedding = _end_again(trace, trace.blocks[-1])
     slope = gradients(embedding, [attention], request.targets, request.model.score)[0][..., 0, :]
     row = torch.zeros_like(slope[:, :, 0])
     row[..., 0] = 1
@@ -109,10 +115,10 @@ def legrad(
         entering = [block.input for block in (trace.blocks if layers else trace.blocks[1:])]
         rows = [_head_sensitivity(trace, x, request.targets) for x in entering]
         return on_grid(torch.stack(rows).mean(dim=0), trace)
-    tokens = "all" if pool == "mean" else "class"
-    trace = request.trace(layers=layer_count(request, layers), start="attention", tokens=tokens)
-    rows = [_sensitivity(trace, block, request.targets, pool) for block in trace.blocks]
-    return on_grid(torch.stack(rows).mean(dim=0), trace)
+    options = dict(layers=layer_count(request, layers))
+    if pool == "mean":
+        options |= dict(start="attention", tokens="all")
+    return torch.cat([_legrad_maps(part, options, pool) for part in in_parts(request, **options)])
 
 
 @checked()
@@ -145,28 +151,46 @@ def _rows(x: Float[Tensor, "*axes heads queries tokens"], tokens: str) -> Float[
     return x.mean(dim=-3)[..., 0, :] if tokens == "class" else x.mean(dim=(-3, -2))
 
 
-def _relevance(trace: Trace, targets: Tensor, scale: float | Tensor) -> Float[Tensor, "images targets tokens"]:
-    """The pooled token's row of R for a score that is the cosine times `scale`."""
+def _game_maps(request: Request, options: dict) -> Float[Tensor, "scores images targets grid_h grid_w"]:
+    """GAME's maps for the cosine and for the logit as the score."""
+    trace = request.trace(**options)
+    return on_grid(_relevance(trace, request.targets, [1.0, request.model.logit_scale]), trace)
+
+
+def _legrad_maps(request: Request, options: dict, pool: str) -> Float[Tensor, "images targets grid_h grid_w"]:
+    trace = request.trace(**options)
+    rows = [_sensitivity(trace, block, request.targets, pool) for block in trace.blocks]
+    return on_grid(torch.stack(rows).mean(dim=0), trace)
+
+
+def _relevance(
+    trace: Trace, targets: Tensor, scales: list[float | Tensor]
+) -> Float[Tensor, "scales images targets tokens"]:
+    """The pooled token's row of R for scores that are the cosine times each of `scales`."""
     attentions = [block.attention for block in trace.blocks]
     rows = []
     for some in _parts(targets, attentions):
         slopes = gradients(trace.embedding, attentions, some, trace.tower.score)
         steps = [
-            (slope * precise(attention)[:, None]).relu_().mean(dim=2) * scale
+            (slope * precise(attention)[:, None]).relu_().mean(dim=2)
             for slope, attention in zip(slopes, attentions, strict=True)
         ]
-        rows.append(propagate(steps, trace.pooled, trace.blocks[-1].layer.residual))
-    return torch.cat(rows, dim=1)
+        scaled = [[step * scale for step in steps] for scale in scales]
+        residual = trace.blocks[-1].layer.residual
+        rows.append(torch.stack([propagate(each, trace.pooled, residual) for each in scaled]))
+    return torch.cat(rows, dim=2)
 
 
 def _sensitivity(trace: Trace, block: Block, targets: Tensor, pool: str) -> Float[Tensor, "images targets tokens"]:
-    """LeGrad's map of one layer: the mean over heads and rows; rows that are not computed have no gradient."""
+    """LeGrad's map of one layer: the mean over heads and rows, of which `pool="class"` leaves one a gradient."""
     with torch.inference_mode(False), torch.enable_grad():
-        pooled = block.output.mean(dim=1) if pool == "mean" else pooled_row(block.output, trace.pooled)
-        embedding = project(trace.tower, pooled)
+        if pool == "mean":
+            attention, embedding = block.attention, project(trace.tower, block.mean)
+        else:
+            attention, embedding = _end_again(trace, block)
     found = []
-    for some in _parts(targets, [block.attention]):
-        (slope,) = gradients(embedding, [block.attention], some, trace.tower.score)
+    for some in _parts(targets, [attention]):
+        (slope,) = gradients(embedding, [attention], some, trace.tower.score)
         found.append(slope.relu_().sum(dim=(2, 3)) / (slope.shape[2] * slope.shape[-1]))
     return torch.cat(found, dim=1)
 
@@ -181,11 +205,10 @@ def _head_sensitivity(trace: Trace, x: Tensor, targets: Tensor) -> Float[Tensor,
     return slope.relu_().mean(dim=2)[..., 0, :]
 
 
-def _last_block_again(trace: Trace) -> tuple[Float[Tensor, "images heads one tokens"], Tensor]:
-    """The last attention of the pooled token as a leaf, and the embedding computed from it, with a graph."""
-    block = trace.blocks[-1]
+def _end_again(trace: Trace, block: Block) -> tuple[Float[Tensor, "images heads one tokens"], Tensor]:
+    """A block's attention of the pooled token as a leaf, and the embedding of the block's output computed from it."""
     with torch.inference_mode(False), torch.enable_grad():
-        attention = block.attention.detach().requires_grad_()
+        attention = pooled_row(block.attention.detach(), trace.pooled).unsqueeze(-2).requires_grad_()
         own = pooled_row(block.input.detach(), trace.pooled)[:, None]
         output = finish_block(block.layer, own, join_heads(attention @ block.v.detach()))
         return attention, project(trace.tower, output[:, 0])
@@ -194,7 +217,3 @@ def _last_block_again(trace: Trace) -> tuple[Float[Tensor, "images heads one tok
 def _parts(targets: Tensor, attentions: list[Tensor]) -> Iterator[Tensor]:
     """The targets in parts whose gradients for all these attentions fit into memory."""
     return iter(targets.split(max(1, VALUES_AT_ONCE // sum(attention.numel() for attention in attentions))))
-
-
-def _scale(request: Request | WordRequest, scale_logits: bool) -> float | Tensor:
-    return request.model.logit_scale if scale_logits else 1.0

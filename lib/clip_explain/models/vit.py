@@ -14,6 +14,7 @@ the last block is computed for the pooled token alone (`queries` = 1) unless `to
 | `attention` | images heads queries tokens  | softmax(q k^T / sqrt(width)) |
 | `attended`  | images queries channels      | attention times v, heads joined, before the output projection (GE's o) |
 | `output`    | images queries leaving       | tokens leaving the block; `leaving` = channels, but for a ResNet's pool |
+| `mean`      | images leaving              | mean of `output` over the tokens; None for one query, or without a graph |
 
 | of a `Trace` | shape | what it is |
 |---|---|---|
@@ -29,17 +30,17 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
+from clip.model import QuickGELU
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from clip_explain.errors import MethodError, TensorError
+from clip_explain.errors import TensorError
 from clip_explain.models.layers import Affine, constant, join_heads, layer_norm, linear, scaled, split_heads
 from clip_explain.models.stems import embed_pixels, embed_texts, own_tokens, pooled_tokens
 from clip_explain.models.towers import Layer, Tower, image_tower, text_tower
+from clip_explain.models.trace_options import HEADS, STARTS, TOKENS, TraceOptions
 
-HEADS = ("native", "single")
-STARTS = (None, "input", "attention", "attended")
-TOKENS = ("class", "all")
+__all__ = ["HEADS", "STARTS", "TOKENS", "TraceOptions"]
 # Gradients are carried times this power of two, so that they do not underflow in fp16; exact in the wider formats.
 GRADIENT_SCALE = 1024.0
 # At most so many token rows are carried backward at once: bounds the memory of many targets through deep blocks.
@@ -58,6 +59,7 @@ class Block:
     attended: Float[Tensor, "images queries channels"]
     output: Float[Tensor, "images queries leaving"]
     layer: Layer
+    mean: Float[Tensor, "images leaving"] | None = None
 
 
 @dataclass(frozen=True)
@@ -82,24 +84,25 @@ def trace_image(
     start: str | None = None,
     tokens: str = "class",
     score: str = "cosine",
+    begun: Trace | None = None,
 ) -> Trace:
     """Forward of preprocessed images (images, 3, height, width) of any size that the patch divides.
 
-    `layers`: how many of the last blocks are kept. `heads="single"`: the last `single` blocks (by default all that are
-    kept) attend with one head over all channels, as GE eq. 5 does; "native" is the model as it was trained.
-    `start`: the tensor of the first kept block ("input", "attention" or "attended") from which gradients can be taken;
-    everything before it, and everything when None, carries no graph. `tokens="all"` computes the last block for every
-    token. The positional embedding is resized (bicubic) for other sizes than the model's own, for this call only.
-    `score` is handed on to `gradients`, see `Tower`. Differs from the model in nothing: with native heads, `embedding`
-    is `encode_image` up to rounding.
+    The options are those of `TraceOptions`. The positional embedding is resized (bicubic) for other sizes than the
+    model's own, for this call only. `score` is handed on to `gradients`, see `Tower`. `begun`: a trace of the same
+    images with native heads, from which this one goes on, if it holds the tokens that enter the first layer asked for.
+    Differs from the model in nothing: with native heads, `embedding` is `encode_image` up to rounding.
     """
-    tower = replace(image_tower(network), score=score)
+    tower, options = replace(image_tower(network), score=score), TraceOptions(heads, layers, single, start, tokens)
+    options.check(len(tower.layers))
+    if begun is not None:
+        return _go_on(tower, begun, options)
     with torch.inference_mode(False), torch.set_grad_enabled(start is not None):
         embedded, grid = embed_pixels(tower.stem, pixels.detach())
         pooled = torch.zeros(len(embedded), dtype=torch.long, device=embedded.device)
         patches = torch.arange(embedded.shape[1], device=embedded.device) >= tower.prefix
         own = patches.expand(len(embedded), -1)
-        return _run(tower, embedded, pooled, grid, own, heads, layers, single, start, tokens)
+        return _run(tower, embedded, pooled, grid, own, options)
 
 
 def trace_text(
@@ -112,8 +115,9 @@ def trace_text(
     start: str | None = None,
     tokens: str = "class",
     padding: bool = False,
+    begun: Trace | None = None,
 ) -> Trace:
-    """Forward of tokenized texts (texts, context); options as in `trace_image`.
+    """Forward of tokenized texts (texts, context); options and `begun` as in `trace_image`.
 
     The pooled token is each text's end token; under a causal mask the padding after the longest text's end does not
     change the embedding and is computed only if asked for (`padding`). Where the last token is pooled, as in SigLIP,
@@ -121,29 +125,39 @@ def trace_text(
     """
     if texts.ndim != 2 or texts.is_floating_point() or not texts.numel():
         raise TensorError(f"got texts of {tuple(texts.shape)}, {texts.dtype}, expected integers (texts, context)")
-    tower = text_tower(network)
+    tower, options = text_tower(network), TraceOptions(heads, layers, single, start, tokens, padding)
+    options.check(len(tower.layers))
+    if begun is not None:
+        return _go_on(tower, begun, options)
     with torch.inference_mode(False), torch.set_grad_enabled(start is not None):
         texts = texts.to(tower.stem.embedding.device)
         pooled = pooled_tokens(tower, texts)
         seen = texts if padding else texts[:, : int(pooled.max()) + 1]
         own = own_tokens(tower, texts)[:, : seen.shape[1]]
-        return _run(tower, embed_texts(tower.stem, seen), pooled, (0, 0), own, heads, layers, single, start, tokens)
+        return _run(tower, embed_texts(tower.stem, seen), pooled, (0, 0), own, options)
 
 
-def _run(tower, x, pooled, grid, own, heads, layers, single, start, tokens) -> Trace:
-    """The layers one after another: the early ones fast and forgotten, the last `layers` in full."""
-    depth = len(tower.layers)
-    single = _check_options(depth, heads, layers, single, start, tokens)
-    kept = []
+def _go_on(tower: Tower, begun: Trace, options: TraceOptions) -> Trace:
+    """A trace that begins with the tokens entering a layer of an earlier one, of the same input and native heads."""
+    first = len(tower.layers) - max(options.layers, options.single_layers)
+    entering = begun.blocks[first - len(tower.layers)].input.detach()
+    with torch.inference_mode(False), torch.set_grad_enabled(options.start is not None):
+        return _run(tower, entering, begun.pooled, begun.grid, begun.own, options, first)
+
+
+def _run(tower, x, pooled, grid, own, options: TraceOptions, first: int = 0) -> Trace:
+    """The layers one after another from `first`: the early ones fast and forgotten, the last ones in full."""
+    depth, kept = len(tower.layers), []
     # Sums between layers stay in float32 in half precision, too: maps in which terms cancel need it.
     x = x.to(torch.promote_types(x.dtype, torch.float32))
-    for index, layer in enumerate(tower.layers):
-        head_count = 1 if index >= depth - single else layer.heads
-        if index < depth - layers:
+    for index, layer in enumerate(tower.layers[first:], first):
+        head_count = 1 if index >= depth - options.single_layers else layer.heads
+        if index < depth - options.layers:
             x = forward_block(layer, x, head_count, tower.causal)
             continue
-        rows = pooled if index == depth - 1 and tokens == "class" else None
-        block = trace_block(layer, x, head_count, tower.causal, rows, start if index == depth - layers else None)
+        rows = pooled if index == depth - 1 and options.tokens == "class" else None
+        start = options.start if index == depth - options.layers else None
+        block = trace_block(layer, x, head_count, tower.causal, rows, start)
         kept.append(block)
         x = block.output
     embedding = project(tower, pooled_row(x, pooled))
@@ -173,21 +187,44 @@ def trace_block(
         logits = logits.masked_fill(_future(x.shape[1], rows, x.device), float("-inf"))
     attention = _leaf(logits.softmax(dim=-1), start == "attention")
     attended = _leaf(join_heads(attention @ v), start == "attended")
-    return Block(x, q, k, v, attention, attended, finish_block(layer, own_x, attended), layer)
+    middle = add_attention(layer, own_x, attended)
+    output, mean = add_mlp(layer, middle, torch.is_grad_enabled() and rows is None)
+    return Block(x, q, k, v, attention, attended, output, layer, mean)
 
 
 def finish_block(layer: Layer, x: Tensor, attended: Tensor) -> Float[Tensor, "images queries leaving"]:
     """From the attention's output before its projection to the layer's output; x are the same tokens entering it."""
-    added = scaled(linear(attended, layer.out), layer.scale_1)
-    x = x + added if layer.residual else added
+    return add_mlp(layer, add_attention(layer, x, attended))[0]
+
+
+def add_mlp(
+    layer: Layer, x: Tensor, with_mean: bool = False
+) -> tuple[Float[Tensor, "images queries leaving"], Float[Tensor, "images leaving"] | None]:
+    """The tokens with the MLP's output added, and if wanted their mean.
+
+    The mean is taken before the MLP's last map, which is linear, so that a gradient passes that map once, not once for
+    every token.
+    """
     if layer.up is None:
-        return x
-    return x + scaled(linear(mlp_hidden(layer, layer_norm(x, layer.norm_2)), layer.down), layer.scale_2)
+        return x, x.mean(dim=1) if with_mean else None
+    hidden = mlp_hidden(layer, layer_norm(x, layer.norm_2))
+    output = x + scaled(linear(hidden, layer.down), layer.scale_2)
+    if not with_mean:
+        return output, None
+    return output, x.mean(dim=1) + scaled(linear(hidden.mean(dim=1), layer.down), layer.scale_2)
+
+
+def add_attention(layer: Layer, x: Tensor, attended: Tensor) -> Float[Tensor, "images queries leaving"]:
+    """The tokens entering a layer with its attention's output, projected, added: what enters the MLP's norm."""
+    added = scaled(linear(attended, layer.out), layer.scale_1)
+    return x + added if layer.residual else added
 
 
 def mlp_hidden(layer: Layer, normed: Tensor) -> Float[Tensor, "images queries hidden"]:
     """The hidden units of an MLP, gated or not, after its activation."""
     hidden = linear(normed, layer.up)
+    if layer.gate is None and type(layer.activation) is QuickGELU and not hidden.requires_grad:
+        return hidden.mul_((1.702 * hidden).sigmoid_())  # as the module does, in place
     if layer.gate is None:
         return layer.activation(hidden)
     return layer.activation(linear(normed, layer.gate)) * hidden
@@ -263,15 +300,3 @@ def _future(tokens: int, rows: Tensor | None, device: torch.device) -> Tensor:
     """True where a request may not look: (queries, tokens), or (images, 1, 1, tokens) for one row of each image."""
     position = torch.arange(tokens, device=device)
     return position > (position[:, None] if rows is None else rows[:, None, None, None])
-
-
-def _check_options(depth: int, heads: str, layers: int, single: int | None, start: str | None, tokens: str) -> int:
-    """How many of the last blocks have a single head; MethodError for an option out of range."""
-    for name, value, options in (("heads", heads, HEADS), ("start", start, STARTS), ("tokens", tokens, TOKENS)):
-        if value not in options:
-            raise MethodError(f"got {name}={value!r}, expected one of {', '.join(map(repr, options))}")
-    single = layers if single is None else single
-    for name, value, least in (("layers", layers, 1), ("single", single, 0)):
-        if not least <= value <= depth:
-            raise MethodError(f"got {name}={value}, expected {least} to {depth}: the model has {depth} layers")
-    return single if heads == "single" else 0
