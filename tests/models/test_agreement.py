@@ -16,6 +16,7 @@ from clip_explain.models import agreement
 from clip_explain.models.agreement import check_agreement, example_pixels, fingerprint
 from clip_explain.models.embed import embed_images
 from clip_explain.models.torchvision import vit_classifier
+from clip_explain.models.towers import image_tower
 from clip_explain.request import Request, WordRequest
 
 PIXELS = small_clip.pixels(1, 64, 64)
@@ -327,6 +328,25 @@ def test_a_hook_in_a_dinos_own_layers_is_seen():
         )
     )
     with pytest.raises(ModelError, match="first in block 1"):
+        check_agreement(model)
+
+
+@pytest.mark.parametrize("family", ["clip", "metaclip_2", "siglip", "siglip2", "chinese_clip", "altclip"])
+def test_a_hook_in_a_layer_of_a_hub_model_is_seen(family, tmp_path):
+    pytest.importorskip("transformers")
+    import hub_models
+
+    getattr(hub_models, family)(tmp_path)
+    model = cx.load(f"hf:{tmp_path}", "cpu")
+    check_agreement(model)
+    image_tower(model.network).layers[1].module.register_forward_hook(
+        lambda module, inputs, output: (
+            (shift(module, inputs, output[0]), *output[1:])
+            if isinstance(output, tuple)
+            else shift(module, inputs, output)
+        )
+    )
+    with pytest.raises(ModelError, match="image tower.*first in block 1.*has a forward hook"):
         check_agreement(model)
 
 

@@ -75,10 +75,10 @@ def test_no_home_is_said(monkeypatch):
 @pytest.mark.parametrize(
     "content, message",
     [
-        (b"<!DOCTYPE html><html><body>Please log in</body></html>", "is a web page, not weights: a proxy"),
+        (b"<!DOCTYPE html><html><body>Please log in</body></html>", "it is a web page, a proxy's"),
         (b"\n  <html>", "is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a pointer of Git LFS"),
-        (b"", "is empty"),
+        (b"", "it is empty"),
     ],
 )
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors", ".bin"])

@@ -522,10 +522,14 @@ def test_blip_is_left_as_it_was(blip_network, tokenizer):
     cx.explain(blip_clip(blip_network, tokenizer), pixels(), TEXTS)
     assert all(torch.equal(value, before[name]) for name, value in blip_network.state_dict().items())
     assert all(p.requires_grad and p.grad is None for p in blip_network.parameters())
+
+
+def test_blip_in_training_mode_is_run_as_in_evaluation(blip_network, tokenizer):
+    expected = scores(make_request(blip_clip(blip_network, tokenizer), pixels(), TEXTS))
     blip_network.train()
     try:
-        with pytest.raises(errors.ModelError, match="training mode"):
-            blip_clip(blip_network, tokenizer)
+        assert torch.equal(scores(make_request(blip_clip(blip_network, tokenizer), pixels(), TEXTS)), expected)
+        assert all(module.training for module in blip_network.modules())
     finally:
         blip_network.eval()
 

@@ -228,7 +228,9 @@ def target_names(spec: Targets) -> tuple[str, ...]:
     """Names to be shown for targets: texts and classes as they are, images by their file, directions by number."""
     if isinstance(spec, Tensor):
         return tuple(f"target {index}" for index in range(1, 1 + len(spec)))
-    each = [spec] if isinstance(spec, int) else listed(spec)
+    if isinstance(spec, int):
+        return (_target_name(spec, 1),)
+    each = spec if isinstance(spec, list | tuple) else listed(spec)
     return tuple(_target_name(target, index) for index, target in enumerate(each, 1))
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from clip_explain.errors import ModelError, TextError
 from clip_explain.files import data_folder
 from clip_explain.models.adapters import Renamed, first_line, hub_checksum, module_of
+from clip_explain.models.layers import evaluated
 from clip_explain.models.model import Model, place
 
 BLIP = "Salesforce/blip-itm-base-coco"
@@ -44,18 +45,16 @@ def load_blip(name: str, device: torch.device, dtype: torch.dtype) -> Model:
 
 
 def blip(network: nn.Module, tokenizer: Any, name: str = "blip", sha256: str = "") -> Model:
-    """A `BlipForImageTextRetrieval` in eval mode, read where it is; `tokenizer` is its own, of transformers.
+    """A `BlipForImageTextRetrieval`, read where it is; `tokenizer` is its own, of transformers.
 
     The score is the ITC similarity; there is no learnt scale in it, so `scale_logits` changes nothing. Raises
-    ModelError for a network without BLIP's parts or in training mode, whose text encoder would drop at random.
+    ModelError for a network without BLIP's parts. In training mode it is run as in evaluation.
     """
     absent = [
         part for part in ("vision_model", "vision_proj", "text_encoder", "text_proj") if not hasattr(network, part)
     ]
     if absent:
         raise ModelError(f"got a {type(network).__name__} without {', '.join(absent)}, expected BLIP for retrieval")
-    if network.training:
-        raise ModelError(f"{name} is in training mode: call .eval() first")
     vision = network.vision_model
     visual = module_of(
         conv1=vision.embeddings.patch_embedding,
@@ -102,5 +101,5 @@ def _embed_texts(
     if count > limit:
         raise TextError(f"a text has {count} tokens, the model takes {limit}: shorten it, or truncate=True")
     tokens = {key: tokens[key].to(network.text_proj.weight.device) for key in ("input_ids", "attention_mask")}
-    with torch.no_grad():
+    with torch.no_grad(), evaluated(network):
         return network.text_proj(network.text_encoder(**tokens)[0][:, 0])

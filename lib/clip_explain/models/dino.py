@@ -79,15 +79,13 @@ def new_visual(width: int, layers: int, patch: int, side: int = 224, heads: int 
 
 
 def dino(network: nn.Module, name: str = "dino", sha256: str = "") -> Model:
-    """A `ViTModel` of transformers in eval mode, read where it is; only the joined q, k, v weights are copies.
+    """A `ViTModel` of transformers, read where it is; only the joined q, k, v weights are copies.
 
-    Raises ModelError for a network without its parts or in training mode.
+    Raises ModelError for a network without its parts.
     """
     absent = [part for part in ("embeddings", "layers", "layernorm", "config") if not hasattr(network, part)]
     if absent:
         raise ModelError(f"got a {type(network).__name__} without {', '.join(absent)}, expected a ViTModel")
-    if network.training:
-        raise ModelError(f"{name} is in training mode: call .eval() first")
     config, norm = network.config, network.layernorm
     height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
     patch = network.embeddings.patch_embeddings.projection.kernel_size

@@ -76,7 +76,7 @@ def image_features(model: Model, pixels: Tensor) -> Float[Tensor, "images embedd
     """Embeddings, not normalised, of pixels of any size that the patch, or a ResNet's stride, divides."""
     if model.is_vit:
         return trace_image(model.network, pixels).embedding
-    with torch.no_grad():
+    with torch.no_grad(), evaluated(model.network):
         if model.encoder == "other":
             return model.network.encode_image(pixels)
         visual = model.network.visual

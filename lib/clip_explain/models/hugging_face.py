@@ -16,6 +16,7 @@ from clip_explain.errors import ModelError, TextError
 from clip_explain.models.adapted import Adapted
 from clip_explain.models.adapters import first_line, hub_checksum
 from clip_explain.models.hugging_face_towers import FAMILIES
+from clip_explain.models.layers import evaluated
 from clip_explain.models.model import MEAN, STD, Model
 from clip_explain.models.vocabulary import hub_vocabulary
 
@@ -82,7 +83,7 @@ def own_texts(network: nn.Module, tokenizer: Any) -> Callable[[list[str], bool],
             raise TextError(f"a text has {count} tokens, the model takes {limit}: shorten it, or truncate=True")
         device = network.text_projection.weight.device
         given = {key: tokens[key].to(device) for key in ("input_ids", "attention_mask")}
-        with torch.no_grad():
+        with torch.no_grad(), evaluated(network):
             found = network.get_text_features(**given)
         return getattr(found, "pooler_output", found)
 

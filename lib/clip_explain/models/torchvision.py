@@ -96,6 +96,8 @@ def vit_classifier(
     if not isinstance(network.conv_proj, nn.Conv2d) or len(network.heads) != 1:
         raise ModelError(f"{name} has a stem of several convolutions or a head of several layers, expected one of each")
     head = network.heads.head
+    if type(head) is not nn.Linear or head._forward_hooks or head._forward_pre_hooks:
+        raise ModelError(f"the head of {name} is a {type(head).__name__} or has hooks, expected a plain nn.Linear")
     _check_classes(classes, len(head.weight))
     visual = module_of(
         conv1=network.conv_proj,

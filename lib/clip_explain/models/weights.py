@@ -72,11 +72,11 @@ def _check_start(path: Path) -> None:
     with open(path, "rb") as file:
         start = file.read(200).lstrip().lower()
     if not start:
-        raise WeightsError(f"{path} is empty")
+        raise WeightsError(f"{path} cannot be read as weights: it is empty")
     if start.startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise WeightsError(f"{path} is a web page, not weights: a proxy or a login answered the download")
+        raise WeightsError(f"{path} cannot be read as weights: it is a web page, a proxy's or a login's answer to a download")
     if start.startswith(b"version https://git-lfs"):
-        raise WeightsError(f"{path} is a pointer of Git LFS, not weights: fetch the file itself (git lfs pull)")
+        raise WeightsError(f"{path} cannot be read as weights: it is a pointer of Git LFS, fetch the file itself (git lfs pull)")
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
