@@ -31,6 +31,10 @@ with warnings.catch_warnings():
     import clip as clip  # the other modules take it from here
 
 VOCABULARY = 49408
+NO_WEIGHTS = {  # how a file begins that is none of weights
+    (b"<!doctype", b"<html", b"<?xml"): "a web page, a proxy's or a login's answer to a download",
+    (b"version https://git-lfs",): "a pointer of Git LFS: fetch the file itself (git lfs pull)",
+}
 INDEX = ".index.json"  # of weights in several files
 # What may stand beside weights in a file: plain values, none of which runs code when it is read. numpy's are named as
 # numpy 1 and 2 write them.
@@ -73,10 +77,9 @@ def _check_start(path: Path) -> None:
         start = file.read(200).lstrip().lower()
     if not start:
         raise WeightsError(f"{path} cannot be read as weights: it is empty")
-    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise WeightsError(f"{path} cannot be read as weights: it is a web page, a proxy's or a login's answer to a download")
-    if start.startswith(b"version https://git-lfs"):
-        raise WeightsError(f"{path} cannot be read as weights: it is a pointer of Git LFS, fetch the file itself (git lfs pull)")
+    for begin, what in NO_WEIGHTS.items():
+        if start.startswith(begin):
+            raise WeightsError(f"{path} cannot be read as weights: it is {what}")
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
