@@ -6,9 +6,10 @@ A loader's module is imported when a name asks for it; its packages may be an ex
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
+from torch import nn
 
 from clip_explain.checks import checked
 from clip_explain.errors import ModelError, nearest
@@ -20,10 +21,7 @@ from clip_explain.models.weights import INDEX, clip, expanded, plain_modes
 
 __all__ = ["Model", "available_models", "load"]
 
-NAMES = (
-    "a model's name or the path of its weights (to explain a network of your own, put it in the place of the one that "
-    "it began as: dataclasses.replace(cx.load(NAME), network=yours))"
-)
+NAMES = "a model's name, the path of its weights, or a network in memory, with its preprocess and tokenizer"
 SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".ckpt", INDEX)  # of weights files; a name that ends so is a path
 
 
@@ -37,6 +35,12 @@ def load_hugging_face(name: str, device: torch.device, dtype: torch.dtype) -> Mo
     from clip_explain.models import hugging_face
 
     return hugging_face.load_hugging_face(name, device, dtype)
+
+
+def load_network(network: nn.Module, preprocess: Any, tokenizer: Any) -> Model:
+    from clip_explain.models import instances
+
+    return instances.from_network(network, preprocess, tokenizer)
 
 
 def load_torchvision(name: str, device: torch.device, dtype: torch.dtype) -> Model:
@@ -74,18 +78,20 @@ def available_models() -> list[str]:
 
 @checked(ModelError)
 def load(
-    name: Annotated[str | os.PathLike, ModelError, NAMES],
+    name: Annotated[str | os.PathLike | nn.Module, ModelError, NAMES],
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     *,
     heads: int | tuple[int, int] | None = None,
     activation: str | None = None,
     grid: tuple[int, int] | None = None,
+    preprocess: Any = None,
+    tokenizer: Any = None,
 ) -> Model:
     """Load a CLIP: an embedded or OpenAI model by name, a weights file by path, or "open_clip:ARCH/TAG".
 
-    Or another model to be explained as one: "torchvision:vit_b_16", "blip:HUB_NAME_OR_FOLDER", "iclip" (see the modules
-    of these names). A name goes before a file that is called the same; a `Path` is always a path.
+    Or another model to be explained as one: "hf:HUB_NAME_OR_FOLDER", "torchvision:vit_b_16", "blip:HUB_NAME_OR_FOLDER",
+    "iclip" (see the modules of these names). A name goes before a file that is called the same; a `Path` is always a path.
 
     A path may hold a CLIP's state dict under OpenAI's, open_clip's or transformers' names (.safetensors, the index of
     several, or .pt, read without unpickling anything but tensors and plain values), as a training wraps it, or an
@@ -98,8 +104,13 @@ def load(
     to fp16 on CUDA and fp32 elsewhere. In fp16 and bf16 the LayerNorms stay in fp32, as in OpenAI's code. A state dict
     in fp32 keeps its precision (clip.load rounds it to fp16).
 
+    Or a network of one's own in memory, with its `preprocess` and `tokenizer` (see instances.py): it stays as it is,
+    on its device and in its number format.
+
     Raises ModelError (unknown name, no network, no such device, options that are needed) or WeightsError (the file).
     """
+    if isinstance(name, nn.Module):
+        return load_network(name, preprocess, tokenizer)
     options = {"heads": heads, "activation": activation, "grid": grid}
     device = device_of(device)
     dtype = _dtype(dtype, device)
@@ -123,7 +134,7 @@ def _load_named(name: str, device: torch.device, dtype: torch.dtype) -> Model:
         network, sha256 = load_embedded(name)
     else:
         raise ModelError(
-            f"unknown model {name!r}: {nearest(name, available_models())} Or a path, or 'open_clip:ARCH/TAG', "
+            f"unknown model {name!r}: {nearest(name, available_models())} Or a path, or 'hf:openai/clip-vit-base-patch16', 'open_clip:ARCH/TAG', "
             "'torchvision:vit_b_16', 'blip:Salesforce/blip-itm-base-coco'."
         )
     return Model(place(network, device, dtype), name, sha256, clip.clip._tokenizer)

@@ -50,6 +50,7 @@ class Adapted(nn.Module):
     def __init__(self, whole: nn.Module, family: Family, vocabulary: Vocabulary | None = None):
         super().__init__()
         self.whole, self.family, self.vocabulary = whole, family, vocabulary
+        self.sizes = family.sizes(whole)
 
     def encode_image(self, pixels: Float[Tensor, "images 3 height width"]) -> Float[Tensor, "images embedding"]:
         return self.family.encode_image(self.whole, pixels)
@@ -70,10 +71,6 @@ class Adapted(nn.Module):
         if self.family.text is None or self.vocabulary is None:
             raise MethodError(f"the text tower of {self.family.name} cannot be read, so its words cannot be explained")
         return self.family.text(self.whole, self.vocabulary)
-
-    @property
-    def sizes(self) -> Sizes:
-        return self.family.sizes(self.whole)
 
     @property
     def has_text_tower(self) -> bool:

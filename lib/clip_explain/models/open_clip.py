@@ -1,65 +1,123 @@
 """Models of the package open_clip, in its old layout (2.24) and its batch-first one (2.26 and later).
 
-Above trace.py and request.py: a model is let in only if the trace gives what the model itself computes.
+A model is let in only if the trace gives what the model itself computes; see open_clip_towers.py for what is read.
 """
 
 import importlib
 import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from clip_explain.errors import ModelError, nearest
+from clip_explain.models.adapted import Adapted
+from clip_explain.models.adapters import first_line
 from clip_explain.models.agreement import check_agreement
 from clip_explain.models.model import DTYPES, MEAN, STD, Model
+from clip_explain.models.open_clip_towers import is_plain, open_clip_family
+from clip_explain.models.vocabulary import Vocabulary, hub_vocabulary, openai_vocabulary
 from clip_explain.models.weights import fill, read_weights
 
 
 def load_open_clip(name: str, device: torch.device, dtype: torch.dtype) -> Model:
     """ "open_clip:ARCH/TAG", TAG being the name of published weights or a local checkpoint's path.
 
-    ModelError for what is no ViT or ModifiedResNet with a text tower like OpenAI's; for most before any download.
+    Or "open_clip:hf-hub:ORGANISATION/NAME". ModelError if it cannot be had, or computes something else than we would.
     """
-    arch, _, tag = name.removeprefix("open_clip:").partition("/")
-    try:
-        open_clip = importlib.import_module("open_clip")
-    except ImportError as error:
-        raise ModelError(f"{name!r} needs the package open_clip: pip install 'clip-explain[open-clip]'") from error
-    if arch not in open_clip.list_models():
-        raise ModelError(f"open_clip has no architecture {arch!r}: {nearest(arch, open_clip.list_models())}")
-    _check_config(arch, open_clip.get_model_config(arch))
-    config = {} if os.path.isfile(tag) else open_clip.get_pretrained_cfg(arch, tag)
-    if not config and not os.path.isfile(tag):
-        tags = open_clip.list_pretrained_tags_by_model(arch)
-        raise ModelError(f"open_clip has no weights {tag!r} for {arch!r}, and no such file: {nearest(tag, tags)}")
-    try:
-        path = open_clip.download_pretrained(config) if config else tag
-    except Exception as error:  # whatever the hub's client raises without a network
-        raise ModelError(f"the weights of {name!r} could not be downloaded: {error}") from error
-    state, sha256 = read_weights(path)
+    open_clip = import_open_clip(name)
+    spec = name.removeprefix("open_clip:")
+    arch, _, tag = spec.partition("/")
     precision = {value: key for key, value in DTYPES.items()}[dtype]
-    network = open_clip.create_model(arch, precision=precision, force_quick_gelu=bool(config.get("quick_gelu")))
-    fill(network, state, source=str(path))
-    statistics = tuple(config.get("mean") or MEAN), tuple(config.get("std") or STD)
+    if ":" in arch:
+        network, sha256 = _from_hub(open_clip, spec, name, precision), ""
+        arch, statistics = spec, (tuple(network.visual.image_mean or MEAN), tuple(network.visual.image_std or STD))
+    else:
+        if arch not in open_clip.list_models():
+            raise ModelError(f"open_clip has no architecture {arch!r}: {nearest(arch, open_clip.list_models())}")
+        path, config = _weights_file(open_clip, arch, tag, name)
+        state, sha256 = read_weights(path)
+        network = open_clip.create_model(arch, precision=precision, force_quick_gelu=bool(config.get("quick_gelu")))
+        fill(network, state, source=str(path))
+        statistics = tuple(config.get("mean") or MEAN), tuple(config.get("std") or STD)
+    try:
+        tokenizer = open_clip.get_tokenizer(arch)
+    except Exception as error:  # those of Hugging Face are downloaded
+        raise ModelError(f"the tokenizer of {name!r} could not be had: {first_line(error)}") from error
     network = network.to(device).eval().requires_grad_(False)
-    model = Model(network, name, sha256, open_clip.get_tokenizer(arch), *statistics)
+    model = open_clip_model(network, tokenizer, name, sha256, *statistics)
     check_agreement(model)
     return model
 
 
-def _check_config(arch: str, config: dict[str, Any]) -> None:
-    """ModelError for an architecture whose configuration says that it is not laid out like OpenAI's CLIP."""
-    text, vision = config["text_cfg"], config["vision_cfg"]
-    found = {
-        "it has a multimodal decoder": config.get("multimodal_cfg"),
-        "its text tower is a model of Hugging Face": text.get("hf_model_name"),
-        "its image tower is a model of timm": vision.get("timm_model_name"),
-        "its image tower pools by attention": vision.get("attentional_pool"),
-        "its tokenizer is not CLIP's": text.get("hf_tokenizer_name"),
-        "its text's embedding is not that of the end token": text.get("pool_type", "argmax") != "argmax",
-        "its text tower looks ahead": text.get("no_causal_mask"),
-        "its text tower is built apart (custom_text)": config.get("custom_text"),
-    }
-    reasons = [reason for reason, holds in found.items() if holds]
-    if reasons:
-        raise ModelError(f"{arch!r} is not laid out like OpenAI's CLIP, and cannot be explained here: {reasons[0]}")
+def open_clip_model(
+    network: nn.Module,
+    tokenizer: Any,
+    name: str,
+    sha256: str = "",
+    mean: tuple[float, ...] = MEAN,
+    std: tuple[float, ...] = STD,
+) -> Model:
+    """A network of open_clip, read where it is, with its tokenizer.
+
+    Where its text tower cannot be read its texts are targets, by its own features, and words are not explained.
+    """
+    if is_plain(network):
+        return Model(network, name, sha256, tokenizer, mean, std)
+    family = open_clip_family(network)
+    readable = family.text is not None and tokenizer is not None
+    vocabulary = open_clip_vocabulary(tokenizer) if readable else None
+    texts = None if readable or tokenizer is None else own_texts(network, tokenizer)
+    return Model(Adapted(network, family, vocabulary), name, sha256, vocabulary, mean, std, embed_texts=texts)
+
+
+def open_clip_vocabulary(tokenizer: Any) -> Vocabulary:
+    """open_clip's tokenizers: its own is OpenAI's; another is of Hugging Face, and texts are cleaned before it."""
+    if hasattr(tokenizer, "encoder"):
+        return openai_vocabulary(tokenizer)
+    found = hub_vocabulary(tokenizer.tokenizer)
+    return replace(found, encode=lambda text: found.encode(tokenizer.clean_fn(text)))
+
+
+def own_texts(network: nn.Module, tokenizer: Any) -> Callable[[list[str], bool], Tensor]:
+    """The network's own text features, by its own tokenizer, which cuts what is too long."""
+
+    def embed(texts: list[str], truncate: bool) -> Float[Tensor, "texts embedding"]:
+        device = next(network.parameters()).device
+        with torch.no_grad():
+            return network.encode_text(tokenizer(texts).to(device)).float()
+
+    return embed
+
+
+def import_open_clip(name: str) -> Any:
+    """The package open_clip, or a ModelError that names the extra."""
+    try:
+        return importlib.import_module("open_clip")
+    except ImportError as error:
+        raise ModelError(f"{name!r} needs the package open_clip: pip install 'clip-explain[open-clip]'") from error
+
+
+def _weights_file(open_clip: Any, arch: str, tag: str, name: str) -> tuple[str | Path, dict[str, Any]]:
+    """Where the weights lie, downloaded if need be, and what open_clip knows of them."""
+    if os.path.isfile(tag):  # unlike pathlib's, False for a name that is too long
+        return tag, {}
+    config = open_clip.get_pretrained_cfg(arch, tag)
+    if not config:
+        tags = open_clip.list_pretrained_tags_by_model(arch)
+        raise ModelError(f"open_clip has no weights {tag!r} for {arch!r}, and no such file: {nearest(tag, tags)}")
+    try:
+        return open_clip.download_pretrained(config), config
+    except Exception as error:  # whatever the hub's client raises without a network
+        raise ModelError(f"the weights of {name!r} could not be downloaded: {error}") from error
+
+
+def _from_hub(open_clip: Any, spec: str, name: str, precision: str) -> nn.Module:
+    try:
+        return open_clip.create_model(spec, precision=precision)
+    except Exception as error:  # whatever the hub's client raises, or open_clip for a config that it cannot read
+        raise ModelError(f"{name!r} could not be loaded: {first_line(error)}") from error

@@ -101,7 +101,7 @@ class Tower:
     @property
     def prefix(self) -> int:
         """How many tokens stand before the patches: 1, the class token, or 0."""
-        return 0 if self.pooling == "attention" and self.layers[-1].query is not None else 1
+        return 0 if isinstance(self.stem, Patches) and self.stem.class_token is None else 1
 
 
 def image_tower(network: nn.Module) -> Tower:
@@ -113,7 +113,12 @@ def image_tower(network: nn.Module) -> Tower:
         raise ModelError(f"the image encoder is a {type(visual).__name__}; a trace needs a vision transformer (ViT)")
     projection_bias = getattr(visual, "proj_bias", None)  # BLIP's projection has one, CLIP's has not
     return Tower(
-        _patches(visual), _layers(visual.transformer), "class", visual.ln_post, visual.proj.detach(), projection_bias
+        _patches(visual),
+        tower_layers(visual.transformer),
+        "class",
+        visual.ln_post,
+        visual.proj.detach(),
+        projection_bias,
     )
 
 
@@ -123,7 +128,7 @@ def text_tower(network: nn.Module) -> Tower:
         return network.text_tower()
     projection = network.text_projection.detach()
     stem = Tokens(network.token_embedding.weight.detach(), network.positional_embedding.detach(), projection.dtype)
-    return Tower(stem, _layers(network.transformer), "end", network.ln_final, projection, causal=True)
+    return Tower(stem, tower_layers(network.transformer), "end", network.ln_final, projection, causal=True)
 
 
 def encoder_of(network: nn.Module) -> str:
@@ -139,6 +144,11 @@ def encoder_of(network: nn.Module) -> str:
     if hasattr(visual, "class_embedding"):
         return "class"
     return "resnet" if hasattr(visual, "attnpool") else "other"
+
+
+def has_text_tower(network: nn.Module) -> bool:
+    """Whether a network has a text tower that we can read."""
+    return network.has_text_tower if hasattr(network, "family") else hasattr(network, "text_projection")
 
 
 def square(positions: int) -> tuple[int, int]:
@@ -165,7 +175,8 @@ def _patches(visual: nn.Module) -> Patches:
     )
 
 
-def _layers(transformer: nn.Module) -> tuple[Layer, ...]:
+def tower_layers(transformer: nn.Module) -> tuple[Layer, ...]:
+    """The layers of a transformer of OpenAI's or open_clip's."""
     return tuple(_layer(block) for block in transformer.resblocks)
 
 

@@ -1,0 +1,275 @@
+"""Networks in memory, of every library, as a user would hand them over: held against their own features."""
+
+import open_clip
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from open_clip.tokenizer import HFTokenizer
+from PIL import Image
+from torch import nn
+from torchvision import transforms
+
+import clip_explain as cx
+import hub_models
+import small_clip
+from clip_explain.errors import MethodError, ModelError
+from clip_explain.explainers.registry import methods_for
+from clip_explain.models.embed import embed_images, embed_texts
+from clip_explain.models.tokenizer import tokenize
+from clip_explain.models.vit import trace_image, trace_text
+from small_clip import relative_error
+
+VISION = dict(image_size=32, patch_size=8, width=64, layers=2, head_width=32)
+TEXT = dict(context_length=16, vocab_size=49408, width=64, heads=2, layers=2)
+PREPROCESS = transforms.Compose(
+    [
+        transforms.Resize(32),
+        transforms.CenterCrop(32),
+        transforms.ToTensor(),
+        transforms.Normalize([0.5] * 3, [0.25] * 3),
+    ]
+)
+
+
+def trunk(name, **options):
+    return timm.create_model(name, img_size=32, patch_size=8, embed_dim=64, depth=2, num_heads=2, **options)
+
+
+def with_trunk(made, text=TEXT):
+    """open_clip's CLIP of timm's trunk: built of a small one, which `made` takes the place of."""
+    vision = dict(timm_model_name="convnext_atto", timm_pool="avg", timm_proj="linear", image_size=32)
+    network = open_clip.CustomTextCLIP(64, vision, text)
+    network.visual.trunk, network.visual.head = made, nn.Sequential()
+    return network
+
+
+def siglip(folder):
+    hub_models.gemma_tokenizer().save_pretrained(folder)
+    tokenizer = HFTokenizer(str(folder), context_length=16, clean="canonicalize")
+    text = dict(TEXT, vocab_size=len(tokenizer.tokenizer), no_causal_mask=True, proj_bias=True, pool_type="last")
+    made = trunk("vit_base_patch16_siglip_224", num_classes=0, init_values=0.5)
+    network = with_trunk(made, text)
+    network.logit_bias = nn.Parameter(torch.tensor(-10.0))
+    return network, tokenizer
+
+
+def plain(_):
+    return open_clip.CLIP(64, open_clip.CLIPVisionCfg(**VISION), open_clip.CLIPTextCfg(**TEXT)), tokenizer_of_clip()
+
+
+def layer_scale(_):
+    vision, text = open_clip.CLIPVisionCfg(**VISION, ls_init_value=0.3), open_clip.CLIPTextCfg(**TEXT)
+    return open_clip.CLIP(64, vision, text), tokenizer_of_clip()
+
+
+def resnet(_):
+    vision = open_clip.CLIPVisionCfg(image_size=64, layers=(1, 1, 1, 1), width=8, head_width=32)
+    return open_clip.CLIP(64, vision, open_clip.CLIPTextCfg(**TEXT)), tokenizer_of_clip()
+
+
+def coca(_):
+    vision = dict(VISION, attentional_pool=True, attn_pooler_heads=2, attn_pooler_queries=4, output_tokens=True)
+    text = dict(TEXT, embed_cls=True, output_tokens=True)
+    decoder = dict(TEXT, attn_pooler_heads=2)
+    return open_clip.CoCa(64, decoder, text, vision), tokenizer_of_clip()
+
+
+def convnext(_):
+    vision = dict(timm_model_name="convnext_atto", timm_pool="", timm_proj="linear", image_size=64)
+    return open_clip.CustomTextCLIP(64, vision, TEXT), tokenizer_of_clip()
+
+
+def mobile(_):
+    vision = dict(timm_model_name="fastvit_mci0", timm_pool="avg", timm_proj=None, image_size=64)
+    return open_clip.CustomTextCLIP(64, vision, TEXT), tokenizer_of_clip()
+
+
+def eva(_):
+    return with_trunk(trunk("eva02_base_patch16_clip_224", num_classes=64)), tokenizer_of_clip()
+
+
+def class_token_of_timm(_):
+    return with_trunk(trunk("vit_base_patch16_224", num_classes=64)), tokenizer_of_clip()
+
+
+def roberta(folder):
+    """A text tower of Hugging Face's, from a folder."""
+    import transformers
+
+    config = transformers.RobertaConfig(vocab_size=60, max_position_embeddings=40, **hub_models.TEXT)
+    transformers.RobertaModel(config).save_pretrained(folder)
+    hub_models.xlm_tokenizer().save_pretrained(folder)
+    text = dict(hf_model_name=str(folder), hf_tokenizer_name=str(folder), hf_pooler_type="mean_pooler")
+    network = open_clip.CustomTextCLIP(64, VISION, dict(text, hf_model_pretrained=False))
+    return network, HFTokenizer(str(folder), context_length=16)
+
+
+def tokenizer_of_clip():
+    return open_clip.SimpleTokenizer(context_length=16)
+
+
+# What makes a network of open_clip -> its image encoder, and whether its words are explained.
+NETWORKS = {
+    plain: ("class", True),
+    layer_scale: ("class", True),
+    resnet: ("resnet", True),
+    siglip: ("attention", True),
+    coca: ("attention", False),
+    class_token_of_timm: ("class", True),
+    roberta: ("class", False),
+    convnext: ("other", True),
+    mobile: ("other", True),
+    eva: ("other", True),
+}
+EVERY = pytest.mark.parametrize("make", NETWORKS, ids=lambda make: make.__name__)
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory):
+    known = {}
+
+    def made(make):
+        if make not in known:
+            torch.manual_seed(0)
+            network, tokenizer = make(tmp_path_factory.mktemp(make.__name__))
+            for parameter in network.eval().parameters():
+                parameter.data += 0.02 * torch.randn_like(parameter)  # no zero biases, no flat probe
+            known[make] = network, cx.load(network, preprocess=PREPROCESS, tokenizer=tokenizer), tokenizer
+        return known[make]
+
+    return made
+
+
+def pixels(model, count=2):
+    side = model.image_size
+    return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(0))
+
+
+TEXTS = ["a red cube", "a photo of the blue cone"]
+
+
+@EVERY
+def test_image_features_are_the_networks_own(load, make):
+    network, model, _ = load(make)
+    encoder, _ = NETWORKS[make]
+    with torch.no_grad():
+        expected = network.encode_image(pixels(model), normalize=False)
+    assert model.encoder == encoder and model.embedding_size == expected.shape[1] and model.mean == (0.5, 0.5, 0.5)
+    found = embed_images(model, cx.pixels(model, pixels(model)))
+    assert relative_error(found, F.normalize(expected, dim=1)) < 1e-5
+    if model.is_vit:
+        assert relative_error(trace_image(model.network, pixels(model), start="attended").embedding, expected) < 1e-5
+
+
+@EVERY
+def test_text_features_are_the_networks_own(load, make):
+    network, model, tokenizer = load(make)
+    _, spoken = NETWORKS[make]
+    tokens = tokenizer(TEXTS)
+    with torch.no_grad():
+        expected = network.encode_text(tokens, normalize=False)
+    assert relative_error(embed_texts(model, TEXTS), F.normalize(expected, dim=1)) < 1e-5
+    assert (model.tokenizer is not None) == spoken
+    if spoken:
+        assert tokenize(model, TEXTS).tolist() == tokens.tolist()
+        assert relative_error(trace_text(model.network, tokens).embedding, expected) < 1e-5
+
+
+@EVERY
+def test_every_network_has_maps_by_some_method(load, make):
+    _, model, _ = load(make)
+    assert {"rise", "shapley"} <= set(methods_for(model))
+    given = cx.pixels(model, pixels(model, 1))
+    for method, options in (("rise", dict(masks=8)), ("shapley", dict(samples=60))):
+        maps = cx.explain(model, given, TEXTS, method, **options).maps
+        assert maps.isfinite().all() and maps.std() > 0
+    if model.encoder == "other":
+        with pytest.raises(MethodError, match="of which only the forward is known, for which fit: rise, shapley"):
+            cx.explain(model, given, TEXTS)
+    else:
+        assert cx.explain(model, given, TEXTS).maps.std() > 0
+
+
+# -- other libraries, wrappers, and what is no CLIP
+
+
+def test_a_network_of_openais_and_what_wraps_it():
+    network = small_clip.build(**dict(small_clip.SMALL, vocab=49408))
+    model = cx.load(network)
+    given = cx.pixels(model, small_clip.pixels(1, 64, 64))
+    expected = cx.explain(model, given, TEXTS).maps
+    assert model.network is network
+    assert torch.equal(cx.explain(cx.load(nn.DataParallel(network)), given, TEXTS).maps, expected)
+
+
+@pytest.mark.parametrize("family", ["clip", "siglip"])
+def test_a_network_of_transformers_is_the_model_of_its_folder(family, tmp_path):
+    import transformers
+
+    network = hub_models.FAMILIES[family](tmp_path)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path)
+    model, loaded = cx.load(network, tokenizer=tokenizer, preprocess=processor), cx.load(f"hf:{tmp_path}", "cpu")
+    given = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    found = cx.explain(model, cx.pixels(model, given), TEXTS)
+    assert torch.equal(found.maps, cx.explain(loaded, cx.pixels(loaded, given), TEXTS).maps)
+    assert (model.mean, model.std) == (loaded.mean, loaded.std)
+
+
+def test_lora_layers_are_part_of_what_is_explained(tmp_path):
+    """Of peft, not merged: each wrapped layer is called, and merging them changes nothing."""
+    import peft
+    import transformers
+
+    network = hub_models.clip(tmp_path)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    config = peft.LoraConfig(r=4, lora_alpha=16, target_modules=["q_proj", "v_proj", "fc1"])
+    wrapped = peft.get_peft_model(network, config)
+    for name, parameter in wrapped.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(std=0.2, generator=torch.Generator().manual_seed(1))
+    model = cx.load(wrapped.eval(), tokenizer=tokenizer)
+    given = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    before = cx.explain(model, cx.pixels(model, given), TEXTS).maps
+    with torch.no_grad():
+        own = wrapped.get_image_features(pixel_values=given).pooler_output
+    assert relative_error(trace_image(model.network, given).embedding, own) < 1e-5
+    merged = cx.load(wrapped.merge_and_unload(), tokenizer=tokenizer)
+    after = cx.explain(merged, cx.pixels(merged, given), TEXTS).maps
+    assert relative_error(before, after) < 1e-4
+    base = cx.load(f"hf:{tmp_path}", "cpu")
+    assert relative_error(cx.explain(base, cx.pixels(base, given), TEXTS).maps, after) > 0.01
+
+
+class Own(nn.Module):
+    """A network of nobody's library: the mean colour, projected."""
+
+    def __init__(self):
+        super().__init__()
+        self.projection = nn.Linear(3, 8)
+
+    def encode_image(self, pixels):
+        return self.projection(pixels.mean(dim=(-2, -1)))
+
+    def encode_text(self, tokens):
+        return F.one_hot(tokens.long() % 8, 8).float().sum(dim=1)
+
+
+def test_any_network_with_encode_image_is_explained_by_its_forward():
+    torch.manual_seed(0)
+    model = cx.load(Own(), preprocess=PREPROCESS, tokenizer=tokenizer_of_clip())
+    assert model.encoder == "other" and model.image_size == 32 and model.embedding_size == 8
+    maps = cx.explain(model, Image.new("RGB", (40, 30), "red"), TEXTS, "shapley", samples=60).maps
+    assert maps.shape == (1, 2, 8, 8) and maps.isfinite().all()
+    with pytest.raises(MethodError, match="words cannot"):
+        cx.explain_words(model, Image.new("RGB", (40, 30)), TEXTS)
+
+
+def test_what_is_no_clip_is_told_what_is():
+    with pytest.raises(ModelError, match="got a Linear, expected a CLIP of OpenAI's package"):
+        cx.load(nn.Linear(3, 4))
+    with pytest.raises(ModelError, match="input size of a Own is not known"):
+        cx.load(Own())
+    with pytest.raises(ModelError, match="expected a transform with Normalize"):
+        cx.load(small_clip.build(**small_clip.SMALL), preprocess=transforms.ToTensor())
