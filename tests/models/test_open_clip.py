@@ -3,6 +3,8 @@
 Run with 2.24 (sequence-first) and with the newest version (batch-first); skipped where the package is absent.
 """
 
+import json
+
 import pytest
 import torch
 
@@ -65,19 +67,38 @@ def test_a_tower_that_computes_something_else_is_refused():
         open_clip_models.check_agreement(model)
 
 
-@pytest.mark.parametrize(
-    ("arch", "said"),
-    [
-        ("roberta-ViT-B-32", "its text tower is a model of Hugging Face"),
-        ("coca_ViT-B-32", "it has a multimodal decoder"),
-        ("ViT-B-16-SigLIP", "its image tower is a model of timm"),
-        ("EVA02-B-16", "its image tower is a model of timm"),
-        ("ViT-L-14-CLIPA", "its tokenizer is not CLIP's"),
-    ],
-)
-def test_architectures_unlike_openais_are_refused_before_any_download(arch, said):
-    with pytest.raises(errors.ModelError, match=said):
-        cx.load(f"open_clip:{arch}/openai")
+VISION = dict(image_size=32, patch_size=8, width=64, layers=2, head_width=32)
+POOLED = dict(attentional_pool=True, attn_pooler_heads=2, attn_pooler_queries=4, output_tokens=True)
+TEXT = dict(context_length=16, vocab_size=49408, width=64, heads=2, layers=2)
+CONFIGS = {
+    "coca": dict(
+        embed_dim=64,
+        vision_cfg=VISION | POOLED,
+        text_cfg=TEXT | dict(embed_cls=True, output_tokens=True),
+        multimodal_cfg=TEXT | dict(attn_pooler_heads=2),
+        custom_text=True,
+    ),
+    "mean": dict(embed_dim=64, vision_cfg=VISION | dict(pool_type="avg"), text_cfg=TEXT),
+    "apart": dict(embed_dim=64, vision_cfg=VISION, text_cfg=TEXT, custom_text=True),
+}
+
+
+@pytest.mark.skipif(not hasattr(open_clip.transformer, "AttentionalPooler"), reason="before open_clip had CoCa")
+@pytest.mark.parametrize(("kind", "encoder"), [("coca", "attention"), ("mean", "other"), ("apart", "class")])
+def test_a_training_checkpoint_of_another_layout_is_its_network(tmp_path, kind, encoder):
+    """By a config of one's own, as `open_clip.add_model_config` reads it, and the file that its training writes."""
+    (tmp_path / f"small-{kind}.json").write_text(json.dumps(CONFIGS[kind]))
+    open_clip.add_model_config(tmp_path)
+    torch.manual_seed(1)
+    network = open_clip.create_model(f"small-{kind}").eval()
+    state = {f"module.{key}": value for key, value in network.state_dict().items()}
+    torch.save({"epoch": 1, "name": "run", "state_dict": state, "optimizer": {}}, tmp_path / "epoch_1.pt")
+    model = cx.load(f"open_clip:small-{kind}/{tmp_path / 'epoch_1.pt'}", "cpu")
+    image = pixels(0, 32, 32)
+    with torch.no_grad():
+        assert relative_error(image_features(model, image), network.encode_image(image, normalize=False)) < 1e-5
+    assert model.encoder == encoder
+    assert cx.explain(model, cx.pixels(model, image), TEXTS, "rise", masks=4).maps.isfinite().all()
 
 
 def test_unknown_architectures_and_weights_are_said():

@@ -1,8 +1,11 @@
 """open_clip's networks that are not laid out as OpenAI's, described part by part.
 
+What cannot be described is left to the network's own forward.
+
 | part of open_clip | read as |
 |---|---|
 | `VisionTransformer` with an attentional pool (CoCa) | a tower pooled by the query that open_clip keeps, the first |
+| `VisionTransformer` pooled by the mean of its tokens | its own forward alone |
 | `TimmModel` of a plain ViT (SigLIP, SigLIP 2) | see timm_towers.py |
 | `TimmModel` of another network (ConvNeXt, EVA02, MobileCLIP) | its own forward alone |
 | `TextTransformer` pooled at the end or the last token, without a mask of padding | a text tower |
@@ -25,7 +28,7 @@ from clip_explain.models.vocabulary import Vocabulary
 def is_plain(network: nn.Module) -> bool:
     """Whether a network of open_clip is laid out as OpenAI's, and is read as those are."""
     visual = network.visual
-    vit = hasattr(visual, "class_embedding") and getattr(visual, "attn_pool", None) is None
+    vit = hasattr(visual, "class_embedding") and getattr(visual, "attn_pool", None) is None and _keeps_first(visual)
     resnet = hasattr(visual, "attnpool") and hasattr(visual, "layer4")
     return hasattr(network, "transformer") and (vit or resnet) and _is_end(network)
 
@@ -50,9 +53,16 @@ def open_clip_family(network: nn.Module) -> Family:
 def _image_reader(visual: nn.Module) -> Callable[[nn.Module], Tower] | None:
     if hasattr(visual, "trunk"):
         return _timm if describable(visual.trunk) else None
+    if not hasattr(visual, "class_embedding") or not _keeps_first(visual):
+        return None
     if getattr(visual, "attn_pool", None) is not None:
         return _pooled if getattr(visual, "attn_pool_contrastive", None) is None else None
-    return _plain if hasattr(visual, "class_embedding") else None
+    return _plain
+
+
+def _keeps_first(visual: nn.Module) -> bool:
+    """Whether the embedding is that of the first token; open_clip can also take the mean of all."""
+    return getattr(visual, "pool_type", "tok") == "tok"
 
 
 def _timm(network: nn.Module) -> Tower:
