@@ -90,8 +90,8 @@ def load(
 ) -> Model:
     """Load a CLIP: an embedded or OpenAI model by name, a weights file by path, or "open_clip:ARCH/TAG".
 
-    Or another model to be explained as one: "hf:HUB_NAME_OR_FOLDER", "torchvision:vit_b_16", "blip:HUB_NAME_OR_FOLDER",
-    "iclip" (see the modules of these names). A name goes before a file that is called the same; a `Path` is always a path.
+    Or another model: "hf:HUB_NAME_OR_FOLDER", "torchvision:vit_b_16", "blip:HUB_NAME_OR_FOLDER", "iclip" (see the
+    modules of these names). A name goes before a file that is called the same; a `Path` is always a path.
 
     A path may hold a CLIP's state dict under OpenAI's, open_clip's or transformers' names (.safetensors, the index of
     several, or .pt, read without unpickling anything but tensors and plain values), as a training wraps it, or an
@@ -134,8 +134,9 @@ def _load_named(name: str, device: torch.device, dtype: torch.dtype) -> Model:
         network, sha256 = load_embedded(name)
     else:
         raise ModelError(
-            f"unknown model {name!r}: {nearest(name, available_models())} Or a path, or 'hf:openai/clip-vit-base-patch16', 'open_clip:ARCH/TAG', "
-            "'torchvision:vit_b_16', 'blip:Salesforce/blip-itm-base-coco'."
+            f"unknown model {name!r}: {nearest(name, available_models())} Or a path, or "
+            "'hf:openai/clip-vit-base-patch16', 'open_clip:ARCH/TAG', 'torchvision:vit_b_16', "
+            "'blip:Salesforce/blip-itm-base-coco'."
         )
     return Model(place(network, device, dtype), name, sha256, clip.clip._tokenizer)
 

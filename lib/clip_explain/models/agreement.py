@@ -24,7 +24,7 @@ from clip_explain.errors import ClipExplainError, ModelError
 from clip_explain.models.layers import evaluated
 from clip_explain.models.model import Model
 from clip_explain.models.resnet import STAGES, resnet_embedding, resnet_stage
-from clip_explain.models.towers import has_text_tower, image_tower, text_tower
+from clip_explain.models.towers import image_tower, text_tower
 from clip_explain.models.vit import trace_image, trace_text
 
 TOLERANCE = 1e-4  # the largest relative difference of the two embeddings: rounding, far below another computation
