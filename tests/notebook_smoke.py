@@ -23,11 +23,11 @@ SMOKE = {
     "02_method_comparison": {
         "parameters": {"n_slow": "1", "rise_masks": "8", "shapley_samples": "8"},
         "values": {
-            "chance": (0.001, 0.5),
-            "grad_eclip: point game": SHARE,
-            "grad_eclip: AP": (0.001, 1.0),
-            "rollout: own - others": (-1e-6, 1e-6),  # its map is the same for every text
-            "shapley: above chance": DIFFERENCE,
+            "chance: pointing_game, all images": (0.001, 0.5),
+            "grad_eclip: pointing_game, all images": SHARE,
+            "grad_eclip: average_precision, all images": (0.001, 1.0),
+            "rollout: own less others, all images": (-1e-6, 1e-6),  # its map is the same for every text
+            "shapley: pointing_game, first images": SHARE,
         },
         "files": ["1_comparison.png", "2_numbers.png", "methods.csv"],
     },
@@ -73,7 +73,7 @@ SMOKE = {
             "slow": "{'rise': {'masks': 8}, 'shapley': {'samples': 8}}",
         },
         "values": {
-            "chance": (0.001, 0.5),
+            "chance: pointing_game, equal footing": (0.001, 0.5),
             "constant: pointing_game, equal footing": (0.0, 0.0),  # it has no peak
             "constant: average_precision, equal footing": (0.001, 0.5),  # the thing's share of the image
             "constant: pixel_accuracy, equal footing": (0.5, 1.0),  # the background's
@@ -81,9 +81,9 @@ SMOKE = {
             "random: energy_pointing_game, equal footing": (0.001, 0.5),
             "grad_eclip: iou_searched, as released": SHARE,
             "clip_surgery: pixel_accuracy_mask, equal footing": SHARE,
-            "shapley: pointing_game, equal footing": SHARE,
+            "shapley: pointing_game, first images": SHARE,
         },
-        "files": ["1_maps.png", "3_pointing.png", "4_segmentation.png", "table3.csv", "tests.csv"],
+        "files": ["1_maps.png", "3_pointing.png", "4_segmentation.png", "table3.csv", "numbers.csv"],
     },
     "09_concept_composition": {
         "values": {"phrase": SHARE, "strange phrase": SHARE, "relation": SHARE, "phrase embedding": (0.0, 1.0001)},

@@ -151,6 +151,8 @@ def test_each_setting_is_judged_by_itself():
     table = pd.concat([numbers(setting="x", a=EVEN + 0.2, b=EVEN), numbers(setting="y", a=EVEN - 0.2, b=EVEN)])
     found = papers.judge(table, [stated("greater than", "a", "b")])
     assert found[["setting", "verdict"]].to_numpy().tolist() == [["x", "reproduced"], ["y", "not reproduced"]]
+    one = papers.judge(table, [stated("greater than", "a", "b", setting="y")])
+    assert one["setting"].tolist() == ["y"]
 
 
 def test_targets_of_an_image_are_no_further_images():

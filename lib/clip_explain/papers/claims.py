@@ -39,7 +39,8 @@ class Statement:
     `printed` names the column of the paper's table whose rows are the methods, or the row whose columns are; it is
     empty where the paper prints no numbers. A difference of less than `margin` counts as none. `by_construction` and
     `not_comparable` say why no numbers can decide. `kind`: "paper", or "control" for what we ask ourselves; a control
-    may have no paper, and then `where` is printed as it is.
+    may have no paper, and then `where` is printed as it is. `setting`: the one setting of the long table that it is
+    asked in; None means each.
     """
 
     paper: str
@@ -55,6 +56,7 @@ class Statement:
     margin: int | float | None = None
     by_construction: str = ""
     not_comparable: str = ""
+    setting: str | None = None
 
     def __post_init__(self) -> None:
         if self.relation not in RELATIONS:
@@ -82,6 +84,7 @@ def control(
     relation: str = "greater than",
     threshold: int | float = 0.0,
     margin: int | float | None = None,
+    setting: str | None = None,
 ) -> Statement:
     """A statement of our own, as that a method beats random maps; it is counted apart from the papers'."""
     return Statement(
@@ -94,6 +97,7 @@ def control(
         threshold=threshold,
         kind="control",
         margin=margin,
+        setting=setting,
     )
 
 

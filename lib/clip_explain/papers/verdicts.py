@@ -142,7 +142,7 @@ def judge(
 def _evidence(claim: Statement, table: pd.DataFrame, without: Mapping[str, str], seed: int) -> list[Evidence]:
     """The evidence of each setting in which the claim's first method has numbers of its metric."""
     rows = table[(table["metric"] == claim.metric) & (table["method"] == claim.methods[0])]
-    settings = list(rows["setting"].unique())
+    settings = [name for name in rows["setting"].unique() if claim.setting in (None, name)]
     if settings:
         return [_of_setting(claim, name, table[table["setting"] == name], without, seed) for name in settings]
     reason = claim.not_comparable or without.get(claim.methods[0], "")

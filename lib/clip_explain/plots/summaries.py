@@ -85,6 +85,7 @@ def panels(
         by_name = {name: _by_name(rows[rows[names] == name], by) for name in order}
         charts.series(by_name, ax, (chance or {}).get(metric), kinds)
         ax.set_title(title)
+        ax.locator_params(axis="x", nbins=4)
     if len(kinds) > 1:
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     return axes
