@@ -32,12 +32,14 @@ def stopped_by_signals() -> Iterator[None]:
     """Ctrl-C, or SIGTERM, by which clusters stop a job, ends it with 128 + the signal as exit code and no half file."""
 
     def stop(number: int, frame: Any) -> None:
-        print("stopped; the same command goes on", file=sys.stderr)
         sys.exit(128 + number)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
+    except SystemExit:
+        print("stopped; the same command goes on", file=sys.stderr)
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -5,6 +5,7 @@ A loader's module is imported when a name asks for it; its packages may be an ex
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,11 @@ from clip_explain.models.weights import INDEX, clip, expanded, plain_modes
 __all__ = ["Model", "available_models", "load"]
 
 NAMES = "a model's name, the path of its weights, or a network in memory, with its preprocess and tokenizer"
+# A forked process has none of its parent's OpenMP threads, and torch would wait for them for ever: so it takes one
+# thread, as torch's own DataLoader does, unless it asks for more.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
+
 SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".ckpt", INDEX)  # of weights files; a name that ends so is a path
 
 
