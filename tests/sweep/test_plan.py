@@ -27,7 +27,7 @@ from small_sweeps import contents, plan_of, settings
         ({"metrics": ["pointing_game"]}, "metrics.energy_pointing_game was {}, is absent"),
         ({"options": {"scenes": {"size": 64}, "rise": {"masks": 9}}}, "methods.rise.masks was 8, is 9"),
         ({"options": {"rise": {"masks": 8}}}, "reader.size was 64, is absent"),
-        ({"fit": "full"}, 'fit was "crop", is "full"'),
+        ({"fit": "crop"}, 'fit was "full", is "crop"'),
         ({"templates": "imagenet"}, 'templates was ["{}"], is "imagenet"'),
         ({"templates": "a photo of {}."}, 'templates was ["{}"], is ["a photo of {}."]'),
         ({"dataset": "objects", "options": {"rise": {"masks": 8}}}, 'dataset was "scenes", is "objects"'),
