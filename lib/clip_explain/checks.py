@@ -103,6 +103,8 @@ def fits_items(value: Any, origin: type, inner: tuple[Any, ...]) -> bool:
     """
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
         return False
+    if isinstance(value, Tensor | np.ndarray) and not value.ndim:
+        return False
     if not isinstance(value, Collection):
         return not issubclass(origin, Collection)
     if origin is tuple and inner[-1] is not Ellipsis:

@@ -12,6 +12,7 @@ from clip_explain.checks import checked
 from clip_explain.errors import MethodError, TensorError, nearest
 
 FITS = ("crop", "full", "squash")  # what of an image a model looks at: see images.preprocess
+LONGEST = 20_000  # side of a resized map
 MODES = ("bilinear", "bicubic", "nearest")
 
 
@@ -20,8 +21,8 @@ def resize(maps: Float[Tensor, "*axes grid_h grid_w"], size: tuple[int, int], mo
     """Maps at another size (height, width): (*axes, height, width). A bicubic map may overshoot its range."""
     if mode not in MODES:
         raise MethodError(f"got mode={mode!r}, expected one of {', '.join(map(repr, MODES))}")
-    if min(size) < 1:
-        raise TensorError(f"got size={tuple(size)}, expected a height and a width of at least 1")
+    if min(size) < 1 or max(size) > LONGEST:
+        raise TensorError(f"got size={tuple(size)}, expected a height and a width from 1 to {LONGEST}")
     planes = maps.reshape(-1, 1, *maps.shape[-2:])
     corners = {} if mode == "nearest" else {"align_corners": False}
     return F.interpolate(planes, size=tuple(size), mode=mode, **corners).reshape(*maps.shape[:-2], *size)

@@ -122,7 +122,7 @@ def _redundant(request: Request, given: Tensor | str | Sequence[str] | None) -> 
     if given is None and len(request.targets) > 1:
         return None
     if isinstance(given, Tensor):
-        if not len(given):
+        if given.ndim and not len(given):
             raise TensorError("got redundant with no directions, expected at least one, or None for the targets' own")
         return directions(request.model, given).mean(dim=0)
     texts = [given or ""] if given is None or isinstance(given, str) else list(given)
