@@ -52,7 +52,7 @@ def coco_karpathy(folder: Path, split: str = "val", table: str = "dataset_coco.j
     return _captioned("coco_karpathy", items)
 
 
-def _karpathy_item(folder: Path, image: dict[str, Any]) -> tuple:
+def _karpathy_item(folder: Path, image: Any) -> tuple:
     number, file = int(image["cocoid"]), Path(image["filepath"]) / image["filename"]
     files = (folder / file, *(folder / part / f"{number:012d}.jpg" for part in ("val2017", "train2017")))
     texts = tuple(sentence["raw"].strip() for sentence in image["sentences"])

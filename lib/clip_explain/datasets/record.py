@@ -127,14 +127,14 @@ def stack_masks(masks: Sequence[np.ndarray], height: int, width: int) -> Bool[np
     return np.stack(masks).astype(bool) if masks else np.zeros((0, height, width), bool)
 
 
-def pick(value: str, options: Sequence[str], what: str) -> str:
+def pick(value: Any, options: Sequence[str], what: str) -> str:
     """`value`, if it is one of `options`; else DatasetError with the nearest."""
     if not isinstance(value, str) or value not in options:
         raise DatasetError(f"unknown {what} {value!r}: {nearest(str(value), options)}")
     return value
 
 
-def picked(values: Sequence[str], options: Sequence[str], what: str) -> tuple[str, ...]:
+def picked(values: Any, options: Sequence[str], what: str) -> tuple[str, ...]:
     """Some of `options`, at least one; else DatasetError."""
     if not fits(values, Sequence[str]) or not len(values):
         raise DatasetError(f"got {told(values)}, expected a list of some of {', '.join(options)}")

@@ -241,7 +241,7 @@ def clevr(folder: Path, split: str = "val", kinds: Sequence[str] = tuple(KINDS),
     return Dataset("clevr", (), range(len(scenes)), one)
 
 
-def _clevr(scenes: list[dict], images: Path, path: Path, kinds: Sequence[str], width: int, i: int) -> Record:
+def _clevr(scenes: list[Any], images: Path, path: Path, kinds: Sequence[str], width: int, i: int) -> Record:
     where = f"{path}, scene {i}"
     with malformed(where, "a scene of CLEVR"):
         file = images / scenes[i]["image_filename"]
