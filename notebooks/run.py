@@ -34,6 +34,7 @@ PARAMETERS = ("model", "dataset", "n_images", "seed", "device", "out_dir")
 PROVENANCE = ("model", "weights_sha256", "dataset", "parameters", "versions", "seed", "n_images", "values")
 CLAIMS = ("claim", "paper", "ours")
 UNMEASURED = ("not comparable", "true by construction")  # verdicts that need no number
+PATHS = ("model", "dataset", "images")  # parameters that may name one
 ALONE = ("08_",)  # measures times: beside another notebook they would be wrong
 MOST_JOBS = 4  # at once, unless more are asked for: each takes 1 to 2 GB
 
@@ -78,16 +79,14 @@ def literal(expression: ast.expr | str) -> object:
     """The value of a Python literal; None for what is none."""
     try:
         return ast.literal_eval(expression)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         return None
 
 
 def typed(name: str, text: str, default: object) -> object:
     """The text given for a parameter, as a value of its default's type."""
     if isinstance(default, str):
-        # Notebooks run in their own folder, so a path given from elsewhere must not stay relative.
-        is_path = name == "out_dir" or (name in ("model", "dataset", "images") and Path(text).exists())
-        return str(Path(text).resolve()) if is_path else text
+        return several_images(text) if name == "images" and text.lstrip().startswith("[") else resolved(name, text)
     if isinstance(default, bool):
         value = {"true": True, "false": False}.get(text.lower())
     elif isinstance(default, int | float):
@@ -99,6 +98,20 @@ def typed(name: str, text: str, default: object) -> object:
     if type(value) is not type(default):
         raise NotebookError(f"{name}: expected a {type(default).__name__} such as {default!r}, got {text!r}")
     return value
+
+
+def resolved(name: str, text: str) -> str:
+    """A text; if it names a path, the whole path: a notebook runs in its own folder, where a relative one is wrong."""
+    is_path = name == "out_dir" or (name in PATHS and os.path.exists(text))
+    return str(Path(text).resolve()) if is_path else text
+
+
+def several_images(text: str) -> list[str]:
+    """The paths of a list such as "['a.png', 'b.png']"."""
+    found = literal(text)
+    if not isinstance(found, list) or not found or not all(isinstance(path, str) for path in found):
+        raise NotebookError(f"images: expected a path, a folder, or a list such as ['a.png', 'b.png'], got {text!r}")
+    return [resolved("images", path) for path in found]
 
 
 def choose(notebook: Path, given: dict[str, str]) -> dict[str, object]:

@@ -194,6 +194,18 @@ def test_parameters_are_typed_as_their_defaults(tmp_path):
     assert isinstance(chosen["scale"], float)
 
 
+def test_several_images_become_a_list_of_whole_paths(tmp_path, monkeypatch):
+    path = write(tmp_path, parameters_cell(PARAMETERS + "\nimages = ''"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.png").touch()
+    chosen = runner.choose(path, {"images": "['p.png', 'q.png']"})
+    assert chosen == {"images": [str(tmp_path / "p.png"), "q.png"]}
+    assert runner.choose(path, {"images": "p.png"}) == {"images": str(tmp_path / "p.png")}
+    for text in ("[", "[1]", "[]", "['p.png'"):
+        with pytest.raises(runner.NotebookError, match="images: expected a path, a folder, or a list"):
+            runner.choose(path, {"images": text})
+
+
 def test_paths_given_become_absolute(tmp_path, monkeypatch):
     path = write(tmp_path, parameters_cell())
     monkeypatch.chdir(tmp_path)
