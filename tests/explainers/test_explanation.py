@@ -121,6 +121,8 @@ def test_preprocessed_pixels_are_shown_as_what_they_show(model, wide):
     assert seen.fit is None and seen.targets == ("target 1", "target 2")
     assert np.abs(np.asarray(seen.pictures[0], dtype=int) - np.asarray(wide, dtype=int)).max() <= 1
     assert "fit" not in seen.show()[0, 0].get_title()
+    assert cx.explain(model, cx.pixels(model, wide, "crop"), TEXTS[0]).pictures[0].size == (64, 64)
+    assert cx.explain(model, cx.pixels(model, wide, "squash"), TEXTS[0]).pictures[0].size == wide.size
 
 
 @pytest.mark.parametrize("suffix", [".png", ".pdf", ".svg"])

@@ -268,7 +268,11 @@ def _scores(request: Request | WordRequest, weights: Sequence[int]) -> Tensor:
 
 
 def _pictures(request: Request) -> tuple[Image.Image, ...]:
-    """Preprocessed pixels as images again."""
+    """Preprocessed pixels as images again; what was squashed to a square, at its own aspect."""
     mean, std = (request.pixels.new_tensor(each)[:, None, None] for each in (request.model.mean, request.model.std))
     colours = (request.pixels * std + mean).clamp(0, 1).mul(255).round().byte()
-    return tuple(Image.fromarray(each.permute(1, 2, 0).cpu().numpy()) for each in colours)
+    found = tuple(Image.fromarray(each.permute(1, 2, 0).cpu().numpy()) for each in colours)
+    if getattr(request.pixels, "fit", None) != "squash":
+        return found
+    sizes = zip(found, request.pixels.sizes, strict=True)
+    return tuple(shrunk(image.resize((width, height))) for image, (height, width) in sizes)
