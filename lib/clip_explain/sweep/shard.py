@@ -21,7 +21,7 @@ from clip_explain.errors import DatasetError, ImageError, ModelError, OutputErro
 from clip_explain.explainers import options_of
 from clip_explain.images import preprocess
 from clip_explain.models import load
-from clip_explain.request import Request
+from clip_explain.request import Request, share_forward
 from clip_explain.sweep import store
 from clip_explain.sweep.measures import METHODS, METRICS, Case, Session, image_seed, visible, visible_masks
 from clip_explain.sweep.plan import Plan, library_versions, settings_hash
@@ -85,6 +85,7 @@ def measure(plan: Plan, session: Session, record: Record) -> list[tuple]:
     if not record.texts:
         raise TextError(f"{record.id} has no texts to be explained")
     request = Request(session.model, pixels, session.features(record.texts))
+    share_forward(request)  # whatever the methods, so that numbers do not depend on which others there are
     seed = image_seed(plan.seed, record.id, "metrics")
     rows = []
     for method, options in plan.methods.items():
