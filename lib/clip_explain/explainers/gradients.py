@@ -32,6 +32,10 @@ def game(
     the cosine times the model's learnt scale; R is not linear in it, so `scale_logits=False` (y = the cosine, as in EP)
     gives other maps. `layers=N` reads the last N layers only (None: all). MethodError if there are fewer. Differs from
     the Grad-ECLIP authors' code in `layers`, which is 1 there.
+
+    A target costs a backward pass through all layers read, about a forward's time, and T of them cost T: the score
+    is a function of the embedding, so their gradients are T combinations of the embedding's own, of which there are
+    more (512 in ViT-B/16) than targets in use.
     """
     options = dict(layers=layer_count(request, layers), start="attention")
 
