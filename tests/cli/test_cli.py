@@ -13,6 +13,7 @@ import clip_explain as cx
 from clip_explain import plots
 from clip_explain.cli import main
 from clip_explain.cli.explain import described, parse, typed
+from clip_explain.explainers.registry import METHODS, names_of
 
 BAR = round(200 * plots.BAR)  # px
 
@@ -176,7 +177,7 @@ def test_unusable_commands_show_the_usage(arguments, capsys):
 
 def test_help_is_quick_and_list_is_quiet():
     """--help does without torch, and --list shows no warning of a package underneath."""
-    code = "import sys, clip_explain.cli as cli\ntry: cli.main(['--help'])\nfinally: print('torch' in sys.modules)"
+    code = "import sys, clip_explain.cli as cli\ntry: main(['--help'])\nfinally: print('torch' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "usage: clip-explain" in shown.stdout and shown.stdout.endswith("False\n")
     shown = subprocess.run([sys.executable, "-m", "clip_explain", "--list"], capture_output=True, text=True)
@@ -189,3 +190,23 @@ def test_options_get_the_type_of_the_signature():
     assert typed("layers", "2", int) == 2 and typed("lr", "1e-2", float) == 0.01 and typed("heads", "2", str) == "2"
     assert typed("head", "none", int | None) is None and typed("head", "3", int | None) == 3
     assert typed("scaled", "no", bool) is False and typed("scaled", "True", bool) is True
+
+
+def test_check_says_what_is_read_of_a_model_and_whether_it_agrees(capsys):
+    """Towers, agreement by layer below rounding, the methods of the registry, and a map as large as the grid."""
+    assert main(["check", "tiny-resnet", "--device", "cpu"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("tiny-resnet: a ResNet, 224 px, cells of 32 px")
+    assert any(
+        re.fullmatch(r"text tower: 12 layers, 2 heads, QuickGELU, pooled by end, causal", line) for line in lines
+    )
+    measured = [line.split()[-1] for line in lines if line.strip().startswith(("layer", "embedding"))]
+    assert len(measured) == 4 + 1 + 12 + 1 and all(float(number) < 1e-4 for number in measured)
+    resnets = ", ".join(name for name in names_of() if METHODS[name].resnets)
+    assert f"methods for images: {resnets}" in lines
+    assert [len(line) for line in lines[-7:]] == [2 + 7] * 7
+
+
+def test_check_refuses_a_model_that_is_not_there(capsys):
+    assert main(["check", "tiny-vat"]) == 2
+    assert "unknown model 'tiny-vat'" in capsys.readouterr().err

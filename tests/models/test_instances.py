@@ -1,127 +1,24 @@
 """Networks in memory, of every library, as a user would hand them over: held against their own features."""
 
-import open_clip
 import pytest
-import timm
 import torch
 import torch.nn.functional as F
-from open_clip.tokenizer import HFTokenizer
 from PIL import Image
 from torch import nn
 from torchvision import transforms
 
 import clip_explain as cx
 import hub_models
+import open_clip_models
 import small_clip
 from clip_explain.errors import MethodError, ModelError
 from clip_explain.explainers.registry import methods_for
 from clip_explain.models.embed import embed_images, embed_texts
 from clip_explain.models.tokenizer import tokenize
 from clip_explain.models.vit import trace_image, trace_text
+from open_clip_models import NETWORKS, PREPROCESS, tokenizer_of_clip
 from small_clip import relative_error
 
-VISION = dict(image_size=32, patch_size=8, width=64, layers=2, head_width=32)
-TEXT = dict(context_length=16, vocab_size=49408, width=64, heads=2, layers=2)
-PREPROCESS = transforms.Compose(
-    [
-        transforms.Resize(32),
-        transforms.CenterCrop(32),
-        transforms.ToTensor(),
-        transforms.Normalize([0.5] * 3, [0.25] * 3),
-    ]
-)
-
-
-def trunk(name, **options):
-    return timm.create_model(name, img_size=32, patch_size=8, embed_dim=64, depth=2, num_heads=2, **options)
-
-
-def with_trunk(made, text=TEXT):
-    """open_clip's CLIP of timm's trunk: built of a small one, which `made` takes the place of."""
-    vision = dict(timm_model_name="convnext_atto", timm_pool="avg", timm_proj="linear", image_size=32)
-    network = open_clip.CustomTextCLIP(64, vision, text)
-    network.visual.trunk, network.visual.head = made, nn.Sequential()
-    return network
-
-
-def siglip(folder):
-    hub_models.gemma_tokenizer().save_pretrained(folder)
-    tokenizer = HFTokenizer(str(folder), context_length=16, clean="canonicalize")
-    text = dict(TEXT, vocab_size=len(tokenizer.tokenizer), no_causal_mask=True, proj_bias=True, pool_type="last")
-    made = trunk("vit_base_patch16_siglip_224", num_classes=0, init_values=0.5)
-    network = with_trunk(made, text)
-    network.logit_bias = nn.Parameter(torch.tensor(-10.0))
-    return network, tokenizer
-
-
-def plain(_):
-    return open_clip.CLIP(64, open_clip.CLIPVisionCfg(**VISION), open_clip.CLIPTextCfg(**TEXT)), tokenizer_of_clip()
-
-
-def layer_scale(_):
-    vision, text = open_clip.CLIPVisionCfg(**VISION, ls_init_value=0.3), open_clip.CLIPTextCfg(**TEXT)
-    return open_clip.CLIP(64, vision, text), tokenizer_of_clip()
-
-
-def resnet(_):
-    vision = open_clip.CLIPVisionCfg(image_size=64, layers=(1, 1, 1, 1), width=8, head_width=32)
-    return open_clip.CLIP(64, vision, open_clip.CLIPTextCfg(**TEXT)), tokenizer_of_clip()
-
-
-def coca(_):
-    vision = dict(VISION, attentional_pool=True, attn_pooler_heads=2, attn_pooler_queries=4, output_tokens=True)
-    text = dict(TEXT, embed_cls=True, output_tokens=True)
-    decoder = dict(TEXT, attn_pooler_heads=2)
-    return open_clip.CoCa(64, decoder, text, vision), tokenizer_of_clip()
-
-
-def convnext(_):
-    vision = dict(timm_model_name="convnext_atto", timm_pool="", timm_proj="linear", image_size=64)
-    return open_clip.CustomTextCLIP(64, vision, TEXT), tokenizer_of_clip()
-
-
-def mobile(_):
-    vision = dict(timm_model_name="fastvit_mci0", timm_pool="avg", timm_proj=None, image_size=64)
-    return open_clip.CustomTextCLIP(64, vision, TEXT), tokenizer_of_clip()
-
-
-def eva(_):
-    return with_trunk(trunk("eva02_base_patch16_clip_224", num_classes=64)), tokenizer_of_clip()
-
-
-def class_token_of_timm(_):
-    return with_trunk(trunk("vit_base_patch16_224", num_classes=64)), tokenizer_of_clip()
-
-
-def roberta(folder):
-    """A text tower of Hugging Face's, from a folder."""
-    import transformers
-
-    config = transformers.RobertaConfig(vocab_size=60, max_position_embeddings=40, **hub_models.TEXT)
-    transformers.RobertaModel(config).save_pretrained(folder)
-    hub_models.xlm_tokenizer().save_pretrained(folder)
-    text = dict(hf_model_name=str(folder), hf_tokenizer_name=str(folder), hf_pooler_type="mean_pooler")
-    network = open_clip.CustomTextCLIP(64, VISION, dict(text, hf_model_pretrained=False))
-    return network, HFTokenizer(str(folder), context_length=16)
-
-
-def tokenizer_of_clip():
-    return open_clip.SimpleTokenizer(context_length=16)
-
-
-# What makes a network of open_clip -> its image encoder, and whether its words are explained.
-NETWORKS = {
-    plain: ("class", True),
-    layer_scale: ("class", True),
-    resnet: ("resnet", True),
-    siglip: ("attention", True),
-    coca: ("attention", False),
-    class_token_of_timm: ("class", True),
-    roberta: ("class", False),
-    convnext: ("other", True),
-    mobile: ("other", True),
-    eva: ("other", True),
-}
 EVERY = pytest.mark.parametrize("make", NETWORKS, ids=lambda make: make.__name__)
 
 
@@ -131,10 +28,7 @@ def load(tmp_path_factory):
 
     def made(make):
         if make not in known:
-            torch.manual_seed(0)
-            network, tokenizer = make(tmp_path_factory.mktemp(make.__name__))
-            for parameter in network.eval().parameters():
-                parameter.data += 0.02 * torch.randn_like(parameter)  # no zero biases, no flat probe
+            network, tokenizer = open_clip_models.made(make, tmp_path_factory.mktemp(make.__name__))
             known[make] = network, cx.load(network, preprocess=PREPROCESS, tokenizer=tokenizer), tokenizer
         return known[make]
 
@@ -219,8 +113,9 @@ def test_a_network_of_transformers_is_the_model_of_its_folder(family, tmp_path):
 
 def test_lora_layers_are_part_of_what_is_explained(tmp_path):
     """Of peft, not merged: each wrapped layer is called, and merging them changes nothing."""
-    import peft
     import transformers
+
+    peft = pytest.importorskip("peft")
 
     network = hub_models.clip(tmp_path)
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)

@@ -44,12 +44,19 @@ def run_card(argv: Sequence[str]) -> None:
     card.main(argv)
 
 
+def run_check(argv: Sequence[str]) -> None:
+    from clip_explain.cli import check
+
+    check.main(argv)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "explain": run_explain,
     "sweep": run_sweep,
     "data": run_data,
     "train": run_train,
     "card": run_card,
+    "check": run_check,
 }
 
 

@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> None:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("clip-explain", description="Which pixels made CLIP give each text its score?")
     parser.epilog = "Other commands, each with its own --help: " + ", ".join(
-        f"clip-explain {name}" for name in ("data", "sweep", "train", "card")
+        f"clip-explain {name}" for name in ("check", "data", "sweep", "train", "card")
     )
     parser.add_argument("image", nargs="?", help="an image file")
     parser.add_argument("texts", nargs="*", help="one or more texts, each in quotes")

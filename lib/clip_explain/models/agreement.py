@@ -166,6 +166,26 @@ def _check(side: Side, network: nn.Module, model: Model) -> None:
     )
 
 
+def agreement_by_layer(model: Model) -> dict[str, dict[str, float]]:
+    """For each tower that is read, how far its layers' outputs and its embedding are from the network's own.
+
+    Relative differences of one image of noise and of a text of a few tokens: layer by number, then "embedding".
+    """
+    network, found = model.network, {}
+    with evaluated(network), torch.no_grad(), torch.autocast(model.device.type, enabled=False):
+        for side in _sides(network, model):
+            expected = side.blocks()
+            with captured([module for module, _ in expected]) as outputs:
+                own = side.own()
+            rows = {
+                f"layer {index}": _relative(ours.flatten(), _arranged(outputs[module], ours).flatten())
+                for index, (module, ours) in enumerate(expected)
+                if module in outputs and outputs[module].numel() == ours.numel()
+            }
+            found[side.tower] = rows | {"embedding": _relative(side.ours(), own)}
+    return found
+
+
 def _first_difference(side: Side) -> str:
     """Where the two forwards part, by the outputs of the blocks."""
     expected = side.blocks()

@@ -1,0 +1,91 @@
+"""The table of families in README.md: `python docs/families.py` writes it anew, from small random models of each.
+
+A row says how many methods take the family, and the largest relative difference between its own features, of images
+and of texts, and those that are explained.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "tests"))  # the makers of small models stand beside the tests
+
+import clip_explain as cx  # noqa: E402
+import hub_models  # noqa: E402
+import open_clip_models  # noqa: E402
+import small_clip  # noqa: E402
+from clip_explain.explainers.method import TOWERS  # noqa: E402
+from clip_explain.explainers.registry import methods_for  # noqa: E402
+from clip_explain.models.agreement import agreement_by_layer  # noqa: E402
+
+PAGE = ROOT / "README.md"
+START, END = "<!-- families: written by docs/families.py -->", "<!-- end of families -->"
+HEADER = (
+    "| family | image encoder | methods for images | for words | largest difference |",
+    "|---|---|---|---|---|",
+)
+# What a family is called in the table -> its maker in open_clip_models.py or hub_models.py.
+OPEN_CLIP = {
+    "open_clip: ViT, with or without layer scale": open_clip_models.layer_scale,
+    "open_clip: ResNet": open_clip_models.resnet,
+    "open_clip: SigLIP, SigLIP 2": open_clip_models.siglip,
+    "open_clip: ViT of timm": open_clip_models.class_token_of_timm,
+    "open_clip: CoCa": open_clip_models.coca,
+    "open_clip: texts of Hugging Face (roberta)": open_clip_models.roberta,
+    "open_clip: ConvNeXt": open_clip_models.convnext,
+    "open_clip: MobileCLIP": open_clip_models.mobile,
+    "open_clip: EVA02": open_clip_models.eva,
+}
+HUB = {
+    "Hugging Face: CLIPModel": hub_models.clip,
+    "Hugging Face: SiglipModel": hub_models.siglip,
+    "Hugging Face: Siglip2Model": hub_models.siglip2,
+    "Hugging Face: MetaClip2Model": hub_models.metaclip_2,
+    "Hugging Face: ChineseCLIPModel": hub_models.chinese_clip,
+    "Hugging Face: AltCLIPModel": hub_models.altclip,
+}
+
+
+def models() -> dict[str, cx.Model]:
+    """One small random model of each family."""
+    found = {"OpenAI: ViT": small_clip.wrap(small_clip.build(**small_clip.SMALL))}
+    for name, make in (OPEN_CLIP | HUB).items():
+        folder = Path(tempfile.mkdtemp())
+        if name in HUB:
+            make(folder)
+            found[name] = cx.load(f"hf:{folder}", "cpu")
+        else:
+            network, tokenizer = open_clip_models.made(make, folder)
+            found[name] = cx.load(network, preprocess=open_clip_models.PREPROCESS, tokenizer=tokenizer)
+    return found
+
+
+def difference(model: cx.Model) -> float | None:
+    """The largest relative difference of any embedding; None where the network's own forward is all that is read."""
+    found = [rows["embedding"] for rows in agreement_by_layer(model).values()]
+    return max(found) if found else None
+
+
+def row(name: str, model: cx.Model) -> tuple[str, float | None]:
+    """A family's row of the table without its last column, and what stands in that."""
+    images, words = len(methods_for(model)), len(methods_for(model, words=True))
+    return f"| {name} | {TOWERS[model.encoder]} | {images} | {words or 'texts are targets'} |", difference(model)
+
+
+def table() -> str:
+    lines = list(HEADER)
+    for name, model in models().items():
+        start, largest = row(name, model)
+        lines.append(f"{start} {'its own forward' if largest is None else f'{largest:.0e}'} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    before, _, rest = PAGE.read_text().partition(START)
+    after = rest.partition(END)[2]
+    PAGE.write_text(f"{before}{START}\n{table()}\n{END}{after}")
+
+
+if __name__ == "__main__":
+    main()
