@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from clip_explain.checks import checked
+from clip_explain.checks import checked, finite, one_of
 from clip_explain.errors import MethodError, TensorError, nearest
 
 FITS = ("crop", "full", "squash")  # what of an image a model looks at: see images.preprocess
@@ -19,8 +19,7 @@ MODES = ("bilinear", "bicubic", "nearest")
 @checked()
 def resize(maps: Float[Tensor, "*axes grid_h grid_w"], size: tuple[int, int], mode: str = "bilinear") -> Tensor:
     """Maps at another size (height, width): (*axes, height, width). A bicubic map may overshoot its range."""
-    if mode not in MODES:
-        raise MethodError(f"got mode={mode!r}, expected one of {', '.join(map(repr, MODES))}")
+    one_of("mode", mode, MODES)
     if min(size) < 1 or max(size) > LONGEST:
         raise TensorError(f"got size={tuple(size)}, expected a height and a width from 1 to {LONGEST}")
     planes = maps.reshape(-1, 1, *maps.shape[-2:])
@@ -63,8 +62,7 @@ def has_sign(map: Float[Tensor, "*axes grid_h grid_w"]) -> bool:
 @checked()
 def normalize(maps: Float[Tensor, "*axes grid_h grid_w"]) -> Float[Tensor, "*axes grid_h grid_w"]:
     """Min-max scaling of each map to [0, 1]; a degenerate map becomes zeros. TensorError if any value is not finite."""
-    if not torch.isfinite(maps).all():
-        raise TensorError("got maps with NaN or infinite values, expected finite ones")
+    finite("maps", maps)
     low, high = maps.amin(dim=(-2, -1), keepdim=True), maps.amax(dim=(-2, -1), keepdim=True)
     flat = degenerate(maps)[..., None, None]
     return torch.where(flat, 0.0, (maps - low) / torch.where(flat, 1.0, high - low))

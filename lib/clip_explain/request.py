@@ -148,7 +148,7 @@ def in_parts(request: Request, **options) -> Iterator[Request]:
     if not request.model.is_vit or any(kept.serves(asked) for kept in request._traces):
         yield request
         return
-    count = max(1, BYTES_AT_ONCE // graph_bytes(request, asked.layers))
+    count = max(1, BYTES_AT_ONCE // max(1, graph_bytes(request, asked.layers)))  # no layers: the trace refuses them
     for pixels in request.pixels.split(count):
         yield request if len(pixels) == len(request.pixels) else replace(request, pixels=pixels)
 

@@ -158,7 +158,7 @@ def test_stages_of_a_resnet():
 
 
 def test_unknown_options_are_refused(asked):
-    with pytest.raises(MethodError, match="by='mse', expected one of spearman, ssim, pearson"):
+    with pytest.raises(MethodError, match="by='mse', expected one of 'spearman', 'ssim', 'pearson'"):
         parameter_randomisation(asked, brightness, seed=0, by="mse")
     with pytest.raises(MethodError, match="'cascading' or 'independent'"):
         next(randomised(asked.model, seed=0, order="random"))

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from clip_explain.checks import checked
+from clip_explain.checks import checked, one_of
 from clip_explain.errors import MethodError
 from clip_explain.explainers.attention import layer_count, precise
 from clip_explain.models.embed import compared
@@ -160,9 +160,9 @@ def _masked_cosines(
 
 
 def _check(request: Request, variant: str, heads: str, pool: str) -> None:
-    for name, value, options in (("variant", variant, VARIANTS), ("heads", heads, HEADS), ("pool", pool, POOLS)):
-        if value not in options:
-            raise MethodError(f"got {name}={value!r}, expected one of {', '.join(map(repr, options))}")
+    one_of("variant", variant, VARIANTS)
+    one_of("heads", heads, HEADS)
+    one_of("pool", pool, POOLS)
     if not request.model.is_vit and (heads, pool) != ("native", "patches"):
         raise MethodError("heads='single' and pool='tokens' are for a ViT, and this model is a ResNet; leave them out")
     if pool == "tokens" and variant != "grad_cam":

@@ -152,8 +152,7 @@ def scale(
 
 def _check(spatial: str, head: int | None, relu: str) -> None:
     one_of("relu", relu, RELU)
-    if spatial not in SPATIAL:
-        raise MethodError(f"got spatial={spatial!r}, expected one of {', '.join(map(repr, SPATIAL))}")
+    one_of("spatial", spatial, SPATIAL)
     if spatial in ("released", "cosine") and head is not None:
         raise MethodError(
             f"spatial={spatial!r} joins all heads, so it has no part of one head; use 'loose' or 'softmax'"

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clip_explain.checks import checked
+from clip_explain.checks import checked, one_of
 from clip_explain.errors import MethodError
 from clip_explain.explainers.attention import layer_count, on_grid, on_words, precise, propagate
 from clip_explain.models.layers import join_heads
@@ -112,8 +112,7 @@ def legrad(
     Where a head pools the tokens by attention (SigLIP), s_l is that head's embedding of layer l's output, and A_l the
     head's own attention to it; `pool` is not read.
     """
-    if pool not in POOLS:
-        raise MethodError(f"got pool={pool!r}, expected one of {', '.join(map(repr, POOLS))}")
+    one_of("pool", pool, POOLS)
     if request.model.encoder == "attention":
         trace = request.trace(layers=layer_count(request, layers))
         entering = [block.input for block in (trace.blocks if layers else trace.blocks[1:])]

@@ -7,8 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clip_explain.checks import checked
-from clip_explain.errors import MethodError
+from clip_explain.checks import checked, one_of
 from clip_explain.explainers.attention import precise
 from clip_explain.models.embed import unit
 from clip_explain.models.pooling import attention_mask
@@ -28,8 +27,7 @@ def iclip(request: Request, *, norm: str = "image") -> Float[Tensor, "images tar
     A cancels out and the map is `itsm`, but for 0 where A is 0. On a model with one projection, such as any CLIP, it is
     that CLIP's own map so masked; ICLIP's weights are those of `load("iclip")`.
     """
-    if norm not in NORMS:
-        raise MethodError(f"got norm={norm!r}, expected one of {', '.join(map(repr, NORMS))}")
+    one_of("norm", norm, NORMS)
     trace = request.trace(tokens="all")
     block = trace.blocks[-1]
     with torch.no_grad():

@@ -6,8 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from clip_explain.checks import check_counts, checked, out_of_memory, seeded
-from clip_explain.errors import MethodError
+from clip_explain.checks import check_counts, checked, one_of, out_of_memory, seeded
 from clip_explain.models.embed import embed_tokens, unit
 from clip_explain.models.tokenizer import vocabulary_of
 from clip_explain.request import Request, WordRequest, longest, masked_scores, words_of
@@ -38,8 +37,7 @@ def shapley(
     ResNet's patches are 32 pixels, its total stride. MethodError for an option out of range, or out of memory.
     """
     check_counts(samples=samples, batch_size=batch_size)
-    if value not in VALUES:
-        raise MethodError(f"got value={value!r}, expected one of {', '.join(map(repr, VALUES))}")
+    one_of("value", value, VALUES)
     patch = request.model.patch_size
     grid = (request.pixels.shape[-2] // patch, request.pixels.shape[-1] // patch)
     sets, weights = draw_sets(grid[0] * grid[1], value, samples, seeded(generator))

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from clip_explain.checks import checked
+from clip_explain.checks import checked, one_of
 from clip_explain.directions import directions, empty_text, targets
 from clip_explain.errors import MethodError, TensorError, TextError
 from clip_explain.models.embed import unit
@@ -44,8 +44,7 @@ def clip_surgery(
     TextError or TensorError. The authors' first code divides the features by their norm over the tokens, not the
     channels (`norm(dim=1)`, mended on 1 March 2025): `normalize="tokens"` does so.
     """
-    if normalize not in NORMALIZE:
-        raise MethodError(f"got normalize={normalize!r}, expected one of {', '.join(map(repr, NORMALIZE))}")
+    one_of("normalize", normalize, NORMALIZE)
     taken = _redundant(request, redundant) if feature_surgery else None
     trace = request.trace(layers=layers)
     with torch.no_grad():

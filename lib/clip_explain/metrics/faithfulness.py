@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
-from clip_explain.checks import check_counts, checked, out_of_memory
+from clip_explain.checks import check_counts, checked, finite, out_of_memory
 from clip_explain.errors import MethodError, TensorError, nearest
 from clip_explain.images import preprocess
 from clip_explain.maps import degenerate, normalize, resize
@@ -198,8 +198,7 @@ def ranks(
 
     Equal values in raster order. TensorError for NaN or infinite values.
     """
-    if not torch.isfinite(maps).all():
-        raise TensorError("got maps with NaN or infinite values, expected finite ones")
+    finite("maps", maps)
     maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
     even = torch.where(degenerate(maps)[..., None, None], 0.0, maps)  # a resize would round a constant unevenly
     values = resize(even, size).flatten(-2)

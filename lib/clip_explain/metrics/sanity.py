@@ -15,7 +15,7 @@ from jaxtyping import Float
 from scipy.stats import rankdata
 from torch import Tensor, nn
 
-from clip_explain.checks import checked
+from clip_explain.checks import checked, finite, one_of
 from clip_explain.errors import MethodError, TensorError
 from clip_explain.maps import degenerate, normalize
 from clip_explain.models.model import Model
@@ -36,8 +36,7 @@ def parameter_randomisation(
     name in SIMILARITIES. A method whose maps stay alike to the end does not show what was learned. The targets
     stay as they are.
     """
-    if by not in SIMILARITIES:
-        raise MethodError(f"got by={by!r}, expected one of {', '.join(SIMILARITIES)}")
+    one_of("by", by, SIMILARITIES)
     true, found = explainer(request), {}
     found["none"] = SIMILARITIES[by](explainer(Request(request.model, request.pixels, request.targets)), true)
     for stage, model in randomised(request.model, seed, order):
@@ -140,8 +139,8 @@ def _randomise(parameter: nn.Parameter, generator: torch.Generator) -> None:
 def _alike(maps: Tensor, others: Tensor) -> None:
     if maps.shape != others.shape:
         raise TensorError(f"got maps {tuple(maps.shape)} and {tuple(others.shape)}, expected the same shape")
-    if not (torch.isfinite(maps).all() and torch.isfinite(others).all()):
-        raise TensorError("got maps with NaN or infinite values, expected finite ones")
+    finite("maps", maps)
+    finite("maps", others)
 
 
 def _agreeing(values: Tensor, maps: Tensor, others: Tensor) -> Tensor:

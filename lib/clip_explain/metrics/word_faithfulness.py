@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clip_explain.checks import check_counts, checked, out_of_memory
+from clip_explain.checks import check_counts, checked, finite, out_of_memory
 from clip_explain.errors import MethodError, TensorError, nearest
 from clip_explain.metrics.readouts import Readout, change, check_candidates, finds, is_found
 from clip_explain.models.embed import embed_tokens
@@ -152,5 +152,4 @@ def check_weights(request: WordRequest, weights: Tensor) -> None:
     if weights.ndim != 3 or len(weights) != texts or weights.shape[-1] < tokens or not weights.numel():
         expected = f"({texts}, images, {tokens})"
         raise TensorError(f"got weights of shape {tuple(weights.shape)}, expected (texts, images, tokens), {expected}")
-    if not torch.isfinite(weights).all():
-        raise TensorError("got weights with NaN or infinite values, expected finite ones")
+    finite("weights", weights)

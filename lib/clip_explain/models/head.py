@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clip_explain.errors import MethodError, TensorError, TextError, nearest
+from clip_explain.checks import one_of
+from clip_explain.errors import TensorError, TextError, nearest
 
 FEATURES = ("raw", "unit")
 
@@ -28,8 +29,7 @@ class Head:
     features: str = "raw"
 
     def __post_init__(self):
-        if self.features not in FEATURES:
-            raise MethodError(f"got features={self.features!r}, expected one of {', '.join(map(repr, FEATURES))}")
+        one_of("features", self.features, FEATURES)
         count = len(self.classes)
         if self.weight.ndim != 2 or len(self.weight) != count or self.bias.shape != (count,):
             raise TensorError(
