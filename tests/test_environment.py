@@ -71,7 +71,7 @@ def test_environment_yml_installs_the_project_with_its_dev_extra():
 
 def test_dev_brings_every_extra_that_the_tests_use():
     itself = by_name(EXTRAS["dev"])["clip-explain"]
-    assert itself.extras == EXTRAS.keys() - {"dev", "open-clip", "others"}
+    assert itself.extras == EXTRAS.keys() - {"dev", "others"}
 
 
 def test_lock_holds_names_and_versions_only():

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 
 import clip_explain as cx
 from clip_explain.embedded.cards.figures import recognition
@@ -91,9 +92,10 @@ def test_training_resumes_and_its_export_is_read_as_it_was(tmp_path, monkeypatch
 
 def test_finetuning_starts_as_the_model_and_changes_it(tmp_path):
     network = build(SMALL, 3)
-    torch.save(network.state_dict(), tmp_path / "small.pt")
+    heads = {"vision_heads": "2", "text_heads": "1", "activation": "quick_gelu"}
+    save_file(network.state_dict(), tmp_path / "small.safetensors", heads)
     stage = replace(PLANS["tiny-vit-xray"].stages[0], steps=2, batch=4, pool=("xray", 4, 4))
-    plan = replace(PLANS["tiny-vit-xray"], start=str(tmp_path / "small.pt"), stages=(stage,))
+    plan = replace(PLANS["tiny-vit-xray"], start=str(tmp_path / "small.safetensors"), stages=(stage,))
     before, after = cx.load(plan.start, "cpu"), finetune(plan)
     assert all(torch.equal(a, b) for a, b in zip(build(plan, 0).parameters(), before.network.parameters(), strict=True))
     assert not torch.equal(after.network.visual.proj, before.network.visual.proj)

@@ -30,7 +30,7 @@ def test_a_file_is_created_once_where_there_are_no_hard_links(tmp_path, monkeypa
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot write .*file/run/settings.json: Not a directory"):
+    with pytest.raises(OutputError, match="cannot make the folder .*file/run: Not a directory"):
         store.create(str(tmp_path / "file" / "run"), "settings.json", b"")
 
 
