@@ -139,6 +139,7 @@ def test_pixels_know_their_fit_and_the_sizes_of_their_sources(model):
     assert found.fit == "squash" and found.sizes == ((60, 90), (50, 40))
     part = found[1:]
     assert isinstance(part, cx.Pixels) and part.sizes == ((50, 40),) and part.fit == "squash"
+    assert [part.sizes for part in found.split(1)] == [((60, 90),), ((50, 40),)]
     for same in (copy.deepcopy(found), pickle.loads(pickle.dumps(found)), found.to(torch.float64)):
         assert same.sizes == found.sizes and torch.equal(same.float(), found)
     for plain in (found + 1, found[0], found.mean(), torch.cat([found, found]), found.flatten(1)):

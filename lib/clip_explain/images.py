@@ -56,8 +56,8 @@ class Pixels(Tensor):
     """Preprocessed images (images, 3, height, width), as `pixels` makes them, that know where they are from.
 
     `fit` is how they were fitted, None where that is not known; `sizes` are the (height, width) of the images before.
-    A slice, and a copy in another place or number format, are `Pixels` too; all else that is computed from them is a
-    plain tensor.
+    A slice, a part of `split`, and a copy in another place or number format are `Pixels` too; all else that is computed
+    from them is a plain tensor.
     """
 
     fit: str | None
@@ -67,6 +67,11 @@ class Pixels(Tensor):
     def __getitem__(self, index):
         part = super().__getitem__(index)
         return mark(part, self.fit, self.sizes[index]) if isinstance(index, slice) else part
+
+    def split(self, split_size: int, dim: int = 0) -> tuple[Tensor, ...]:
+        if dim:
+            return super().split(split_size, dim)
+        return tuple(self[first : first + split_size] for first in range(0, len(self), split_size))
 
     def to(self, *args, **kwargs) -> "Pixels":
         return mark(super().to(*args, **kwargs), self.fit, self.sizes)
