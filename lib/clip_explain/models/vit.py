@@ -14,7 +14,7 @@ the last block is computed for the pooled token alone (`queries` = 1) unless `to
 | `attention` | images heads queries tokens  | softmax(q k^T / sqrt(width)) |
 | `attended`  | images queries channels      | attention times v, heads joined, before the output projection (GE's o) |
 | `output`    | images queries leaving       | tokens leaving the block; `leaving` = channels, but for a ResNet's pool |
-| `mean`      | images leaving              | mean of `output` over the tokens; None for one query, or without a graph |
+| `mean`      | images leaving              | mean of `output` over the tokens; only with a graph and `tokens="all"` |
 
 | of a `Trace` | shape | what it is |
 |---|---|---|
@@ -157,7 +157,7 @@ def _run(tower, x, pooled, grid, own, options: TraceOptions, first: int = 0) -> 
             continue
         rows = pooled if index == depth - 1 and options.tokens == "class" else None
         start = options.start if index == depth - options.layers else None
-        block = trace_block(layer, x, head_count, tower.causal, rows, start)
+        block = trace_block(layer, x, head_count, tower.causal, rows, start, options.tokens == "all")
         kept.append(block)
         x = block.output
     embedding = project(tower, pooled_row(x, pooled))
@@ -173,7 +173,13 @@ def forward_block(layer: Layer, x: Tensor, heads: int, causal: bool) -> Float[Te
 
 
 def trace_block(
-    layer: Layer, x: Tensor, heads: int, causal: bool, rows: Tensor | None = None, start: str | None = None
+    layer: Layer,
+    x: Tensor,
+    heads: int,
+    causal: bool,
+    rows: Tensor | None = None,
+    start: str | None = None,
+    with_mean: bool = False,
 ) -> Block:
     """One layer in full; for the token `rows` of each image alone where given. `start` becomes a leaf of the graph."""
     x = _leaf(x, start == "input")
@@ -188,7 +194,7 @@ def trace_block(
     attention = _leaf(logits.softmax(dim=-1), start == "attention")
     attended = _leaf(join_heads(attention @ v), start == "attended")
     middle = add_attention(layer, own_x, attended)
-    output, mean = add_mlp(layer, middle, torch.is_grad_enabled() and rows is None)
+    output, mean = add_mlp(layer, middle, with_mean and torch.is_grad_enabled())
     return Block(x, q, k, v, attention, attended, output, layer, mean)
 
 
