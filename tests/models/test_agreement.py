@@ -247,6 +247,17 @@ def test_a_small_change_is_not_lost_in_half_precision(dtype):
         check_agreement(model)
 
 
+@pytest.mark.parametrize("allowed", ["high", "medium"])
+def test_products_of_less_precision_are_allowed(model, allowed):
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(allowed)
+    try:
+        check_agreement(model)
+        assert torch.get_float32_matmul_precision() == allowed
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def test_the_check_leaves_no_trace_and_is_made_once(model, monkeypatch):
     model.network.visual.train()
     before = {key: value.clone() for key, value in model.network.state_dict().items()}

@@ -45,6 +45,12 @@ def test_a_network_for_several_devices_is_read_without_its_wrapper(model):
     assert wrapped.network is model.network and wrapped.image_size == 64
 
 
+@pytest.mark.parametrize("network", [nn.Linear(2, 2), nn.DataParallel(nn.Linear(2, 2))])
+def test_a_network_that_is_no_clip_is_refused_in_a_models_place(model, network):
+    with pytest.raises(ModelError, match="expected one laid out like OpenAI's or open_clip's CLIP"):
+        dataclasses.replace(model, network=network)
+
+
 def test_a_folder_or_file_called_like_a_model_does_not_take_its_place(tmp_path, monkeypatch):
     (tmp_path / "tiny-vit").mkdir()
     (tmp_path / "RN50").write_text("no weights")

@@ -33,7 +33,6 @@ FORWARDS = ("forward", "encode_image", "encode_text")  # where one is set on an 
 OPTIONS = (int, float, str)  # plain values that a forward may read, such as a number of heads
 WORDS = 6  # of the text that is compared
 
-
 _agreed: WeakKeyDictionary[nn.Module, list] = WeakKeyDictionary()
 
 
@@ -57,10 +56,21 @@ def check_agreement(model: Model) -> None:
     if _agreed.get(network) == mark:
         return
     compared = network if model.dtype == torch.float32 else in_float32(network)
-    with evaluated(compared), torch.no_grad(), torch.autocast(model.device.type, enabled=False):
+    with evaluated(compared), torch.no_grad(), torch.autocast(model.device.type, enabled=False), full_precision():
         for side in _sides(compared, model):
             _check(side, compared, model)
     _agreed[network] = mark
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Matrix products of float32 in float32, whatever the user has allowed (TF32, bf16): two orders would differ."""
+    allowed = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(allowed)
 
 
 def in_float32(network: nn.Module) -> nn.Module:

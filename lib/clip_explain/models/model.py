@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from clip_explain.errors import ModelError
 from clip_explain.models.adapted import Adapted
 from clip_explain.models.head import Head
 from clip_explain.models.towers import encoder_of
@@ -22,7 +23,7 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class Model:
-    """One loaded CLIP: the network in eval mode with frozen parameters, and where it came from.
+    """One loaded CLIP: the network and where it came from. It is run as in evaluation mode, and never changed.
 
     `sha256` is that of the weights file; `mean` and `std` normalise pixels in [0, 1]. What is no CLIP but explained as
     one (see adapters.py) has its parts under OpenAI's names in `network`, and no `tokenizer`; `head` if it is a
@@ -39,9 +40,14 @@ class Model:
     embed_texts: Callable[[list[str], bool], Tensor] | None = None
 
     def __post_init__(self):
-        """A network that is wrapped to run on several devices is read without its wrapper."""
+        """A network that is wrapped to run on several devices is read without its wrapper. ModelError for no CLIP."""
         if isinstance(self.network, nn.DataParallel | nn.parallel.DistributedDataParallel):
             object.__setattr__(self, "network", self.network.module)
+        if not isinstance(self.network, Adapted) and not hasattr(self.network, "visual"):
+            raise ModelError(
+                f"got a {type(self.network).__name__} as the network of {self.name}, expected one laid out like "
+                "OpenAI's or open_clip's CLIP; one of transformers is loaded by its name or folder, 'hf:NAME'"
+            )
 
     @property
     def score(self) -> str:
