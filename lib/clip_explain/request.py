@@ -60,17 +60,17 @@ class Request:
         A ResNet has but one layer of attention, its last pooling, and takes the options of `trace_resnet` alone.
         """
         asked, model = TraceOptions(**options), self.model
-        if not model.is_vit:
-            if asked not in self._traces:
-                check_agreement(model)
-                trace = trace_resnet(model.network, self.pixels, score=model.score, **options)
-                self._traces[asked] = checked_trace(trace)
+        if asked in self._traces:
             return self._traces[asked]
+        forget_if_changed(self)
+        if not model.is_vit:
+            trace = trace_resnet(model.network, self.pixels, score=model.score, **options)
+            self._traces[asked] = checked_trace(trace)
+            return trace
         asked.check(len(image_tower(model.network).layers))
         return find_trace(self._traces, asked, self._make)
 
     def _make(self, asked: TraceOptions, begun: Trace | None) -> Trace:
-        check_agreement(self.model)
         options = {name: value for name, value in vars(asked).items() if name != "padding"}  # of texts only
         trace = trace_image(self.model.network, self.pixels, score=self.model.score, begun=begun, **options)
         return checked_trace(trace)
@@ -87,16 +87,28 @@ class WordRequest:
     tokens: Int[Tensor, "texts context"]
     targets: Float[Tensor, "images embedding"]
     _traces: dict = field(default_factory=dict, init=False, repr=False)
+    _kept: dict = field(default_factory=dict, init=False, repr=False)
 
     def trace(self, **options) -> Trace:
         """The trace of the texts by these `TraceOptions`: kept, and taken from another one where that holds it."""
         asked = TraceOptions(**options)
+        if asked in self._traces:
+            return self._traces[asked]
+        forget_if_changed(self)
         asked.check(len(text_tower(self.model.network).layers))
         return find_trace(self._traces, asked, self._make)
 
     def _make(self, asked: TraceOptions, begun: Trace | None) -> Trace:
-        check_agreement(self.model)
         return checked_trace(trace_text(self.model.network, self.tokens, begun=begun, **vars(asked)))
+
+
+def forget_if_changed(request: Request | WordRequest) -> None:
+    """Check the model, and drop all that is kept where it is no longer the one that this was computed by."""
+    mark = check_agreement(request.model)
+    if request._kept.setdefault("network", mark) is not mark:
+        request._traces.clear()
+        request._kept.clear()
+        request._kept["network"] = mark
 
 
 def checked_trace(trace: Trace) -> Trace:

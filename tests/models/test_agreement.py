@@ -291,6 +291,18 @@ def test_a_checked_network_can_be_forgotten(model):
     assert len(agreement._agreed) == count
 
 
+def test_a_request_computes_anew_what_other_weights_made(model):
+    """A deeper trace goes on from a shallower one that is kept, but not from one of the weights before."""
+    request = Request(model, PIXELS, TARGET)
+    request.trace(layers=2, start="attention", tokens="all")
+    with torch.no_grad():
+        model.network.visual.conv1.weight.mul_(-2)
+        expected = model.network.encode_image(PIXELS)
+    assert small_clip.relative_error(request.trace(layers=1, heads="single").embedding, expected) > 1e-3
+    for options in ({"layers": 1}, {"layers": 2, "start": "input"}):
+        assert small_clip.relative_error(request.trace(**options).embedding, expected) < 1e-5
+
+
 def test_weights_changed_in_place_are_checked_anew(model):
     before = fingerprint(model.network)
     with torch.no_grad():
