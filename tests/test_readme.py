@@ -64,6 +64,7 @@ NOT_RUN = {
     ">>> *": "needs a cluster",
     "kubectl *": "needs a cluster",
     "clip-explain sweep --scheduler *": "needs a cluster, a GPU, ImageNet; test_sweep.py has a scheduler and workers",
+    "clip-explain check MODEL": "test_cli.py checks a small model",
     "cx.load(*": "downloads weights",
     "cx.linear_probe*": "a name",
     "make": "the program",
