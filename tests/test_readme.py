@@ -25,7 +25,7 @@ RUN = {
     '.venv/bin/python -c "from clip_explain import datasets;*': ({}, "photo.png"),
     ".venv/bin/clip-explain photo.png*": ({}, "map.png"),
     '.venv/bin/clip-explain photo.png "a blue cone" --model my_clip.pt*': ({}, "map.png"),
-    ".venv/bin/clip-explain sweep*": ({"images 30": "images 1"}, "results"),
+    ".venv/bin/clip-explain sweep*": ({"images 20": "images 1"}, "results"),
     ".venv/bin/python notebooks/run.py 01*": ({"-p out_dir": "-p n_images 1 -p out_dir"}, "mine"),
     "clip-explain --list": ({}, None),
     "clip-explain --help": ({}, None),

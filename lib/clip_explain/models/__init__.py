@@ -23,6 +23,7 @@ from clip_explain.models.weights import INDEX, clip, expanded, plain_modes
 __all__ = ["Model", "available_models", "load"]
 
 NAMES = "a model's name, the path of its weights, or a network in memory, with its preprocess and tokenizer"
+
 # A forked process has none of its parent's OpenMP threads, and torch would wait for them for ever: so it takes one
 # thread, as torch's own DataLoader does, unless it asks for more.
 if hasattr(os, "register_at_fork"):

@@ -108,14 +108,8 @@ def make_plan(
         _check_plain(owner, given)
     reader = dict(options.get(dataset, {}))
     count = len(datasets.load(dataset, images, seed, **reader))
-    methods, options = _names_of_now(methods, options)
-    methods = _chosen("method", methods, METHODS, options)
-    named = [metrics] if isinstance(metrics, str) else metrics
-    metrics = _chosen("metric", [registry.current_name(name) for name in named], METRICS, options)
-    unused = [owner for owner in options if owner not in methods | metrics | {dataset: {}}]
-    if unused:
-        raise MethodError(f"got options of {unused[0]!r}, which is no method, metric or dataset of this sweep")
-    _check_fits(clip, methods)
+    chosen_methods, chosen_metrics = _choose(methods, metrics, options, dataset)
+    _check_fits(clip, chosen_methods)
     device = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return Plan(
         model=str(Path(model).absolute()) if os.path.isfile(model) else str(model),
@@ -128,19 +122,34 @@ def make_plan(
         seed=int(seed),
         fit=fit,
         templates=templates if isinstance(templates, str) and templates in TEMPLATE_SETS else template_list(templates),
-        methods=methods,
-        metrics=metrics,
+        methods=chosen_methods,
+        metrics=chosen_metrics,
         shard_size=int(shard_size),
         out=store.place(out),
         versions=library_versions(),
     )
 
 
+def _choose(
+    methods: str | Sequence[str], metrics: str | Sequence[str], options: Mapping[str, Any], dataset: str
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """The methods and the metrics, each with its options. MethodError for options of anything else."""
+    methods, options = _names_of_now(methods, options)
+    chosen_methods = _chosen("method", methods, METHODS, options)
+    named = [metrics] if isinstance(metrics, str) else metrics
+    chosen_metrics = _chosen("metric", [registry.current_name(name) for name in named], METRICS, options)
+    for owner in options:
+        if owner not in chosen_methods and owner not in chosen_metrics and owner != dataset:
+            raise MethodError(f"got options of {owner!r}, which is no method, metric or dataset of this sweep")
+    return chosen_methods, chosen_metrics
+
+
 def _names_of_now(methods: Sequence[str], options: Mapping) -> tuple[list[str], dict]:
     """Methods and options under their present names; an old name warns."""
     methods = [methods] if isinstance(methods, str) else list(methods)
-    now = {old: find_method(old).name for old in {*methods, *options} & OLD_NAMES["images"].keys()}
-    return [now.get(name, name) for name in methods], {now.get(name, name): each for name, each in options.items()}
+    now = {old: find_method(old).name for old in OLD_NAMES["images"] if old in methods or old in options}
+    renamed = {now.get(owner, owner): given for owner, given in options.items()}
+    return [now.get(name, name) for name in methods], renamed
 
 
 def _check_plain(owner: str, options: Any) -> None:
