@@ -130,6 +130,10 @@ def test_lora_layers_are_part_of_what_is_explained(tmp_path):
     with torch.no_grad():
         own = wrapped.get_image_features(pixel_values=given).pooler_output
     assert relative_error(trace_image(model.network, given).embedding, own) < 1e-5
+    wrapped.peft_config["default"].base_model_name_or_path = str(tmp_path)
+    wrapped.save_pretrained(tmp_path / "adapter")
+    named = cx.load(f"hf:{tmp_path / 'adapter'}", "cpu")
+    assert relative_error(cx.explain(named, cx.pixels(named, given), TEXTS).maps, before) < 1e-4
     merged = cx.load(wrapped.merge_and_unload(), tokenizer=tokenizer)
     after = cx.explain(merged, cx.pixels(merged, given), TEXTS).maps
     assert relative_error(before, after) < 1e-4

@@ -5,7 +5,9 @@ Preprocessing and tokenizer come from the model's own files. Its image is fitted
 """
 
 import importlib
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,14 +29,16 @@ EXTRA = "pip install 'clip-explain[hugging-face]'"
 def load_hugging_face(name: str, device: torch.device, dtype: torch.dtype) -> Model:
     """ "hf:NAME": a name on the hub or a local folder with config, weights, tokenizer and image processor.
 
-    ModelError if it cannot be had or is of another family than those of FAMILIES.
+    Or the folder of a peft adapter, which is merged into the model that it names. ModelError if it cannot be had or is
+    of another family than those of FAMILIES.
     """
     transformers = import_transformers(name)
-    source = name.removeprefix("hf:")
+    folder = name.removeprefix("hf:")
+    source = adapted_model(folder)
     try:
         config = transformers.AutoConfig.from_pretrained(source)
         check_family(config, name)
-        network = transformers.AutoModel.from_pretrained(source)
+        network = with_adapter(transformers.AutoModel.from_pretrained(source), folder, source)
         tokenizer = transformers.AutoTokenizer.from_pretrained(source)
         processor = transformers.AutoImageProcessor.from_pretrained(source)
     except ModelError:
@@ -60,6 +64,28 @@ def hugging_face(network: nn.Module, tokenizer: Any, processor: Any, name: str, 
     mean, std = tuple(getattr(processor, "image_mean", MEAN)), tuple(getattr(processor, "image_std", STD))
     texts = None if tokenizer is None or family.text is not None else own_texts(network, tokenizer)
     return Model(Adapted(network, family, vocabulary), name, sha256, vocabulary, mean, std, embed_texts=texts)
+
+
+def adapted_model(folder: str) -> str:
+    """The model that a folder's adapter is for, by peft's adapter_config.json; the folder itself if it has none."""
+    config = Path(folder) / "adapter_config.json"
+    if not config.is_file():
+        return folder
+    try:
+        return str(json.loads(config.read_text())["base_model_name_or_path"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{config} does not say which model it adapts: {first_line(error)}") from error
+
+
+def with_adapter(network: nn.Module, folder: str, source: str) -> nn.Module:
+    """A network with a folder's adapter merged into its weights; as it is where the folder is its own."""
+    if folder == source:
+        return network
+    try:
+        peft = importlib.import_module("peft")
+    except ImportError as error:
+        raise ModelError(f"{folder!r} is an adapter and needs the package peft: pip install peft") from error
+    return peft.PeftModel.from_pretrained(network, folder).merge_and_unload()
 
 
 def check_family(config: Any, name: str) -> None:
