@@ -111,7 +111,8 @@ def clone(tmp_path_factory):
     shutil.copy(ROOT / ".pre-commit-config.yaml", folder)
     shutil.copy(ROOT / "Makefile", folder)
     (folder / ".venv").symlink_to(sys.prefix)
-    torch.save(small_clip.state_dict(**small_clip.SMALL), folder / "my_clip.pt")
+    widths = {"vwidth": 768, "twidth": 512, "embed": 512}  # of a ViT-B, whose heads are known
+    torch.save(small_clip.state_dict(**small_clip.SMALL | widths), folder / "my_clip.pt")
     subprocess.run(["git", "init", "--quiet", str(folder)], check=True)
     run(TO_RUN[0], folder)
     return folder
