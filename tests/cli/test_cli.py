@@ -1,5 +1,6 @@
 """The command line as a user meets it: pictures, listings, and errors without a traceback."""
 
+import re
 import subprocess
 import sys
 
@@ -177,7 +178,7 @@ def test_unusable_commands_show_the_usage(arguments, capsys):
 
 def test_help_is_quick_and_list_is_quiet():
     """--help does without torch, and --list shows no warning of a package underneath."""
-    code = "import sys, clip_explain.cli as cli\ntry: main(['--help'])\nfinally: print('torch' in sys.modules)"
+    code = "import sys, clip_explain.cli as cli\ntry: cli.main(['--help'])\nfinally: print('torch' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "usage: clip-explain" in shown.stdout and shown.stdout.endswith("False\n")
     shown = subprocess.run([sys.executable, "-m", "clip_explain", "--list"], capture_output=True, text=True)
