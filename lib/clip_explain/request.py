@@ -7,6 +7,7 @@ Targets are plain tensors of unit vectors, so negation is `-targets(model, "a do
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -168,7 +169,8 @@ def in_parts(request: Request, **options) -> Iterator[Request]:
 def graph_bytes(request: Request, layers: int) -> int:
     """About how many bytes an image's graph through the last layers takes, as measured: on ViT-B/16 220 MB for 12."""
     tower, (_, _, height, width) = image_tower(request.model.network), request.pixels.shape
-    channels, _, patch_h, patch_w = tower.stem.kernel.shape
+    stem: Any = tower.stem  # of an image: its patches
+    channels, _, patch_h, patch_w = stem.kernel.shape
     tokens = (height // patch_h) * (width // patch_w) + 1
     numbers = layers * tokens * (24 * channels + 3 * tower.layers[0].heads * tokens)
     return numbers * max(4, request.pixels.element_size())  # sums between layers are in float32 at least
