@@ -1,6 +1,7 @@
 """The command line as a user meets it: pictures, listings, and errors without a traceback."""
 
 import re
+import shlex
 import subprocess
 import sys
 
@@ -11,9 +12,9 @@ from matplotlib import image as mpimage
 from PIL import Image
 
 import clip_explain as cx
-from clip_explain import plots
+from clip_explain import datasets, plots
 from clip_explain.cli import main
-from clip_explain.cli.explain import described, parse, typed
+from clip_explain.cli.explain import EXAMPLES, described, parse, typed
 from clip_explain.explainers.registry import METHODS, names_of
 
 BAR = round(200 * plots.BAR)  # px
@@ -211,3 +212,13 @@ def test_check_says_what_is_read_of_a_model_and_whether_it_agrees(capsys):
 def test_check_refuses_a_model_that_is_not_there(capsys):
     assert main(["check", "tiny-vat"]) == 2
     assert "unknown model 'tiny-vat'" in capsys.readouterr().err
+
+
+def test_the_examples_of_the_help_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    datasets.load("scenes", size=480)[1].image.save("photo.png")
+    examples = [line.strip() for line in EXAMPLES.splitlines() if line.startswith("  clip-explain ")]
+    assert len(examples) == 3
+    for example in examples:
+        assert main(shlex.split(example)[1:]) == 0, capsys.readouterr().err
+    assert (tmp_path / "map.png").is_file()

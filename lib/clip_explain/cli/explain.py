@@ -21,6 +21,14 @@ COLUMNS = 4
 TITLE_LETTERS = 120
 WORDS = {"true": True, "yes": True, "false": False, "no": False, "none": None}
 
+EXAMPLES = """examples:
+  clip-explain photo.png "a blue cone" "a red ring" --out map.png
+  clip-explain photo.png "a blue cone" --method legrad --option layers=6
+  clip-explain photo.png "a blue cone behind a red ring" --words
+
+other commands, each with its own --help: clip-explain check, data, sweep, train, card
+"""
+
 
 def main(argv: Sequence[str]) -> None:
     """Explain one image, or print what there is."""
@@ -34,9 +42,11 @@ def main(argv: Sequence[str]) -> None:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("clip-explain", description="Which pixels made CLIP give each text its score?")
-    parser.epilog = "Other commands, each with its own --help: " + ", ".join(
-        f"clip-explain {name}" for name in ("check", "data", "sweep", "train", "card")
+    parser = argparse.ArgumentParser(
+        "clip-explain",
+        description="Which pixels made CLIP give each text its score?",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("image", nargs="?", help="an image file")
     parser.add_argument("texts", nargs="*", help="one or more texts, each in quotes")
