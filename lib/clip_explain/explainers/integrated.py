@@ -49,19 +49,22 @@ def integrated(
     total = features.new_zeros(len(features), len(targets), features.shape[1])
     with out_of_memory(len(features), "{} images at once"), torch.inference_mode(False):
         for step in range(1, steps + 1):
-            slope = gradient_at(trace, features * (step / steps), targets)
+            slope = gradient_at(trace, features * (step / steps), targets, trace.tower.score)
             total += (features[:, None] * slope).sum(dim=-1)
     return total / steps
 
 
 def gradient_at(
-    trace: Trace, features: Float[Tensor, "images tokens channels"], targets: Float[Tensor, "targets embedding"]
+    trace: Trace,
+    features: Float[Tensor, "images tokens channels"],
+    targets: Float[Tensor, "targets embedding"],
+    score: str,
 ) -> Float[Tensor, "images targets tokens channels"]:
-    """d score / d features of the trace's first layer, where they enter it."""
+    """d score / d features of the trace's first layer, where they enter it; `score` as in `gradients`."""
     start = features.detach().clone().requires_grad_()
     with torch.enable_grad():
         embedding = embed_from(trace, start, trace.pooled)
-    return gradients(embedding, [start], targets, trace.tower.score)[0]
+    return gradients(embedding, [start], targets, score)[0]
 
 
 @checked()

@@ -13,14 +13,13 @@ from torch import Tensor
 from clip_explain.checks import check_counts, one_of, out_of_memory, seeded
 from clip_explain.errors import ImageError, MethodError
 from clip_explain.explainers.attention import precise
-from clip_explain.explainers.integrated import blocks_from
-from clip_explain.explainers.m2ib import embed_from
+from clip_explain.explainers.integrated import blocks_from, gradient_at
 from clip_explain.explainers.registry import find_pair_method
 from clip_explain.images import Images, preprocess
 from clip_explain.models.embed import embed_images, embed_tokens
 from clip_explain.models.model import Model
 from clip_explain.models.tokenizer import spelled, tokenize, vocabulary_of
-from clip_explain.models.vit import Trace, gradients
+from clip_explain.models.vit import Trace
 from clip_explain.request import Request, WordRequest, tokens_of, words_of
 
 MASK_TOKEN = 289  # stands for a hidden token, as in the code of FIxLIP's authors: "B" at the end of a word, never used
@@ -197,10 +196,7 @@ def token_effects(trace: Trace, reference: Trace, steps: int) -> Float[Tensor, "
     numbers = torch.eye(trace.embedding.shape[-1], dtype=end.dtype, device=end.device)
     with torch.inference_mode(False):
         for step in range(1, steps + 1):
-            point = torch.lerp(start, end, (step - 0.5) / steps).requires_grad_()
-            with torch.enable_grad():
-                embedding = embed_from(trace, point, trace.pooled)
-            (slope,) = gradients(embedding, [point], numbers, "dot")
+            slope = gradient_at(trace, torch.lerp(start, end, (step - 0.5) / steps), numbers, "dot")
             total += ((end - start)[:, None] * slope).sum(dim=-1)[0].T.double()
     return total / steps / precise(trace.embedding).norm().double()
 
