@@ -125,10 +125,16 @@ def test_a_file_as_it_should_be(tmp_path):
     assert [(c.metric, c.not_comparable) for c in read_claims(two)] == [("iou_mean", ""), ("deletion", "no data")]
 
 
+def test_a_control_may_belong_to_no_paper(tmp_path):
+    (claim,) = read_claims(write(tmp_path / "a.toml", [{**GOOD, "paper": '""', "where": '"our control"'}]))
+    assert (claim.paper, claim.place) == ("", "our control")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"paper": '"espresso"'}, "claim 1 .a.: unknown paper 'espresso'"),
+        ({"paper": '""', "kind": '"paper"'}, "claim 1 .a.: unknown paper ''"),
         ({"kind": '"papers"'}, "unknown kind 'papers': did you mean 'paper'"),
         ({"relation": '"best"'}, "unknown relation 'best'"),
         ({"method": '"grad_eclp"'}, "unknown method 'grad_eclp': did you mean 'grad_eclip'"),

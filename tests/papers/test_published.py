@@ -168,5 +168,7 @@ def test_printed_columns_as_rows_of_a_summary():
     ours = found[(found["method"] == "grad_eclip") & (found["metric"] == "iou_fixed")].iloc[0]
     assert ours[["setting", "mean", "low", "high", "images"]].tolist() == ["GE's", 0.2869, 0.2869, 0.2869, 0]
     assert len(found) == 18 and "grad_eclip spatial=none" in set(found["method"])
+    percent = papers.printed("iclip", "table1", {"searched_iou": "mMIoU (%)", "mfmb": "mFMB"})
+    assert percent["mean"].tolist() == pytest.approx([0.1746, -0.1855])  # a column in percent becomes a share
     with pytest.raises(DatasetError, match="grad_eclip table3 has no column 'PGs': did you mean 'PG'"):
         papers.printed("grad_eclip", "table3", {"pointing_game": "PGs"})

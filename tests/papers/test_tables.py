@@ -96,3 +96,20 @@ def test_images_by_methods():
         papers.by_method(TWO_IMAGES, "n", ["a"])
     with pytest.raises(TensorError, match="1 images or targets lack a row"):
         papers.by_method(TWO_IMAGES[:-1], "m", ["a", "b"])
+
+
+def test_rows_of_classes_have_the_mean_over_classes_as_their_mean():
+    images, classes = ["x", "x", "y"], ["cube", "ring", "ring"]
+    found = papers.measured_by_class(images, classes, "game", {"m": torch.tensor([1.0, 0.0, 0.5])}, "s")
+    assert [(row["image"], row["setting"], row["metric"]) for row in found] == [("x", "s", "m"), ("y", "s", "m")]
+    assert np.mean([row["value"] for row in found]) == pytest.approx((1.0 + 0.25) / 2)  # of cubes 1, of rings 1/4
+    with pytest.raises(TensorError, match="m: got 2 values for 3 images, 3 classes"):
+        papers.measured_by_class(images, classes, "game", {"m": [1.0, 0.0]})
+
+
+def test_a_method_under_its_other_names():
+    found = papers.also_called(TWO_IMAGES, {"a": ["c", "d"]})
+    assert found["method"].value_counts().to_dict() == {"a": 3, "b": 3, "c": 3, "d": 3}
+    assert found[found["method"] == "d"]["value"].tolist() == [1.0, 3.0, 6.0]
+    with pytest.raises(MethodError, match="'e' has no rows"):
+        papers.also_called(TWO_IMAGES, {"e": ["c"]})

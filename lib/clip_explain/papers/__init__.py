@@ -16,8 +16,17 @@ from clip_explain.papers.claims import (
 from clip_explain.papers.first_edition import ENOUGH, Claim, evaluate, table
 from clip_explain.papers.provenance import PACKAGES, provenance, save, save_results
 from clip_explain.papers.published import LIBRARY_NAMES, PAPERS, printed, published
+from clip_explain.papers.ranking import OVERALL, ranks
 from clip_explain.papers.saving import DPI, save_figure, write
-from clip_explain.papers.tables import by_method, completed, long_table, measured, summarize
+from clip_explain.papers.tables import (
+    also_called,
+    by_method,
+    completed,
+    long_table,
+    measured,
+    measured_by_class,
+    summarize,
+)
 from clip_explain.papers.verdicts import VERDICTS, closing_table, judge, read_verdicts, tally, totals
 
 PaperClaim = Statement  # its name in the first edition
@@ -28,12 +37,14 @@ __all__ = [
     "ENOUGH",
     "KINDS",
     "LIBRARY_NAMES",
+    "OVERALL",
     "PACKAGES",
     "PAPERS",
     "PaperClaim",
     "RELATIONS",
     "Statement",
     "VERDICTS",
+    "also_called",
     "by_method",
     "claims",
     "closing_table",
@@ -45,9 +56,11 @@ __all__ = [
     "judge",
     "long_table",
     "measured",
+    "measured_by_class",
     "printed",
     "provenance",
     "published",
+    "ranks",
     "read_verdicts",
     "save",
     "save_figure",

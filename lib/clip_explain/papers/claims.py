@@ -164,7 +164,8 @@ def _check_entry(name: str, entry: dict[str, Any]) -> None:
         _check_keys(f"{name}, {metric}", about, {}, OF_A_METRIC)
     if not entry["metrics"]:
         raise DatasetError(f"{name}: got no metrics, expected at least one")
-    for key, allowed in (("paper", PAPERS), ("kind", KINDS)):
+    of_no_paper = ("",) if entry["kind"] == "control" else ()
+    for key, allowed in (("paper", (*PAPERS, *of_no_paper)), ("kind", KINDS)):
         if entry[key] not in allowed:
             raise DatasetError(f"{name}: unknown {key} {entry[key]!r}: {nearest(entry[key], allowed)}")
 

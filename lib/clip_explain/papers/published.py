@@ -69,7 +69,8 @@ def printed(paper: str, table: str, metrics: Mapping[str, str]) -> pd.DataFrame:
         pd.concat([papers.summarize(table), papers.printed("grad_eclip", "table3", {"pointing_game": "PG"})])
 
     The setting is the paper's name, methods are called as in the library, and `images` is 0: the paper prints no
-    interval. DatasetError for a column that the table does not have.
+    interval. Columns in percent, such as "mMIoU (%)", become shares, as the library measures them. DatasetError for a
+    column that the table does not have.
     """
     numbers = published(paper, table)
     rows = []
@@ -78,7 +79,8 @@ def printed(paper: str, table: str, metrics: Mapping[str, str]) -> pd.DataFrame:
             raise DatasetError(
                 f"{paper} {table} has no column {column!r}: {nearest(column, numbers['column'].unique())}"
             )
+        unit = 100 if column.endswith("(%)") else 1
         for row in numbers[numbers["column"] == column].itertuples():
-            method = LIBRARY_NAMES[paper].get(row.row, row.row)
-            rows.append((f"{PAPERS[paper]}'s", method, metric, row.value, row.value, row.value, 0))
+            method, value = LIBRARY_NAMES[paper].get(row.row, row.row), row.value / unit
+            rows.append((f"{PAPERS[paper]}'s", method, metric, value, value, value, 0))
     return pd.DataFrame(rows, columns=["setting", "method", "metric", "mean", "low", "high", "images"])

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from clip_explain.errors import MethodError, TensorError, nearest
-from clip_explain.metrics.intervals import bootstrap
+from clip_explain.metrics.intervals import bootstrap, class_means_by_image
 
 COLUMNS = ("image", "target", "setting", "method", "metric", "value")
 KEYS = list(COLUMNS[:-1])  # what tells one row from another
@@ -42,6 +42,25 @@ def measured(
             raise TensorError(f"{metric}: got {len(numbers)} values for {len(names)} targets, expected one each")
         row = {"image": image, "setting": setting, "method": method, "metric": metric}
         rows += [{**row, "target": name, "value": float(value)} for name, value in zip(names, numbers, strict=True)]
+    return rows
+
+
+def measured_by_class(
+    images: Sequence[str], classes: Sequence, method: str, values: Mapping[str, Any], setting: str = ""
+) -> list[dict[str, Any]]:
+    """Rows of the long table whose mean over images is the mean over classes of the class means: mMIoU, mFMB.
+
+    `values` has for each metric one number a map; `images` and `classes` say to which image and class each map belongs.
+    An image's row is what it adds to that mean (`intervals.class_means_by_image`), and may lie outside the metric's
+    range. TensorError for lists of different lengths, or a metric that is NaN for all maps.
+    """
+    rows = []
+    for metric, numbers in values.items():
+        if not len(numbers) == len(images) == len(classes):
+            raise TensorError(f"{metric}: got {len(numbers)} values for {len(images)} images, {len(classes)} classes")
+        parts = class_means_by_image(numbers, classes, images)
+        for image, part in zip(dict.fromkeys(images), parts, strict=True):
+            rows += measured(image, method, {metric: part}, setting)
     return rows
 
 
@@ -79,6 +98,20 @@ def completed(table: pd.DataFrame, setting: str, other: str) -> pd.DataFrame:
     there = set(table.loc[table["setting"] == setting, "method"])
     lacking = table[(table["setting"] == other) & ~table["method"].isin(there)]
     return pd.concat([table, lacking.assign(setting=setting)], ignore_index=True)
+
+
+def also_called(table: pd.DataFrame, names: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """The table, and the rows of some methods once more under each of their other names.
+
+    For two tables of a paper that call one thing by two names. MethodError for a method that has no rows.
+    """
+    parts = [table]
+    for method, others in names.items():
+        rows = table[table["method"] == method]
+        if rows.empty:
+            raise MethodError(f"{method!r} has no rows: {nearest(method, table['method'].unique())}")
+        parts += [rows.assign(method=other) for other in others]
+    return pd.concat(parts, ignore_index=True)
 
 
 def summarize(table: pd.DataFrame, by: Sequence[str] = BY, seed: int = 0, level: float = 0.95) -> pd.DataFrame:
