@@ -78,9 +78,9 @@ def legrad(state, pixels, target, native, layers, pool):
 
 
 def grad_cam(state, pixels, target, native, layer, heads="native", pool="patches"):
-    """EP eq. 1-2 on the tokens entering block `layer`, counted from 1."""
+    """EP eq. 1-2 on the tokens entering block `layer`, counted from 0."""
     found, embedding, _, explained, grid = forward(state, pixels, native, int(heads == "single"))
-    features = found[layer - 1]["input"]
+    features = found[layer]["input"]
     (slope,) = torch.autograd.grad(oracles.cosine(embedding, target), features)
     weights = (slope[explained] if pool == "patches" else slope).mean(dim=0)
     return (features[explained] @ weights).clamp(min=0).reshape(grid).detach()

@@ -28,7 +28,7 @@ READERS = [
     ("rollout", {}),
     ("rollout", dict(layers=1)),
     ("grad_cam", {}),
-    ("grad_cam", dict(layer=2)),
+    ("grad_cam", dict(layer=1)),
     ("grad_cam", dict(heads="single", pool="tokens")),
     ("grad_cam", dict(variant="grad_cam_plus_plus")),
     ("grad_cam", dict(variant="layer_cam")),
@@ -198,7 +198,7 @@ def test_oracle_legrad(layers, read, pool):
 
 @pytest.mark.parametrize("heads", ["native", "single"])
 @pytest.mark.parametrize("pool", ["patches", "tokens"])
-@pytest.mark.parametrize("layer, read", [(1, 1), (None, 2)])
+@pytest.mark.parametrize("layer, read", [(0, 0), (None, 1)])
 def test_oracle_grad_cam(layer, read, heads, pool):
     options = dict(heads=heads, pool=pool)
     check_oracle("grad_cam", options | dict(layer=layer), oracles_readers.grad_cam, layer=read, **options)
@@ -255,7 +255,7 @@ def test_the_resnet_written_out_is_the_models_own():
         assert relative_error(got, expected) < 1e-12
 
 
-@pytest.mark.parametrize("layer, stage, grid", [(None, 4, (2, 2)), (3, 3, (4, 4))])
+@pytest.mark.parametrize("layer, stage, grid", [(None, 4, (2, 2)), (2, 3, (4, 4))])
 def test_oracle_resnet_grad_cam(layer, stage, grid):
     model, pixels, directions = resnet(torch.float64), images((64, 64)), random_targets(3)
     got = grad_cam(Request(model, pixels, directions), layer=layer)
@@ -310,7 +310,7 @@ PACKAGE = {
 def test_resnet_maps_once_scaled_are_those_of_the_whole_package(variant, monkeypatch):
     model, pixels, target = resnet(), images((64, 64), dtype=torch.float32), random_targets(1, torch.float32)
     got = scaling.resize(
-        scaling.normalize(grad_cam(Request(model, pixels, target), layer=3, variant=variant)), (64, 64)
+        scaling.normalize(grad_cam(Request(model, pixels, target), layer=2, variant=variant)), (64, 64)
     )
     with PACKAGE[variant](model.network.visual, [model.network.visual.layer3]) as package:
         monkeypatch.setattr("tqdm.tqdm", lambda steps: steps)
@@ -341,7 +341,7 @@ def test_raw_maps_are_the_packages_weighting_of_the_same_features(make, variant,
 def test_oracle_score_cam(make):
     model, pixels, directions = make(), images((64, 96)), random_targets(2)
     visual, request = model.network.visual, Request(make(), pixels, directions)
-    got = grad_cam(request, layer=1, **SCORE_CAM)
+    got = grad_cam(request, layer=0, **SCORE_CAM)
 
     def encode(masked):
         if model.is_vit:
@@ -374,8 +374,8 @@ def test_resnet_batch_is_the_loop_at_any_size(method, options):
 
 def test_score_cam_of_a_batch_is_the_loop():
     pixels, directions = images((64, 96), dtype=torch.float32), random_targets(3, torch.float32)
-    batch = explain(small32(), pixels, directions, method="grad_cam", layer=1, **SCORE_CAM)
-    alone = explain(small32(), pixels[1:], directions[2:], method="grad_cam", layer=1, **SCORE_CAM)
+    batch = explain(small32(), pixels, directions, method="grad_cam", layer=0, **SCORE_CAM)
+    alone = explain(small32(), pixels[1:], directions[2:], method="grad_cam", layer=0, **SCORE_CAM)
     assert batch.any() and relative_error(alone[0, 0], batch[1, 2]) < 1e-4
 
 
@@ -472,8 +472,8 @@ def test_the_model_is_unchanged_also_after_an_error(make):
         ("game", dict(layers=4), "layers=4, expected 1 to 3"),
         ("legrad", dict(layers=4), "layers=4, expected 1 to 3"),
         ("legrad", dict(pool="max"), "'mean', 'class'"),
-        ("grad_cam", dict(layer=4), "layer=4, expected 1 to 3"),
-        ("grad_cam", dict(layer=0), "layer=0, expected 1 to 3"),
+        ("grad_cam", dict(layer=3), "layer=3, expected 0 to 2"),
+        ("grad_cam", dict(layer=-1), "layer=-1, expected 0 to "),
         ("grad_cam", dict(variant="eigen_cam"), "'grad_cam', 'grad_cam_plus_plus', 'xgrad_cam', 'layer_cam', 'score"),
         ("grad_cam", dict(heads="both"), "'native', 'single'"),
         ("grad_cam", dict(pool="max"), "'patches', 'tokens'"),
@@ -489,8 +489,8 @@ def test_options_out_of_range_are_told_the_range(method, options, message):
 @pytest.mark.parametrize(
     "method, options, message",
     [
-        ("grad_cam", dict(layer=5), "layer=5, expected 1 to 4"),
-        ("grad_cam", dict(layer=0), "layer=0, expected 1 to 4"),
+        ("grad_cam", dict(layer=4), "layer=4, expected 0 to 3"),
+        ("grad_cam", dict(layer=-1), "layer=-1, expected 0 to "),
         ("grad_cam", dict(heads="single"), "for a ViT"),
         ("grad_cam", dict(pool="tokens"), "for a ViT"),
         ("self_attention", dict(heads="single"), "expected 'native': the model is a ResNet"),

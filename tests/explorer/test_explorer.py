@@ -98,7 +98,7 @@ def test_ranges_follow_the_model(model):
     deep = {each.name: each for each in explorer_options.controls("grad_eclip", small_clip.golden_model(), words=True)}
     assert (deep["layers"].value, deep["layers"].high) == (8, 10)
     (stage, *_) = explorer_options.controls("grad_cam", resnet())
-    assert (stage.name, stage.low, stage.high, stage.all) == ("layer", 1, 4, 4)
+    assert (stage.name, stage.low, stage.high, stage.all) == ("layer", 0, 3, 3)
 
 
 def test_all_layers_is_none_and_an_empty_decimal_is_the_default(model):

@@ -100,7 +100,7 @@ def m2ib(state, image, target, native):
 IMAGES = {
     "self_attention": ({}, without_target(oracles_readers.self_attention, single=0)),
     "rollout": ({}, without_target(oracles_readers.rollout, layers=LAYERS)),
-    "grad_cam": ({}, for_each_target(oracles_readers.grad_cam, layer=LAYERS)),
+    "grad_cam": ({}, for_each_target(oracles_readers.grad_cam, layer=LAYERS - 1)),
     "attention_grad_cam": ({}, for_each_target(oracles_readers.attention_grad_cam, pooled=False)),
     "game": ({}, lambda *given: for_each_target(oracles_readers.game, layers=LAYERS, scale=scale())(*given)),
     "all_gradients": ({}, for_each_target(oracles_readers.game, layers=LAYERS, scale=1.0)),

@@ -31,8 +31,8 @@ def grad_cam(
 ) -> Float[Tensor, "images targets grid_h grid_w"]:
     """Grad-CAM (Selvaraju et al. 2017; EP eq. 1-2): ReLU(sum_k a_k A^k), a_k the mean of dy/dA^k; raw, >= 0, float32.
 
-    A is, for a ViT, the patch tokens entering block `layer` (counted from 1; None: the last) and, for a ResNet, the
-    output of stage `layer` (1 to 4; None: the last). The map is on A's grid. y is the cosine. `variant`: another a_k,
+    A is, for a ViT, the patch tokens entering block `layer` (counted from 0; None: the last) and, for a ResNet, the
+    output of stage `layer` (0 to 3; None: the last). The map is on A's grid. y is the cosine. `variant`: another a_k,
     see `plus_plus_weights` and `x_weights`; "layer_cam" (Jiang et al. 2021, eq. 6) is ReLU(sum_k ReLU(dy/dA^k) A^k);
     "score_cam" takes no gradient: a_k is the softmax over channels of y of the image masked by A^k, one forward for
     every channel. Their numbers are those of the package grad-cam (Gildenblat et al.). With `scale_logits` y is the
@@ -110,18 +110,18 @@ def score_weights(
 def _entering_tokens(request: Request, layer: int | None, heads: str) -> tuple[Tensor, Tensor, tuple[int, int]]:
     """All tokens entering a ViT's block, as a leaf; the embedding computed from them; the grid."""
     depth = layer_count(request, None)
-    if layer is not None and not 1 <= layer <= depth:
-        raise MethodError(f"got layer={layer}, expected 1 to {depth}: the model has {depth} layers")
-    kept = 1 if layer is None else depth - layer + 1
+    if layer is not None and not 0 <= layer < depth:
+        raise MethodError(f"got layer={layer}, expected 0 to {depth - 1}: the model has {depth} layers")
+    kept = 1 if layer is None else depth - layer
     trace = request.trace(heads=heads, layers=kept, single=1, start="input")
     return trace.blocks[0].input, trace.embedding, trace.grid
 
 
 def _stage_output(request: Request, layer: int | None, heads: str) -> tuple[Tensor, Tensor, None]:
     """A ResNet stage's output, as a leaf; the embedding computed from it."""
-    stage = STAGES if layer is None else layer
+    stage = STAGES if layer is None else layer + 1
     if not 1 <= stage <= STAGES:
-        raise MethodError(f"got layer={layer}, expected 1 to {STAGES}: a ResNet has {STAGES} stages")
+        raise MethodError(f"got layer={layer}, expected 0 to {STAGES - 1}: a ResNet has {STAGES} stages")
     visual = request.model.network.visual
     with torch.inference_mode(False):
         with torch.no_grad():

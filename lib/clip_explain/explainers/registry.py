@@ -89,7 +89,7 @@ _RECORDS = (
         2017,
         "channels of one layer's features, each weighted by the mean of its gradient",
         (
-            Option("layer", "layer", None, "a ViT's block or a ResNet's stage, from 1", least=1, none="the last"),
+            Option("layer", "layer", None, "a ViT's block or a ResNet's stage, from 0", least=0, none="the last"),
             Option(
                 "variant",
                 "choice",

@@ -80,8 +80,7 @@ def bounds(option: Option, value: int | None, depth: int) -> tuple[int, int]:
     if option.kind == "layers":
         return 1, depth
     if option.kind == "layer":
-        last = depth - 1 + least  # of layers counted from `least`
-        return least, last - option.before_last
+        return least, depth - 1 - option.before_last
     return least, max(4 * (value or 0), 8)
 
 

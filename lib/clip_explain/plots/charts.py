@@ -81,10 +81,10 @@ def training(
 def by_layer(
     rows: Mapping[str, Sequence[Interval]], ax: Axes | None = None, chance: Interval | None = None, title: str = ""
 ) -> Axes:
-    """Means by layer, counted from 1, by name: a line through the means, a band over the intervals; chance dashed."""
+    """Means by layer, counted from 0, by name: a line through the means, a band over the intervals; chance dashed."""
     ax = plt.gca() if ax is None else ax
     for (name, row), mark in zip(rows.items(), "os^Dv<>" * len(rows), strict=False):
-        layers = range(1, len(row) + 1)
+        layers = range(len(row))
         (line,) = ax.plot(layers, [value.mean for value in row], marker=mark, markersize=3, label=name)
         band = [value.low for value in row], [value.high for value in row]
         ax.fill_between(layers, *band, color=line.get_color(), alpha=0.2, linewidth=0)
