@@ -9,7 +9,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 import clip_explain as cx
-from clip_explain.checks import checked, count, finite, number, one_of, seeded
+from clip_explain.checks import checked, count, finite, import_extra, number, one_of, seeded
+from clip_explain.errors import OutputError
 
 
 @checked()
@@ -109,3 +110,9 @@ def test_a_seed_is_a_whole_number(seed):
     assert seeded(3).initial_seed() == 3
     with pytest.raises(cx.MethodError, match="got generator="):
         seeded(seed)
+
+
+def test_a_package_that_is_not_here_is_named_with_what_installs_it():
+    assert import_extra("json.decoder", "sweeps", "x").JSONDecoder
+    with pytest.raises(OutputError, match=r"^s3://x needs the package absent: pip install 'clip-explain\[cluster\]'$"):
+        import_extra("absent.core", "cluster", "s3://x", OutputError)

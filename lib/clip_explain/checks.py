@@ -1,6 +1,7 @@
 """The guards at the library's edges: arguments of the types that a signature says, choices, counts, numbers, memory."""
 
 import functools
+import importlib
 import inspect
 import math
 import types
@@ -239,3 +240,12 @@ def out_of_memory(size: int, batch: str = "batch_size={}") -> Iterator[None]:
             raise
         advice = f"try {batch.format(size // 2)}" if size > 1 else "use smaller images or a larger machine"
         raise MethodError(f"out of memory with {batch.format(size)}: {advice}") from error
+
+
+def import_extra(package: str, extra: str, needed_by: str, error: Error = ModelError) -> Any:
+    """A package that is no part of the plain installation, or `error`, which says what installs it."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as missing:
+        name = package.partition(".")[0]
+        raise error(f"{needed_by} needs the package {name}: pip install 'clip-explain[{extra}]'") from missing

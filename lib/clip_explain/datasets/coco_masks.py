@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from clip_explain.checks import fits
+from clip_explain.checks import fits, import_extra
 from clip_explain.errors import DatasetError
 
 FEWEST_NUMBERS = 6  # of a polygon: three corners
@@ -24,7 +24,7 @@ def decode_segmentation(segmentation: Any, height: int, width: int) -> Bool[np.n
             check_polygon(polygon, height, width)
         if not segmentation:
             raise ValueError("it has no polygon")
-        tools = coco_tools().mask
+        tools = coco_tools("mask")
         return tools.decode(tools.merge(tools.frPyObjects(segmentation, height, width))).astype(bool)
     if not isinstance(segmentation, dict) or not {"size", "counts"} <= segmentation.keys():
         raise ValueError("expected polygons, or runs with size and counts")
@@ -37,14 +37,9 @@ def decode_segmentation(segmentation: Any, height: int, width: int) -> Bool[np.n
     return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
 
 
-def coco_tools() -> Any:
-    """The package pycocotools. DatasetError with the command that installs it."""
-    try:
-        import pycocotools.coco
-        import pycocotools.mask
-    except ImportError as error:
-        raise DatasetError("COCO needs the package pycocotools: pip install 'clip-explain[datasets]'") from error
-    return pycocotools
+def coco_tools(part: str) -> Any:
+    """The module `coco` or `mask` of pycocotools. DatasetError with the command that installs it."""
+    return import_extra(f"pycocotools.{part}", "datasets", "COCO", DatasetError)
 
 
 def check_polygon(polygon: Any, height: int, width: int) -> None:

@@ -211,7 +211,7 @@ def open_coco(path: Path) -> Any:
     """A COCO annotation file, read without pycocotools' messages; DatasetError where it is not one."""
     try:
         with malformed(str(path), "an annotation file of COCO"), contextlib.redirect_stdout(io.StringIO()):
-            table = coco_tools().coco.COCO(str(path))
+            table = coco_tools("coco").COCO(str(path))
     except (OSError, AssertionError) as error:
         raise DatasetError(f"{path} is not an annotation file of COCO: {error}") from error
     if lacking := [key for key in ("images", "annotations") if key not in table.dataset]:

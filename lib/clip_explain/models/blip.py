@@ -1,6 +1,5 @@
 """BLIP's image-text contrast (ITC), presented so that the forward of vit.py runs it."""
 
-import importlib
 import os
 from typing import Any
 
@@ -8,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from clip_explain.checks import import_extra
 from clip_explain.errors import ModelError, TextError
 from clip_explain.files import data_folder
 from clip_explain.models.adapters import Renamed, first_line, hub_checksum, module_of
@@ -23,10 +23,7 @@ def load_blip(name: str, device: torch.device, dtype: torch.dtype) -> Model:
     The default is BLIP's base model for COCO, as in GE Fig 12. Its text encoder stays in float32. BLIP's own
     preprocessing is `fit="squash"`.
     """
-    try:
-        transformers = importlib.import_module("transformers")
-    except ImportError as error:
-        raise ModelError(f"{name!r} needs the package transformers: pip install 'clip-explain[others]'") from error
+    transformers = import_extra("transformers", "hugging-face", repr(name))
     name = f"blip:{name.removeprefix('blip:') or BLIP}"
     embedded = data_folder() / "models" / name.removeprefix("blip:")
     source = str(embedded) if os.path.isdir(embedded) else name.removeprefix("blip:")

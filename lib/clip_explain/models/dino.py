@@ -8,13 +8,13 @@ Above adapters.py; below iclip.py, whose frozen image encoder they are. They kno
 | transformers' `ViTModel`, "facebook/dino-vitb16" | the same | the same |
 """
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from clip_explain.checks import import_extra
 from clip_explain.errors import ModelError, WeightsError
 from clip_explain.models.adapters import IMAGENET_MEAN, IMAGENET_STD, Renamed, first_line, hub_checksum, module_of
 from clip_explain.models.embedded import embedded_path, read_embedded
@@ -40,10 +40,7 @@ def load_dino(name: str | Path = TINY, device: str | torch.device = "cpu", dtype
         path = embedded_path(TINY) if str(name) == TINY else Path(name)
         heads = architecture_of(read_metadata(path), path).vision_heads
         return tiny(place(build_visual(state, str(name), heads), device, dtype), Path(name).stem, sha256)
-    try:
-        transformers = importlib.import_module("transformers")
-    except ImportError as error:
-        raise ModelError(f"{str(name)!r} needs the package transformers: pip install 'clip-explain[others]'") from error
+    transformers = import_extra("transformers", "hugging-face", repr(str(name)))
     try:
         network = transformers.ViTModel.from_pretrained(str(name), add_pooling_layer=False)
     except Exception as error:  # the hub's client, the config and the weights each have their own

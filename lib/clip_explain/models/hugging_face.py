@@ -4,7 +4,6 @@ Preprocessing and tokenizer come from the model's own files. Its image is fitted
 "crop" CLIP's.
 """
 
-import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from clip_explain.checks import import_extra
 from clip_explain.errors import ModelError, TextError
 from clip_explain.models.adapted import Adapted
 from clip_explain.models.adapters import first_line, hub_checksum
@@ -23,7 +23,6 @@ from clip_explain.models.model import MEAN, STD, Model
 from clip_explain.models.vocabulary import hub_vocabulary
 
 EXAMPLE = "hf:openai/clip-vit-base-patch16"
-EXTRA = "pip install 'clip-explain[hugging-face]'"
 
 
 def load_hugging_face(name: str, device: torch.device, dtype: torch.dtype) -> Model:
@@ -32,7 +31,7 @@ def load_hugging_face(name: str, device: torch.device, dtype: torch.dtype) -> Mo
     Or the folder of a peft adapter, which is merged into the model that it names. ModelError if it cannot be had or is
     of another family than those of FAMILIES.
     """
-    transformers = import_transformers(name)
+    transformers = import_extra("transformers", "hugging-face", repr(name))
     folder = name.removeprefix("hf:")
     source = adapted_model(folder)
     try:
@@ -81,10 +80,7 @@ def with_adapter(network: nn.Module, folder: str, source: str) -> nn.Module:
     """A network with a folder's adapter merged into its weights; as it is where the folder is its own."""
     if folder == source:
         return network
-    try:
-        peft = importlib.import_module("peft")
-    except ImportError as error:
-        raise ModelError(f"{folder!r} is an adapter and needs the package peft: pip install peft") from error
+    peft = import_extra("peft", "lora", repr(folder))
     return peft.PeftModel.from_pretrained(network, folder).merge_and_unload()
 
 
@@ -114,11 +110,3 @@ def own_texts(network: nn.Module, tokenizer: Any) -> Callable[[list[str], bool],
         return getattr(found, "pooler_output", found)
 
     return embed
-
-
-def import_transformers(name: str) -> Any:
-    """The package transformers, or a ModelError that names the extra."""
-    try:
-        return importlib.import_module("transformers")
-    except ImportError as error:
-        raise ModelError(f"{name!r} needs the package transformers: {EXTRA}") from error

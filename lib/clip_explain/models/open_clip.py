@@ -3,7 +3,6 @@
 A model is let in only if the trace gives what the model itself computes; see open_clip_towers.py for what is read.
 """
 
-import importlib
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from clip_explain.checks import import_extra
 from clip_explain.errors import ModelError, nearest
 from clip_explain.models.adapted import Adapted
 from clip_explain.models.adapters import first_line
@@ -29,7 +29,7 @@ def load_open_clip(name: str, device: torch.device, dtype: torch.dtype) -> Model
 
     Or "open_clip:hf-hub:ORGANISATION/NAME". ModelError if it cannot be had, or computes something else than we would.
     """
-    open_clip = import_open_clip(name)
+    open_clip = import_extra("open_clip", "open-clip", repr(name))
     spec = name.removeprefix("open_clip:")
     arch, _, tag = spec.partition("/")
     precision = {value: key for key, value in DTYPES.items()}[dtype]
@@ -92,14 +92,6 @@ def own_texts(network: nn.Module, tokenizer: Any) -> Callable[[list[str], bool],
             return network.encode_text(tokenizer(texts).to(device)).float()
 
     return embed
-
-
-def import_open_clip(name: str) -> Any:
-    """The package open_clip, or a ModelError that names the extra."""
-    try:
-        return importlib.import_module("open_clip")
-    except ImportError as error:
-        raise ModelError(f"{name!r} needs the package open_clip: pip install 'clip-explain[open-clip]'") from error
 
 
 def _weights_file(open_clip: Any, arch: str, tag: str, name: str) -> tuple[str | Path, dict[str, Any]]:

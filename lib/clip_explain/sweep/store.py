@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_explain import files as folders
+from clip_explain.checks import import_extra
 from clip_explain.errors import OutputError
 
 ABANDONED = 3600  # seconds after which nobody writes any more to a temporary file
@@ -120,12 +121,9 @@ def _is_url(out: str) -> bool:
 
 def _remote(out: str) -> tuple[Any, str]:
     """The file system of a URL, and the path in it."""
+    fsspec = import_extra("fsspec.core", "cluster", out, OutputError)
     try:
-        from fsspec.core import url_to_fs
-    except ImportError as error:
-        raise OutputError(f"{out} needs the package fsspec: pip install 'clip-explain[cluster]'") from error
-    try:
-        files, root = url_to_fs(out)
+        files, root = fsspec.url_to_fs(out)
     except (ImportError, ValueError) as error:  # a protocol unknown, or whose package is not installed
         raise OutputError(f"cannot use {out}: {error}") from error
     return files, root.rstrip("/")

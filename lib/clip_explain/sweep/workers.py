@@ -3,7 +3,6 @@
 Above shard.py, below run.py.
 """
 
-import importlib
 import multiprocessing
 import os
 import signal
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from clip_explain.checks import import_extra
 from clip_explain.errors import WorkerError
 from clip_explain.sweep.plan import Plan
 from clip_explain.sweep.shard import run_shard
@@ -75,7 +75,7 @@ def _begin_process() -> None:
 
 def on_cluster(plan: Plan, todo: Sequence[int], scheduler: Any, bar: tqdm) -> None:
     """Shards on Dask workers; those of lost workers are done again by others."""
-    distributed = _distributed()
+    distributed = import_extra("distributed", "cluster", "a cluster", WorkerError)
     client = _connect(distributed, scheduler) if isinstance(scheduler, str) else scheduler
     futures = []
     try:
@@ -92,13 +92,6 @@ def on_cluster(plan: Plan, todo: Sequence[int], scheduler: Any, bar: tqdm) -> No
         client.cancel(futures)
         if client is not scheduler:
             client.close()
-
-
-def _distributed() -> Any:
-    try:
-        return importlib.import_module("distributed")
-    except ImportError as error:
-        raise WorkerError("a cluster needs the package distributed: pip install 'clip-explain[cluster]'") from error
 
 
 def _connect(distributed: Any, address: str) -> Any:
