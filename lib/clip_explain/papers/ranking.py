@@ -23,10 +23,10 @@ def ranks(
 ) -> pd.DataFrame:
     """Each method's place by each metric, 1 being the best, and the mean of its places, as a summary.
 
-    Columns: method, metric, mean, low, high, images. `better`: metric -> "higher" or "lower". Equal means share their places. The rows called OVERALL are the mean over
-    the metrics, each of which counts the same. The intervals come of images drawn anew; metrics of the same images are
-    drawn together, so their mean's interval is right for metrics that go together. `table` has one setting. TensorError
-    for another direction, and where `by_method` raises it.
+    Columns: method, metric, mean, low, high, images. `better`: metric -> "higher" or "lower". Equal means share their
+    places. The rows called OVERALL are the mean over the metrics, each of which counts the same. The intervals come of
+    images drawn anew; metrics of the same images are drawn together, so that their mean's interval is right for metrics
+    that go together. `table` has one setting. TensorError for another direction, and where `by_method` raises it.
     """
     for metric, side in better.items():
         if side not in BETTER:
