@@ -51,3 +51,15 @@ def test_metrics_of_the_same_images_are_drawn_together():
 def test_another_direction_is_refused():
     with pytest.raises(TensorError, match="m: got 'up'"):
         papers.ranks(table({"m": {"a": [1.0], "b": [0.0]}}), {"m": "up"}, ["a", "b"])
+
+
+def test_places_of_printed_numbers():
+    printed = papers.printed("iclip", "table5", {"iou": "mMIoU (%)", "gap": "mFMB"})
+    found = papers.ranks_of_means(printed, {"iou": "higher", "gap": "lower"}, ["game", "iclip", "reversed_itsm"])
+    assert found[["metric", "mean"]].to_numpy().tolist() == [
+        *(["iou", 3.0], ["iou", 1.0], ["iou", 2.0]),
+        *(["gap", 1.0], ["gap", 3.0], ["gap", 2.0]),
+    ]
+    assert set(found["images"]) == {0}
+    with pytest.raises(TensorError, match="expected one of rise"):
+        papers.ranks_of_means(printed, {"iou": "higher"}, ["rise"])

@@ -113,3 +113,8 @@ def test_a_method_under_its_other_names():
     assert found[found["method"] == "d"]["value"].tolist() == [1.0, 3.0, 6.0]
     with pytest.raises(MethodError, match="'e' has no rows"):
         papers.also_called(TWO_IMAGES, {"e": ["c"]})
+
+
+def test_methods_by_the_titles_of_their_papers():
+    named = TWO_IMAGES.assign(method=["game", "grad_eclip heads=native", "chance"] * 2)
+    assert papers.titled(named)["method"].tolist()[:3] == ["GAME", "Grad-ECLIP heads=native", "chance"]

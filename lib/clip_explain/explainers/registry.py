@@ -386,6 +386,12 @@ def names_of_pairs() -> list[str]:
     return [name for name, each in METHODS.items() if each.pair_options is not None]
 
 
+def title_of(name: str) -> str:
+    """What the papers call a method: "game" is "GAME". Options after a name are kept, and names of no method."""
+    method, space, rest = name.partition(" ")
+    return (METHODS[method].title if method in METHODS else method) + space + rest
+
+
 def find_method(name: str, words: bool = False) -> Method:
     """The method of this name for images, or for words. MethodError for an unknown name; an old one only warns."""
     old = OLD_NAMES["words" if words else "images"]

@@ -16,7 +16,7 @@ from clip_explain.papers.claims import (
 from clip_explain.papers.first_edition import ENOUGH, Claim, evaluate, table
 from clip_explain.papers.provenance import PACKAGES, provenance, save, save_results
 from clip_explain.papers.published import LIBRARY_NAMES, PAPERS, printed, published
-from clip_explain.papers.ranking import OVERALL, ranks
+from clip_explain.papers.ranking import OVERALL, ranks, ranks_of_means
 from clip_explain.papers.saving import DPI, save_figure, write
 from clip_explain.papers.tables import (
     also_called,
@@ -26,6 +26,7 @@ from clip_explain.papers.tables import (
     measured,
     measured_by_class,
     summarize,
+    titled,
 )
 from clip_explain.papers.verdicts import VERDICTS, closing_table, judge, read_verdicts, tally, totals
 
@@ -61,6 +62,7 @@ __all__ = [
     "provenance",
     "published",
     "ranks",
+    "ranks_of_means",
     "read_verdicts",
     "save",
     "save_figure",
@@ -68,6 +70,7 @@ __all__ = [
     "summarize",
     "table",
     "tally",
+    "titled",
     "totals",
     "true_in_paper",
     "write",

@@ -48,6 +48,23 @@ def ranks(
     return pd.DataFrame(rows, columns=["method", "metric", "mean", "low", "high", "images"])
 
 
+def ranks_of_means(summary: pd.DataFrame, better: Mapping[str, str], methods: Sequence[str]) -> pd.DataFrame:
+    """The places of numbers that have no images behind them, as a paper prints them, in the same columns as `ranks`.
+
+    TensorError where a method has no number of a metric, or several.
+    """
+    rows = []
+    for metric, side in better.items():
+        means = summary.loc[summary["metric"] == metric].set_index("method")["mean"]
+        if any(list(means.index).count(method) != 1 for method in methods):
+            raise TensorError(
+                f"{metric}: got numbers of {', '.join(means.index)}, expected one of {', '.join(methods)}"
+            )
+        for method, place in zip(methods, places(means[list(methods)].to_numpy(), side), strict=True):
+            rows.append((method, metric, place, place, place, 0))
+    return pd.DataFrame(rows, columns=["method", "metric", "mean", "low", "high", "images"])
+
+
 def places(values: Float[np.ndarray, "*axes methods"], better: str) -> Float[np.ndarray, "*axes methods"]:
     """The place of each of the methods, from 1 for the best; equal values share the mean of their places."""
     return rankdata(-values if better == "higher" else values, axis=-1)

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from clip_explain.errors import MethodError, TensorError, nearest
+from clip_explain.explainers.registry import title_of
 from clip_explain.metrics.intervals import bootstrap, class_means_by_image
 
 COLUMNS = ("image", "target", "setting", "method", "metric", "value")
@@ -112,6 +113,11 @@ def also_called(table: pd.DataFrame, names: Mapping[str, Sequence[str]]) -> pd.D
             raise MethodError(f"{method!r} has no rows: {nearest(method, table['method'].unique())}")
         parts += [rows.assign(method=other) for other in others]
     return pd.concat(parts, ignore_index=True)
+
+
+def titled(table: pd.DataFrame) -> pd.DataFrame:
+    """A table or a summary with its methods called as in the papers, to be drawn: "game" becomes "GAME"."""
+    return table.assign(method=table["method"].map(title_of))
 
 
 def summarize(table: pd.DataFrame, by: Sequence[str] = BY, seed: int = 0, level: float = 0.95) -> pd.DataFrame:
