@@ -86,8 +86,14 @@ SMOKE = {
         "files": ["1_maps.png", "3_pointing.png", "4_segmentation.png", "table3.csv", "numbers.csv"],
     },
     "09_concept_composition": {
-        "values": {"phrase": SHARE, "strange phrase": SHARE, "relation": SHARE, "phrase embedding": (0.0, 1.0001)},
-        "files": ["1_adjectives.png", "2_relations.png", "3_sums.png"],
+        "parameters": {"n_images": "12"},  # so that some scenes have two objects of a shape
+        "values": {
+            "own parts: explained, phrase": SHARE,
+            "strange parts: explained, relation": SHARE,
+            "own parts: in the plane, phrase": (0.0, 1.0001),
+            "noun kept: energy above chance": DIFFERENCE,
+        },
+        "files": ["1_adjectives.png", "2_relations.png", "3_sums.png", "numbers.csv"],
     },
     "11_layer_ablation": {
         "parameters": {"n_captions": "2", "counts": "[1, 8, 12]", "every": "50"},

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from clip_explain.errors import TensorError
-from clip_explain.metrics.concentration import cells_for, entropy, mass_curve
+from clip_explain.metrics.concentration import cells_for, entropy, map_correlation, mass_curve
 from clip_explain.metrics.intervals import bootstrap
 from clip_explain.metrics.localization import energy_in, own_and_others, points_at
 
@@ -54,6 +54,15 @@ def test_concentration_by_hand():
     shares = np.array([0.6, 0.1, 0.3])
     assert even[2].item() == pytest.approx(-(shares * np.log(shares)).sum() / np.log(4))
     assert entropy(torch.ones(3, 1, 1)).tolist() == [1, 1, 1]
+
+
+def test_map_correlation_is_numpys():
+    maps, others = np.random.default_rng(0).normal(size=(2, 5, 3, 4)).astype("float32")
+    expected = [np.corrcoef(one.ravel(), other.ravel())[0, 1] for one, other in zip(maps, others, strict=True)]
+    found = map_correlation(torch.from_numpy(maps), torch.from_numpy(others))
+    assert found.tolist() == pytest.approx(expected, abs=1e-6)
+    assert map_correlation(MAPS[:1], 2 - 3 * MAPS[:1]).tolist() == pytest.approx([-1.0])
+    assert map_correlation(MAPS, torch.full_like(MAPS, 0.1)).tolist() == [0.0, 0.0, 0.0]
 
 
 def test_bootstrap_is_near_the_normal_interval():

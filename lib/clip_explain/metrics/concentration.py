@@ -9,7 +9,7 @@ from torch import Tensor
 
 from clip_explain.checks import checked
 from clip_explain.errors import MethodError, TensorError
-from clip_explain.maps import normalize, resize
+from clip_explain.maps import degenerate, normalize, resize
 
 
 @checked()
@@ -92,6 +92,20 @@ def overlap(maps: Float[Tensor, "*axes grid_h grid_w"], others: Float[Tensor, ".
     ours, theirs = (each.relu().flatten(-2) for each in (maps, others))
     shares = (each / each.sum(dim=-1, keepdim=True) for each in (ours, theirs))  # 0 / 0 is NaN, as wanted
     return torch.minimum(*shares).sum(dim=-1)
+
+
+@checked()
+def map_correlation(
+    maps: Float[Tensor, "*axes grid_h grid_w"], others: Float[Tensor, "*axes grid_h grid_w"]
+) -> Float[Tensor, "*axes"]:
+    """Pearson's correlation of two maps over their cells, -1 to 1; 0 where one of the two is degenerate.
+
+    Its square is the share of the variance of one map that the other explains.
+    """
+    ours, theirs = (each - each.mean(dim=(-2, -1), keepdim=True) for each in (maps, others))
+    lengths = ours.norm(dim=(-2, -1)) * theirs.norm(dim=(-2, -1))
+    varied = ~(degenerate(maps) | degenerate(others))
+    return torch.where(varied, (ours * theirs).sum(dim=(-2, -1)) / torch.where(varied, lengths, 1.0), 0.0)
 
 
 @checked()
