@@ -21,18 +21,18 @@ from clip_explain.metrics.faithfulness import (
     AREAS,
     PROTOCOLS,
     auc,
-    blur,
+    auc_until,
     confidence,
     curves,
-    fill,
     half_in_100,
     half_then_all,
     over_steps,
     perturbed_embeddings,
-    ranks,
     rows,
     tenths,
 )
+from clip_explain.metrics.fills import FILLS, blur, fill
+from clip_explain.metrics.pixel_order import ranks, tie_breaker, untied_share
 from clip_explain.metrics.readouts import classification, cosines, finds, is_found, retrieval
 from clip_explain.metrics.word_faithfulness import perturbed_tokens, word_confidence, word_curves, word_retrieval
 from clip_explain.models import load
@@ -122,6 +122,71 @@ def test_equal_pixels_go_in_raster_order():
     assert ranks(half, (2, 4), lowest_first=True).tolist() == [0, 1, 4, 5, 2, 3, 6, 7]
 
 
+def test_ties_are_broken_by_what_they_are_told():
+    """Two pixels above zero, six tied at zero: those go by the breaker, the others stay where the map has them."""
+    tied = torch.tensor([[0.0, 2.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
+    breaker = torch.tensor([0.1, 0.0, 0.6, 9.0, 0.5, 0.2, 0.4, 0.3])
+    highest = ranks(tied, (2, 4), breaker=breaker)
+    assert highest.argsort().tolist() == [1, 3, 2, 4, 6, 7, 5, 0]
+    assert ranks(tied, (2, 4), True, breaker).argsort().tolist() == [0, 5, 7, 6, 4, 2, 3, 1]
+    assert torch.equal(ranks(tied, (2, 4), breaker=torch.zeros(8)), ranks(tied, (2, 4)))
+
+
+def test_random_ties_are_the_images_own_and_the_same_for_all_its_maps():
+    constant = torch.ones(2, 3, 4, 4)
+    orders = ranks(constant, (4, 4), breaker=tie_breaker("random", 2, (4, 4), seed=5))
+    assert (orders == orders[:, :1]).all() and not torch.equal(orders[0], orders[1])
+    assert torch.equal(orders[1:], ranks(constant[1:], (4, 4), breaker=tie_breaker("random", 1, (4, 4), seed=6)))
+    assert orders[0, 0].sort().values.tolist() == list(range(16)) != orders[0, 0].tolist()
+
+
+def test_random_ties_go_in_blots_of_a_cell():
+    """In cells of 8 px, the first of four, 64 pixels, lie around one or two of the cells' middles."""
+    noise = tie_breaker("random", 1, (16, 16), cell=8, seed=3)
+    cells = torch.rand(2, 2, generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(noise, resize(cells[None, None], (16, 16)).flatten(-2))
+    order = ranks(torch.ones(1, 1, 4, 4), (16, 16), breaker=noise).view(16, 16)
+    top = divmod(int(cells.argmax()), 2)
+    assert order[top[0] * 12, top[1] * 12] < 64  # the corner of the highest cell
+
+
+def test_signed_ties_continue_the_map_below_zero():
+    """The ReLU of a map, with ties signed, is in the order of the map itself where the resize keeps the grid."""
+    signed = random(2, 3, 4, 4) - 0.7
+    breaker = tie_breaker("signed", 2, (4, 4), signed=signed)
+    assert torch.equal(ranks(signed.relu(), (4, 4), breaker=breaker), ranks(signed, (4, 4)))
+    with pytest.raises(TensorError, match="before the ReLU"):
+        tie_breaker("signed", 2, (4, 4))
+    with pytest.raises(MethodError, match="ties='raste', expected one of 'random', 'raster', 'signed'"):
+        tie_breaker("raste", 2, (4, 4))
+
+
+def test_untied_share_by_hand():
+    assert untied_share(torch.tensor([[0.0, 2.0, 0.0, 1.0]]), (1, 4)).item() == 0.5
+    assert untied_share(torch.full((3, 3), 0.1), (5, 7)).item() == 0
+    assert untied_share(random(2, 3, 4, 4).relu(), (4, 4)).tolist() == [[15 / 16] * 3] * 2  # but the lowest itself
+
+
+def test_area_at_places_of_its_own():
+    """A straight line has the same area wherever it is looked at, a step the share before it."""
+    line = torch.linspace(1, 0, 101, dtype=torch.float64)
+    places = [0, 1, 2, 5, 10, 40, 100]
+    assert auc(line[places], at=places).item() == pytest.approx(0.5)
+    assert auc(torch.tensor([1.0, 1.0, 0.0]), "grad_eclip", [0, 1, 4]).item() == pytest.approx((1 + 3 / 2) / 4)
+    for bad in ([0, 1], [0, 2, 1], [0, 1, 1]):
+        with pytest.raises(TensorError, match="3 rising numbers"):
+            auc(torch.ones(3), at=bad)
+
+
+def test_area_up_to_a_place_by_hand():
+    """Heights 1, 0.5, 0 at 0, 0.1, 0.3: up to 0.05 the mean is 0.875, up to 0.2 the area is 0.075 + 0.0375."""
+    curve, places = torch.tensor([1.0, 0.5, 0.0], dtype=torch.float64), [0.0, 0.1, 0.3]
+    until = torch.tensor([0.05, 0.1, 0.2, 0.3, 0.9], dtype=torch.float64)
+    got = auc_until(curve.expand(5, 3), until, places)
+    assert got.tolist() == pytest.approx([0.875, 0.75, 0.1125 / 0.2, 0.125 / 0.3, 0.125 / 0.3])
+    assert auc_until(curve[None], torch.zeros(1), places).isnan().all()
+
+
 def test_only_the_order_of_a_map_counts():
     maps = random(2, 3, 3, 4, 4)
     assert torch.equal(ranks(maps, (4, 4)), ranks(5 * maps - 7, (4, 4)))
@@ -140,6 +205,8 @@ def test_fills():
     assert noise.mean().item() == pytest.approx(0.5, abs=4 / math.sqrt(12 * noise.numel()))
     assert not torch.equal(noise[0], noise[1])
     assert torch.equal(fill("noise", pixels[:1], MEAN, STD, seed=4)[0], make("noise", seed=3)[1])
+    with pytest.raises(MethodError, match="name='white', expected one of 'image', 'noise', 'black', 'blur', 'mean'"):
+        make("white")
 
 
 def test_blur_is_rises():
@@ -257,7 +324,7 @@ def test_protocol_is_the_literal_one(protocol, mode):
     model, images, maps = model64(), images64(), random(2, 2, 4, 4)
     texts = unit(random(3, 64, seed=1) - 0.5)
     readouts = classification(texts, torch.tensor([0, 2]))
-    got = curves(model, images, maps, readouts, protocol, mode, batch_size=64, seed=5)
+    got = curves(model, images, maps, readouts, protocol, mode, batch_size=64, ties="raster", seed=5)
     state = model.network.state_dict()
     for i, j in [(0, 1), (1, 0)]:
         steps = literal_images(images[i], maps[i, j], protocol, mode, 5 + i)
@@ -288,6 +355,34 @@ def test_a_perturbed_image_ends_where_it_should():
         torch.testing.assert_close(perturbed_embeddings(model, images, maps, protocol, mode)[:, :, point], own)
 
 
+def test_points_and_fills_of_ones_own():
+    """The points looked at are those of the whole curve; a fill takes the place of the one end that is no image."""
+    model, images, maps = model64(), images64(), random(2, 2, 4, 4)
+    whole = perturbed_embeddings(model, images, maps, "chefer", "positive")
+    some = perturbed_embeddings(model, images, maps, "chefer", "positive", at=[0, 1, 2, 5, 9])
+    torch.testing.assert_close(some, whole[:, :, [0, 1, 2, 5, 9]])
+    for name in FILLS:
+        filled = embed_images(model, fill(name, images, model.mean, model.std, seed=3))
+        emptied = perturbed_embeddings(model, images, maps, "rise", "deletion", at=[0, 64], filled=name, seed=3)
+        start = perturbed_embeddings(model, images, maps, "rise", "insertion", at=[0, 64], filled=name, seed=3)
+        torch.testing.assert_close(emptied[:, :, 1], filled[:, None].expand(2, 2, 64))
+        torch.testing.assert_close(start[:, :, 0], filled[:, None].expand(2, 2, 64))
+
+
+def test_ties_move_a_curve_only_behind_the_untied_share():
+    """A quarter of the pixels is in order: up to there all ways agree, and behind it they differ."""
+    model, images = model64(), images64()
+    maps = torch.zeros(2, 1, 64, 64, dtype=torch.float64)
+    maps[..., :16, :] = 1 + random(2, 1, 16, 64)
+    signed = torch.where(maps > 0, maps, -random(2, 1, 64, 64, seed=1))
+    made = partial(perturbed_embeddings, model, images, maps, at=[0, 50, 100], signed=signed)
+    random_ties, raster, by_sign = (made(ties=ties) for ties in ("random", "raster", "signed"))
+    assert untied_share(maps, (64, 64)).flatten().tolist() == [0.25, 0.25]
+    for other in (raster, by_sign):
+        torch.testing.assert_close(other[:, :, :2], random_ties[:, :, :2])
+        assert not torch.allclose(other[:, :, 2], random_ties[:, :, 2])
+
+
 def test_other_sizes_and_half_precision():
     """An oblong image in bf16, with a map in fp16 on a grid of its own."""
     model = small_clip.wrap(small_clip.half(small_clip.build(**small_clip.SMALL), torch.bfloat16))
@@ -302,6 +397,11 @@ BAD = [
     (dict(protocol="chefer"), MethodError, "no mode 'deletion'.*positive, negative"),
     (dict(every=3), MethodError, "divisor of the 100 steps"),
     (dict(every=0), MethodError, "every=0"),
+    (dict(at=[0, 101]), MethodError, "rising numbers from 0 to 100"),
+    (dict(at=[5, 5]), MethodError, "rising numbers"),
+    (dict(ties="alphabetic"), MethodError, "ties='alphabetic'"),
+    (dict(ties="signed"), TensorError, "before the ReLU"),
+    (dict(filled="white"), MethodError, "filled='white'"),
     (dict(batch_size=0), MethodError, "batch_size=0"),
     (dict(maps=torch.full((1, 1, 2, 2), torch.nan)), TensorError, "NaN"),
     (dict(maps=torch.ones(2, 1, 2, 2)), TensorError, r"expected a Float Tensor \(images, maps, grid_h, grid_w\)"),
@@ -399,9 +499,21 @@ def texts_of(tokens, model=None):
     return ["".join(model.tokenizer.decoder[number] for number in row).replace("</w>", " ").strip() for row in inner]
 
 
+def test_words_of_equal_weight_go_by_lot():
+    """ "two dogs" weigh the same: over ten seeds each is dropped first, by the same lot whatever stands beside them."""
+    first = [texts_of(perturbed_tokens(word_query(), word_weights(), steps=1, seed=s)[1, 0])[1] for s in range(10)]
+    assert set(first) == {"two", "dogs"}
+    alone = make_word_request(model32(), images64()[:1].to(torch.float32), TEXTS[1:])
+    for seed in range(10):
+        dropped = perturbed_tokens(alone, word_weights(alone, TEXTS[1:]), steps=1, seed=seed + 1)
+        assert texts_of(dropped[0, 0])[1] == first[seed]
+    with pytest.raises(MethodError, match="ties='raster', expected one of 'random', 'reading'"):
+        perturbed_tokens(word_query(), word_weights(), ties="raster")
+
+
 def test_words_deleted_and_inserted_by_hand():
     """Heaviest first: red, cube, ball, then the first "a" before the second, then behind. The short text runs out."""
-    deleted = perturbed_tokens(word_query(), word_weights(), "deletion")
+    deleted = perturbed_tokens(word_query(), word_weights(), "deletion", ties="reading")
     assert deleted.shape == (2, 1, 6, 77)
     assert texts_of(deleted[0, 0]) == [
         "a red cube behind a ball",
@@ -412,7 +524,7 @@ def test_words_deleted_and_inserted_by_hand():
         "behind",
     ]
     assert texts_of(deleted[1, 0]) == ["two dogs", "dogs", "", "", "", ""]
-    inserted = perturbed_tokens(word_query(), word_weights(), "insertion")
+    inserted = perturbed_tokens(word_query(), word_weights(), "insertion", ties="reading")
     assert texts_of(inserted[0, 0]) == ["", "red", "red cube", "red cube ball", "a red cube ball", "a red cube a ball"]
     assert texts_of(inserted[1, 0]) == ["", "two", "two dogs", "two dogs", "two dogs", "two dogs"]
     assert torch.equal(deleted[0, 0, 1], tokenize(model32(), "a cube behind a ball")[0])

@@ -3,31 +3,28 @@
 Embeds perturbed images in batches on the device; word_faithfulness.py does the same for words. The way of the data:
 maps -> `ranks` -> `over_steps` (perturbed images, embedded) -> readouts.py (one number a point) -> `auc`.
 
-Degenerate input: pixels of equal value, so all of a constant map, are taken in raster order, top left first; a tie with
-a wrong candidate is a miss; NaN is an error.
+Degenerate input: pixels of equal value, so all of a constant map, are taken in an order drawn by the seed, or as `ties`
+says; a tie with a wrong candidate is a miss; NaN is an error.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-import torchvision.transforms.functional as TF
 from jaxtyping import Float, Int
-from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
-from clip_explain.checks import check_counts, checked, finite, out_of_memory
+from clip_explain.checks import check_counts, checked, one_of, out_of_memory
 from clip_explain.errors import MethodError, TensorError, nearest
 from clip_explain.images import preprocess
-from clip_explain.maps import degenerate, normalize, resize
+from clip_explain.maps import normalize, resize
+from clip_explain.metrics.fills import FILLS, fill
+from clip_explain.metrics.pixel_order import ranks, tie_breaker
 from clip_explain.metrics.readouts import Readout, change
 from clip_explain.models.embed import embed_images
 from clip_explain.models.model import Model
-
-BLUR_SIDE, BLUR_SIGMA = 11, 5  # RISE's, in pixels
 
 
 @dataclass(frozen=True)
@@ -98,18 +95,13 @@ def curves(
     readouts: Mapping[str, Readout],
     protocol: str = "grad_eclip",
     mode: str = "deletion",
-    *,
-    every: int = 1,
-    batch_size: int = 64,
-    seed: int = 0,
+    **options: Any,
 ) -> dict[str, Float[Tensor, "images maps points"]]:
     """What each readout says while the pixels of an image are changed in the order of a map; one curve a map.
 
     `pixels` are preprocessed, `maps` raw, of any grid and any number for each image (targets, methods, or both); they
     are resized bilinearly. `readouts`: see `classification` and `retrieval` of readouts.py; all share the forwards, so
-    ask for all at once. Point 0 is before any change. With `every`, only each such point is looked at, and it must
-    reach the last one; every=10 is how often Grad-ECLIP's code looks. At most `batch_size` images are embedded at once.
-    Protocols and modes:
+    ask for all at once. `options`: those of `perturbed_embeddings`. Protocols and modes:
 
     - "grad_eclip" (GE 4.2, Tab 1, Fig 5, Tab 5): 100 steps of 0.5 %, so to half of the pixels. "deletion" to uniform
       RGB noise, image i's drawn by `seed` + i, the same for all its maps; "insertion" of the image into black.
@@ -124,11 +116,8 @@ def curves(
     Differs from the code of Grad-ECLIP and Chefer in that preprocessed pixels are changed, at the model's size; GE's
     changes the image file's own, up to 640 px, which CLIP's resize then averages. For that, put a function that
     resizes and embeds into `over_steps`.
-    Raises TensorError (shapes, NaN) and MethodError (unknown names, counts below 1, out of memory).
     """
-    embeddings = perturbed_embeddings(
-        model, pixels, maps, protocol, mode, every=every, batch_size=batch_size, seed=seed
-    )
+    embeddings = perturbed_embeddings(model, pixels, maps, protocol, mode, **options)
     return {name: readout(embeddings) for name, readout in readouts.items()}
 
 
@@ -141,37 +130,105 @@ def perturbed_embeddings(
     mode: str = "deletion",
     *,
     every: int = 1,
+    at: Sequence[int] | None = None,
+    ties: str = "random",
+    signed: Float[Tensor, "images maps grid_h grid_w"] | None = None,
+    filled: str | None = None,
     batch_size: int = 64,
     seed: int = 0,
 ) -> Float[Tensor, "images maps points embedding"]:
-    """Unit embeddings of the perturbed images, for readouts of one's own; arguments and errors as in `curves`."""
+    """Unit embeddings of the perturbed images, for readouts of one's own; protocols as in `curves`.
+
+    Point 0 is before any change. Only each `every`-th point is looked at, which must reach the last one (10 is how
+    often Grad-ECLIP's code looks); or those numbered in `at`, as [0, 1, 2, 5, 10, 30, 100], fine at the start.
+    `ties`: pixels of equal value go in an order drawn by `seed` + i for image i, patch by patch ("random"), from the
+    top left ("raster", a stable sort; the argsort of the authors' code promises no order), or as the maps were before
+    a ReLU ("signed", with those maps). `filled`: another of `FILLS` in the place of the protocol's. At most `batch_size`
+    images are embedded at once. Raises TensorError (shapes, NaN) and MethodError (unknown names, counts below 1,
+    points that are not there, out of memory).
+    """
     how = perturbation(protocol, mode)
     check_counts(every=every, batch_size=batch_size)
     pixels = preprocess(model, pixels)
     size = (pixels.shape[-2], pixels.shape[-1])
     counts = how.counts(*size)
-    if (len(counts) - 1) % every:
-        raise MethodError(f"got every={every}, expected a divisor of the {len(counts) - 1} steps of {protocol!r}")
-    order = ranks(check_maps(maps, pixels), size, how.lowest_first)
-    start, finish = (fill(name, pixels, model.mean, model.std, seed) for name in (how.start, how.finish))
+    looked_at = points(len(counts), every, at)
+    breaker = tie_breaker(ties, len(pixels), size, model.patch_size, seed, signed)
+    breaker = breaker if breaker is None else breaker.to(pixels.device)
+    order = ranks(check_maps(maps, pixels), size, how.lowest_first, breaker)
+    start, finish = (fill(name, pixels, model.mean, model.std, seed) for name in ends(how, filled))
     embed = partial(embed_images, model)
     with torch.no_grad(), out_of_memory(batch_size):
-        return over_steps(embed, start, finish, order, counts[::every], batch_size)
+        return over_steps(embed, start, finish, order, [counts[point] for point in looked_at], batch_size)
 
 
 @checked()
-def auc(curve: Float[Tensor, "*axes points"], protocol: str = "grad_eclip") -> Float[Tensor, "*axes"]:
-    """Area under curves, (*axes), by the trapezoidal rule over steps of equal width: one number a curve.
+def points(count: int, every: int = 1, at: Sequence[int] | None = None) -> list[int]:
+    """The numbers of the points of a curve that are looked at, of `count`; MethodError for what is not there."""
+    if at is None:
+        if (count - 1) % every:
+            raise MethodError(f"got every={every}, expected a divisor of the {count - 1} steps of this protocol")
+        return list(range(0, count, every))
+    numbers = list(at)
+    if len(numbers) < 2 or numbers != sorted(set(numbers)) or numbers[0] < 0 or numbers[-1] >= count:
+        raise MethodError(f"got at={numbers}, expected two or more rising numbers from 0 to {count - 1}")
+    return numbers
 
-    The x axis has length 1, so it is a mean height, between 0 and 1 for accuracies (RISE's own rule; GE prints no
-    rule, its code ends with the curve). "chefer": in percent, over an axis from 0 to 0.9 (the authors'
-    `np.trapz(y, x) * 100`), so 90 at most. The area of a mean curve is the mean of the areas. TensorError for
-    fewer than two points, or NaN.
+
+@checked()
+def ends(how: Perturbation, filled: str | None = None) -> tuple[str, str]:
+    """From which `fill` to which the pixels are changed, with `filled` in the place of the one that is no image."""
+    if filled is None:
+        return how.start, how.finish
+    one_of("filled", filled, FILLS)
+    return (how.start, filled) if how.start == "image" else (filled, how.finish)
+
+
+@checked()
+def auc(
+    curve: Float[Tensor, "*axes points"], protocol: str = "grad_eclip", at: Sequence[int] | None = None
+) -> Float[Tensor, "*axes"]:
+    """Area under curves, (*axes), by the trapezoidal rule: one number a curve.
+
+    The points stand at equal distances, or where the numbers `at` say. The x axis has length 1, so it is a mean
+    height, between 0 and 1 for accuracies (RISE's own rule; GE prints no rule, its code ends with the curve).
+    "chefer": in percent, over an axis from 0 to 0.9 (the authors' `np.trapz(y, x) * 100`), so 90 at most. The area of
+    a mean curve is the mean of the areas. TensorError for fewer than two points, NaN, or another number of `at`.
     """
     check_protocol(protocol)
+    places = _places(curve, at)
+    return AREAS[protocol] * torch.trapezoid(curve, places) / (places[-1] - places[0])
+
+
+@checked()
+def auc_until(
+    curve: Float[Tensor, "*axes points"], until: Float[Tensor, "*axes"], at: Sequence[float]
+) -> Float[Tensor, "*axes"]:
+    """The mean height of curves from their first point to the place `until`, between the points by a straight line.
+
+    `at` says where the points stand, in the unit of `until`: with the shares of pixels that are changed, and the
+    `untied_share` of the maps, it is the area that the order of tied pixels does not move. A place beyond the last
+    point counts as that point; NaN where it is not beyond the first one. Raises as `auc`.
+    """
+    places = _places(curve, at)
+    until = until.to(curve).clamp(places[0], places[-1])[..., None]
+    before = (until >= places).sum(dim=-1, keepdim=True).sub(1).clamp(max=len(places) - 2)
+    left, right = curve.gather(-1, before), curve.gather(-1, before + 1)
+    start, width = places[before], places[before + 1] - places[before]
+    height = left + (right - left) * (until - start) / width
+    areas = torch.cat([torch.zeros_like(curve[..., :1]), torch.cumulative_trapezoid(curve, places)], dim=-1)
+    area = areas.gather(-1, before) + (until - start) * (left + height) / 2
+    return (area / (until - places[0]))[..., 0]  # 0 / 0 is NaN
+
+
+def _places(curve: Tensor, at: Sequence[int | float] | None) -> Float[Tensor, " points"]:
+    """Where the points of a curve stand; TensorError for a curve that has no area, or for other places than points."""
     if curve.ndim < 1 or curve.shape[-1] < 2 or not torch.isfinite(curve).all():
         raise TensorError(f"got a curve of shape {tuple(curve.shape)}, expected at least two points, all finite")
-    return AREAS[protocol] * torch.trapezoid(curve, dim=-1) / (curve.shape[-1] - 1)
+    places = torch.arange(curve.shape[-1]) if at is None else torch.tensor(list(at))
+    if len(places) != curve.shape[-1] or not (places.diff() > 0).all():
+        raise TensorError(f"got at={list(at or ())}, expected {curve.shape[-1]} rising numbers, one a point")
+    return places.to(curve)
 
 
 @checked()
@@ -188,65 +245,6 @@ def perturbation(protocol: str, mode: str) -> Perturbation:
 def check_protocol(protocol: str) -> None:
     if protocol not in PROTOCOLS:
         raise MethodError(f"unknown protocol {protocol!r}: {nearest(protocol, PROTOCOLS)}")
-
-
-@checked()
-def ranks(
-    maps: Float[Tensor, "*axes grid_h grid_w"], size: tuple[int, int], lowest_first: bool = False
-) -> Int[Tensor, "*axes pixels"]:
-    """Each pixel's place in the order in which it is changed, 0 first, after a bilinear resize to (height, width).
-
-    Equal values in raster order. TensorError for NaN or infinite values.
-    """
-    finite("maps", maps)
-    maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
-    even = torch.where(degenerate(maps)[..., None, None], 0.0, maps)  # a resize would round a constant unevenly
-    values = resize(even, size).flatten(-2)
-    order = (values if lowest_first else -values).argsort(dim=-1, stable=True)
-    places = torch.arange(order.shape[-1], device=order.device).expand_as(order)
-    return torch.empty_like(order).scatter_(-1, order, places).int()
-
-
-@checked()
-def fill(
-    name: str,
-    pixels: Float[Tensor, "images 3 height width"],
-    mean: tuple[float, float, float],
-    std: tuple[float, float, float],
-    seed: int = 0,
-) -> Float[Tensor, "images 3 height width"]:
-    """What pixels are changed from or to: "image", "mean", "black", "noise" or "blur", in preprocessed pixels.
-
-    "noise" is uniform in each colour and pixel, image i's drawn by `seed` + i on the CPU, whatever the device.
-    """
-    if name == "image":
-        return pixels
-    if name == "mean":
-        return torch.zeros_like(pixels)
-    if name == "blur":
-        return blur(pixels)
-    if name == "black":
-        plain = torch.zeros(pixels.shape, dtype=torch.float32)
-    else:
-        seeds = (torch.Generator().manual_seed(seed + index) for index in range(len(pixels)))
-        shape = pixels.shape[1:]
-        plain = torch.stack([torch.rand(shape, generator=seed, dtype=torch.float32) for seed in seeds])
-    return TF.normalize(plain, list(mean), list(std)).to(pixels)
-
-
-@checked()
-def blur(pixels: Float[Tensor, "images 3 height width"]) -> Float[Tensor, "images 3 height width"]:
-    """RISE's blurred image: a kernel of 11 x 11 px, CLIP's mean colour beyond the border.
-
-    The kernel is that of the authors' code, SciPy's Gaussian filter (sigma 5) of a point in the middle of 11 x 11
-    pixels. It reflects at their edges, so the kernel is flatter than a Gaussian cut to that size.
-    """
-    line = gaussian_filter1d(np.eye(BLUR_SIDE)[BLUR_SIDE // 2], BLUR_SIGMA)
-    kernel = torch.from_numpy(line).to(pixels.device, torch.promote_types(pixels.dtype, torch.float32))
-    colours, middle = pixels.shape[1], BLUR_SIDE // 2
-    down = kernel.view(1, 1, -1, 1).expand(colours, 1, -1, 1)
-    blurred = F.conv2d(pixels.to(kernel), down, padding=(middle, 0), groups=colours)
-    return F.conv2d(blurred, down.transpose(2, 3), padding=(0, middle), groups=colours).to(pixels)
 
 
 @checked()

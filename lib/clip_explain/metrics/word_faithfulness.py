@@ -2,8 +2,8 @@
 
 As faithfulness.py does for pixels, with the same readouts and `auc`; above request.py, which drops and embeds tokens.
 
-Degenerate input: words of equal weight are taken in reading order; a text with fewer words than steps stays as it is
-when they are used up (empty when deleting, whole when inserting); NaN is an error.
+Degenerate input: words of equal weight are taken in an order drawn by the seed, or in reading order; a text with fewer
+words than steps stays as it is when they are used up (empty when deleting, whole when inserting); NaN is an error.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clip_explain.checks import check_counts, checked, finite, out_of_memory
+from clip_explain.checks import check_counts, checked, finite, one_of, out_of_memory
 from clip_explain.errors import MethodError, TensorError, nearest
 from clip_explain.metrics.readouts import Readout, change, check_candidates, finds, is_found
 from clip_explain.models.embed import embed_tokens
@@ -26,6 +26,7 @@ from clip_explain.request import WordRequest, longest, words_of
 from clip_explain.texts import drop_tokens
 
 MODES = ("deletion", "insertion")
+TIES = ("random", "reading")
 
 
 @checked()
@@ -36,6 +37,8 @@ def word_curves(
     mode: str = "deletion",
     *,
     steps: int = 5,
+    ties: str = "random",
+    seed: int = 0,
     batch_size: int = 256,
 ) -> dict[str, Float[Tensor, "texts images points"]]:
     """What each readout says while a text loses ("deletion") or gains ("insertion") words, heaviest first; GE Tab 2.
@@ -43,11 +46,12 @@ def word_curves(
     `weights` are what METHODS[name].words returns, raw, start and end token included. One word
     a step, `steps` + 1 points, of which the first is the whole text, or the empty one (start and end token). The words
     that are left keep their order and close up. A word's weight is the sum over its tokens; punctuation counts as
-    words, as CLIP's tokenizer cuts it. Readouts: see `word_retrieval`. The area is `auc(curve)`.
+    words, as CLIP's tokenizer cuts it. Words of equal weight go in an order drawn by `seed` + i for text i
+    (`ties="random"`), or as they are read ("reading"). Readouts: see `word_retrieval`. The area is `auc(curve)`.
     The paper says no more than "one word deleted/inserted at a time", 5 steps; its code has no text metric.
-    Raises TensorError (shape, NaN) and MethodError (unknown mode, counts below 1, out of memory).
+    Raises TensorError (shape, NaN) and MethodError (unknown mode or ties, counts below 1, out of memory).
     """
-    tokens = perturbed_tokens(request, weights, mode, steps)
+    tokens = perturbed_tokens(request, weights, mode, steps, ties, seed)
     embeddings = embed_batches(request.model, tokens.flatten(0, 2), batch_size).unflatten(0, tokens.shape[:3])
     return {name: readout(embeddings) for name, readout in readouts.items()}
 
@@ -79,19 +83,26 @@ def word_retrieval(
 
 @checked()
 def perturbed_tokens(
-    request: WordRequest, weights: Float[Tensor, "texts images tokens"], mode: str = "deletion", steps: int = 5
+    request: WordRequest,
+    weights: Float[Tensor, "texts images tokens"],
+    mode: str = "deletion",
+    steps: int = 5,
+    ties: str = "random",
+    seed: int = 0,
 ) -> Int[Tensor, "texts images points context"]:
     """Tokens of every text at every point of its curve for every image; arguments and errors as in `word_curves`."""
     check_counts(steps=steps)
     if mode not in MODES:
         raise MethodError(f"unknown mode {mode!r}: {nearest(mode, MODES)}")
+    one_of("ties", ties, TIES)
     check_weights(request, weights)
     owners, words = words_of(request)
     counts = torch.arange(steps + 1, device=request.tokens.device)[:, None]
     found = []
     for index, tokens in enumerate(request.tokens):
         mine = words[owners == index]
-        place = token_places(mine, weights[index].to(tokens.device))[:, None]
+        drawn = None if ties == "reading" else torch.Generator().manual_seed(seed + index)
+        place = token_places(mine, weights[index].to(tokens.device), drawn)[:, None]
         changed = place < counts  # images, points, context
         dropped = mine.any(dim=0) & (changed if mode == "deletion" else ~changed)
         tokens = tokens.expand(dropped.shape).flatten(0, 1)
@@ -101,10 +112,17 @@ def perturbed_tokens(
 
 
 @checked()
-def token_places(words: Tensor, weights: Float[Tensor, "images tokens"]) -> Int[Tensor, "images context"]:
-    """For each token the place of its word (a row of `words`, True at its tokens) when the heaviest goes first."""
+def token_places(
+    words: Tensor, weights: Float[Tensor, "images tokens"], generator: torch.Generator | None = None
+) -> Int[Tensor, "images context"]:
+    """For each token the place of its word (a row of `words`, True at its tokens) when the heaviest goes first.
+
+    Words of equal weight go in an order that the generator draws, the same for all images; without one as they stand.
+    """
     sums = weights @ words[:, : weights.shape[1]].to(weights).T
-    order = (-sums).argsort(dim=-1, stable=True)
+    first = torch.arange(len(words)) if generator is None else torch.randperm(len(words), generator=generator)
+    first = first.to(sums.device)
+    order = first[(-sums[:, first]).argsort(dim=-1, stable=True)]
     places = order.argsort(dim=-1)
     return (places[..., None] * words).sum(dim=1)
 

@@ -118,10 +118,13 @@ def _localize(name: str, metric: Metric, case: Case) -> Tensor:
 def _area(protocol: str, mode: str, readout: str) -> Callable[..., Tensor]:
     """The area under a perturbation curve; the readouts of one protocol and mode share its forwards."""
 
-    def score(case: Case, *, every: int = 1, batch_size: int = 64) -> Tensor:
-        key = (protocol, mode, every, batch_size)
+    def score(
+        case: Case, *, every: int = 1, ties: str = "random", filled: str | None = None, batch_size: int = 64
+    ) -> Tensor:
+        key = (protocol, mode, every, ties, filled, batch_size)
         if key not in case.kept:
-            request, options = case.request, dict(every=every, batch_size=batch_size, seed=case.seed)
+            request = case.request
+            options = dict(every=every, ties=ties, filled=filled, batch_size=batch_size, seed=case.seed)
             case.kept[key] = perturbed_embeddings(
                 request.model, request.pixels, case.maps[None], protocol, mode, **options
             )
