@@ -143,9 +143,9 @@ def perturbed_embeddings(
     often Grad-ECLIP's code looks); or those numbered in `at`, as [0, 1, 2, 5, 10, 30, 100], fine at the start.
     `ties`: pixels of equal value go in an order drawn by `seed` + i for image i, patch by patch ("random"), from the
     top left ("raster", a stable sort; the argsort of the authors' code promises no order), or as the maps were before
-    a ReLU ("signed", with those maps). `filled`: another of `FILLS` in the place of the protocol's. At most `batch_size`
-    images are embedded at once. Raises TensorError (shapes, NaN) and MethodError (unknown names, counts below 1,
-    points that are not there, out of memory).
+    a ReLU ("signed", with those maps). `filled`: another of `FILLS` in the place of the protocol's. At most
+    `batch_size` images are embedded at once. Raises TensorError (shapes, NaN) and MethodError (unknown names, counts
+    below 1, points that are not there, out of memory).
     """
     how = perturbation(protocol, mode)
     check_counts(every=every, batch_size=batch_size)

@@ -27,8 +27,8 @@ def fill(
 ) -> Float[Tensor, "images 3 height width"]:
     """What pixels are changed from or to: "image", "mean", "black", "noise" or "blur", in preprocessed pixels.
 
-    "noise" is uniform in each colour and pixel, image i's drawn by `seed` + i on the CPU, whatever the device. MethodError
-    for another name.
+    "noise" is uniform in each colour and pixel, image i's drawn by `seed` + i on the CPU, whatever the device.
+    MethodError for another name.
     """
     one_of("name", name, ("image", *FILLS))
     if name == "image":
