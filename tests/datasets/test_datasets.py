@@ -33,6 +33,15 @@ def test_the_phrase_names_the_colour_under_its_mask():
     assert checked
 
 
+def test_a_record_about_some_of_its_texts():
+    record = next(iter(datasets.scenes(1, seed=5, size=56)))
+    last = record.about({record.texts[-1], "no such text"})
+    assert last.texts == record.texts[-1:] and last.id == record.id and last.image is record.image
+    np.testing.assert_array_equal(last.masks, record.masks[-1:])
+    none = record.about(())
+    assert none.texts == () and none.masks.shape == (0, 56, 56)
+
+
 def test_scenes_are_the_same_for_a_seed_whatever_the_count():
     first, again, other = (list(datasets.scenes(n, seed, size=32)) for n, seed in ((1, 0), (2, 0), (1, 1)))
     assert first[0].texts == again[0].texts and np.array_equal(first[0].image, again[0].image)

@@ -17,6 +17,7 @@ from clip_explain.metrics.intervals import (
     class_means_by_image,
     exchange_test,
     holm,
+    jackknife,
     paired_test,
     resampled_means,
     sign_flip_tests,
@@ -232,6 +233,37 @@ def test_resampled_means_give_the_bootstraps_interval():
     found, expected = spanned(values[:, 1].mean(), means[:, 1], 200), bootstrap(values[:, 1], seed=1)
     assert (found.mean, found.count) == (expected.mean, 200)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.04)  # of a width of 0.5
+
+
+def test_jackknife_of_a_mean_is_the_values_themselves():
+    values = np.random.default_rng(4).normal(size=(5, 2))
+    np.testing.assert_allclose(jackknife(values, lambda means: means[:, 1]), values[:, 1])
+    with pytest.raises(TensorError, match="got 1 image"):
+        jackknife(values[:1], lambda means: means[:, 1])
+
+
+def test_jackknife_gives_a_spread_and_its_interval():
+    """Three conditions with means 0, 1 and 2, whose spread is the root of 2/3; the interval is the bootstrap's."""
+    values = np.random.default_rng(5).normal(size=(400, 3)) + [0, 1, 2]
+    each = jackknife(values, lambda means: means.std(axis=1))
+    found = bootstrap(each, seed=0)
+    again = resampled_means(values, seed=1).std(axis=1)
+    expected = spanned(values.mean(axis=0).std(), again, 400)
+    assert found.mean == pytest.approx((2 / 3) ** 0.5, abs=0.06) and found.mean == pytest.approx(
+        expected.mean, abs=2e-3
+    )
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.01)  # of a width of 0.13
+
+
+def test_jackknife_takes_the_bias_of_noise_off():
+    """Conditions that do not differ: the spread of their means is that of noise, which is above 0."""
+    random, plain, found = np.random.default_rng(6), [], []
+    for _ in range(200):
+        values = random.normal(size=(20, 2))
+        square = values.mean(axis=0).var()
+        plain.append(square)
+        found.append(jackknife(values, lambda means: means.var(axis=1)).mean())
+    assert np.mean(plain) == pytest.approx(1 / 40, abs=0.006) and abs(np.mean(found)) < 0.006
 
 
 def test_value_entropy_by_hand():

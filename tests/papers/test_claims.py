@@ -121,6 +121,8 @@ def test_a_file_as_it_should_be(tmp_path):
     methods = ("grad_eclip layers=2", "what else")
     expected = Statement("epfl", "table3", "said", "pointing_game", methods, "greater than", id="a", kind="control")
     assert claim == dataclasses.replace(expected, margin=0.5)
+    one_setting = write(tmp_path / "c.toml", [{**GOOD, "setting": '"texts"'}], 'iou_mean = { exact = "all" }')
+    assert [(claim.setting, claim.exact) for claim in read_claims(one_setting)] == [("texts", "all")]
     two = write(tmp_path / "b.toml", [GOOD], 'iou_mean = {}\ndeletion = { not_comparable = "no data" }')
     assert [(c.metric, c.not_comparable) for c in read_claims(two)] == [("iou_mean", ""), ("deletion", "no data")]
 

@@ -86,6 +86,17 @@ def test_methods_that_a_setting_lacks_are_taken_from_another():
         papers.completed(table, "realeased", "fair")
 
 
+def test_several_methods_averaged_are_one_more():
+    table = papers.averaged(TWO_IMAGES, ["a", "b"], "both")
+    wide = table[table["metric"] == "m"].pivot(index=["image", "target"], columns="method", values="value")
+    known = wide.dropna()
+    np.testing.assert_allclose(known["both"], (known["a"] + known["b"]) / 2)
+    assert len(known) and set(table["method"]) == {"a", "b", "both"}
+    assert papers.long_table(table).columns.tolist() == table.columns.tolist()
+    with pytest.raises(MethodError, match="'c' has no rows: Available: a, b"):
+        papers.averaged(TWO_IMAGES, ["a", "c"], "both")
+
+
 def test_images_by_methods():
     """Where b has no answer, a's is left out too: x of a is 1."""
     wide = papers.by_method(TWO_IMAGES, "m", ["b", "a"])

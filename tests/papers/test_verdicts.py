@@ -127,6 +127,15 @@ def test_not_comparable_and_true_by_construction():
     assert found["ours"][:2].tolist() == pytest.approx([0.2, 0.2]) and np.isnan(found["ours"][2])
 
 
+def test_exact_numbers_decide_by_themselves():
+    """One number alone, of which there are no more; and it stands in no family of tests."""
+    table = numbers(right=[0.0], wrong=[1.0])
+    claims = [stated("less than", name, threshold=1.0, exact="all are compared") for name in ("right", "wrong")]
+    found = papers.judge(table, claims)
+    assert found["verdict"].tolist() == ["reproduced", "not reproduced"] and found["p"].isna().all()
+    assert found["why"].tolist() == ["all are compared"] * 2 and found["ours"].tolist() == [0, 1]
+
+
 def test_a_method_that_was_not_measured_can_be_excused_but_not_beaten():
     table, why = numbers(a=EVEN + 0.2, b=EVEN), {"rise": "takes too long"}
     claim = stated("highest", "a", "b", "rise")

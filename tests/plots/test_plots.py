@@ -66,6 +66,15 @@ def test_signed_maps_and_darkened_images_are_placed_alike(fit):
     np.testing.assert_allclose(signed[0, 0], plots.DIMMED * 0.5 if fit == "crop" else signed[0, 1], atol=1e-6)
 
 
+def test_darkened_leaves_some_light_and_is_bare_from_a_quantile_on():
+    image, heat = np.ones((1, 5, 3)), np.array([[0.0, 1.0, 2.0, 3.0, 100.0]])
+    light = plots.darkened(image, heat, darkest=0.2, bare=0.75)[0, :, 0]
+    np.testing.assert_allclose(light, 0.2 + 0.8 * np.array([0, 1, 2, 3, 3]) / 3)
+    assert plots.darkened(image, heat)[0, 3, 0] == pytest.approx(0.03)
+    with pytest.raises(errors.TensorError, match="from 0 to 1"):
+        plots.darkened(image, heat, bare=95)
+
+
 def test_blend_is_blind_to_scale_and_kind_of_array():
     heat = torch.rand(3, 4, generator=torch.Generator().manual_seed(0))
     expected = plots.blend(GREY, heat)
@@ -236,6 +245,15 @@ def test_heats_share_one_scale_and_fill_their_lines():
     assert axes.shape == (3, 2) and [ax.get_ylabel() for ax in axes[:, 0]] == ["one", "", "two"]
     assert {ax.images[0].get_clim() for ax in axes.flat if ax.images} == {(0.0, 0.5)}
     assert [ax.get_title() for ax in axes.flat] == ["a", "b", "c", "", "d", ""]
+
+
+def test_heats_on_scales_of_their_own():
+    maps = {"a": np.array([[0.1, 0.3]]), "b": np.array([[0.0, 0.5]])}
+    axes = plots.heats({"one": maps}, columns=2, scale="own")
+    assert [ax.images[0].get_clim() for ax in axes.flat] == [pytest.approx((0.1, 0.3)), pytest.approx((0.0, 0.5))]
+    assert [ax.get_title() for ax in axes.flat] == ["a\n0.10 to 0.30", "b\n0.00 to 0.50"]
+    with pytest.raises(errors.TensorError, match="scale='each'"):
+        plots.heats({"one": maps}, scale="each")
 
 
 def test_confusion_in_percent_of_rows():

@@ -41,6 +41,12 @@ def test_means_of_a_summary():
         plots.means(SUMMARY.drop(columns="method"))
 
 
+def test_by_layer_of_a_summary_counts_from_0():
+    part = SUMMARY[SUMMARY["method"] == "a"].iloc[:2]
+    ax = plots.by_layer({"gradient": part}, plt.figure().gca())
+    assert ax.lines[0].get_xdata().tolist() == [0, 1] and ax.lines[0].get_ydata().tolist() == [0.2, 0.3]
+
+
 def test_series_of_a_summary():
     ax = plots.series(SUMMARY[SUMMARY["metric"] == "m"], plt.figure().gca())
     assert labels(ax) == ["b", "a"] and [line.get_label() for line in ax.lines] == ["fair", "released", "GE's"]

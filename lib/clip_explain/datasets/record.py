@@ -5,9 +5,9 @@ The bottom of datasets/: above model.py, which opens images.
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,12 @@ class Record:
                 f"{self.id}: its masks are {shape[1]} x {shape[0]} pixels, its image {image.width} x {image.height}"
             )
         return image
+
+    def about(self, texts: Container[str]) -> "Record":
+        """The same record with only those of its texts that are among `texts`, and their masks."""
+        kept = [i for i, text in enumerate(self.texts) if text in texts]
+        masks = None if self.masks is None else self.masks[kept]
+        return replace(self, texts=tuple(self.texts[i] for i in kept), masks=masks)
 
     @property
     def label(self) -> int:

@@ -5,7 +5,7 @@ Images are drawn anew, or their signs flipped; scipy.stats does it wherever it h
 
 import functools
 import warnings
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -228,6 +228,22 @@ def resampled_means(values, seed: int, resamples: int = RESAMPLES) -> Float[np.n
     even = np.full(len(values), 1 / len(values))
     counts = random.multinomial(len(values), even, size=resamples)
     return (counts @ values.reshape(len(values), -1) / len(values)).reshape(resamples, *values.shape[1:])
+
+
+def jackknife(values, statistic: Callable[[np.ndarray], np.ndarray]) -> Float[np.ndarray, " images"]:
+    """One number an image, for a statistic of the means over images; their mean is the statistic, corrected for bias.
+
+    So a spread of means, or a correlation of mean maps, goes into a long table and its intervals and tests like any
+    number of an image (Tukey's pseudo-values): n s - (n - 1) s without the image. `values` (images, *axes); `statistic`
+    takes means (draws, *axes) and returns one number each. TensorError for fewer than two images, or NaN.
+    """
+    values = _images_first(values)
+    count = len(values)
+    if count < 2:
+        raise TensorError("got 1 image, expected at least two to leave one out")
+    mean = values.mean(axis=0)
+    without = (count * mean - values) / (count - 1)
+    return count * statistic(mean[None]) - (count - 1) * statistic(without)
 
 
 def spanned(value: float, again: Float[np.ndarray, " resamples"], count: int, level: float = 0.95) -> Interval:

@@ -20,6 +20,7 @@ from clip_explain.papers.ranking import OVERALL, ranks, ranks_of_means
 from clip_explain.papers.saving import DPI, save_figure, write
 from clip_explain.papers.tables import (
     also_called,
+    averaged,
     by_method,
     completed,
     long_table,
@@ -46,6 +47,7 @@ __all__ = [
     "Statement",
     "VERDICTS",
     "also_called",
+    "averaged",
     "by_method",
     "claims",
     "closing_table",

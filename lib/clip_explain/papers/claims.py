@@ -24,8 +24,8 @@ KINDS = ("paper", "control")
 # Relation -> on which side of the threshold the number lies if the statement is true.
 RELATIONS = {"highest": "above", "greater than": "above", "lowest": "below", "less than": "below"}
 NEEDED = {"id": str, "paper": str, "where": str, "kind": str, "statement": str, "method": str, "relation": str}
-OPTIONAL = {"others": list, "threshold": (int, float)}
-OF_A_METRIC = {"printed": str, "margin": (int, float), "by_construction": str, "not_comparable": str}
+OPTIONAL = {"others": list, "threshold": (int, float), "setting": str}
+OF_A_METRIC = {"printed": str, "margin": (int, float), "by_construction": str, "not_comparable": str, "exact": str}
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class Statement:
 
     `printed` names the column of the paper's table whose rows are the methods, or the row whose columns are; it is
     empty where the paper prints no numbers. A difference of less than `margin` counts as none. `by_construction` and
-    `not_comparable` say why no numbers can decide. `kind`: "paper", or "control" for what we ask ourselves; a control
+    `not_comparable` say why no numbers can decide; `exact` says why the numbers are all there are and no sample, so
+    that they decide by themselves. `kind`: "paper", or "control" for what we ask ourselves; a control
     may have no paper, and then `where` is printed as it is. `setting`: the one setting of the long table that it is
     asked in; None means each.
     """
@@ -56,6 +57,7 @@ class Statement:
     margin: int | float | None = None
     by_construction: str = ""
     not_comparable: str = ""
+    exact: str = ""
     setting: str | None = None
 
     def __post_init__(self) -> None:
@@ -153,6 +155,7 @@ def _statements(entry: dict[str, Any]) -> list[Statement]:
     """An entry's statements, one for each metric."""
     same = {key: entry[key] for key in ("id", "paper", "where", "kind", "statement", "relation")}
     same |= {"methods": (entry["method"], *entry.get("others", [])), "threshold": float(entry.get("threshold", 0))}
+    same |= {"setting": entry.get("setting")}
     return [Statement(**same, metric=metric, **about) for metric, about in entry["metrics"].items()]
 
 

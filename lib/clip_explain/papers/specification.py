@@ -34,6 +34,9 @@ TEXT_LAYERS = 12
 # What the report calls them in its tables.
 IN_REPORT = {"ViT-L/14@336px": "ViT-L/14-336px", "RN50": "ResNet50", "RN101": "ResNet101"}
 IN_REPORT |= {f"RN50x{times}": f"ResNet50×{times}" for times in (4, 16, 64)}
+# What the report says in IV of the text encoders of the two models that it uses.
+TEXT_IN_REPORT = {"Text layers": 12, "Text width": 512, "Text heads": 12}
+USED_IN_REPORT = ("ViT-B/32", "RN101")
 
 
 def openai_network(name: str) -> nn.Module:
@@ -72,9 +75,9 @@ def specification(network: nn.Module) -> dict[str, int]:
 
 
 def against_report(networks: Mapping[str, nn.Module]) -> pd.DataFrame:
-    """EPFL Tab. I and II beside the `specification` of OpenAI's models by name: model, quantity, report, ours, agrees.
+    """What EPFL prints of OpenAI's models, beside their `specification`: model, quantity, report, ours, agrees.
 
-    A row for each number that the report prints of these models.
+    A row for each number of Tab. I and II, and for the three that section IV gives of the text encoders.
     """
     tables = pd.concat([published("epfl", "table1"), published("epfl", "table2")])
     rows = []
@@ -83,6 +86,8 @@ def against_report(networks: Mapping[str, nn.Module]) -> pd.DataFrame:
         printed = tables[tables["row"] == IN_REPORT.get(name, name)]
         numbers = zip(printed["column"], printed["value"].astype(int), strict=True)
         rows += [(name, what, number, ours[what]) for what, number in numbers]
+        said = TEXT_IN_REPORT if name in USED_IN_REPORT else {}
+        rows += [(name, what, number, ours[what]) for what, number in said.items()]
     found = pd.DataFrame(rows, columns=["model", "quantity", "report", "ours"])
     return found.assign(agrees=found["report"] == found["ours"])
 

@@ -120,6 +120,18 @@ def titled(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(method=table["method"].map(title_of))
 
 
+def averaged(table: pd.DataFrame, methods: Sequence[str], name: str) -> pd.DataFrame:
+    """The table with rows of one more method, `name`: for each image, target, setting and metric the mean of `methods`.
+
+    So a statement can be about several methods together, as all layers. MethodError for one that has no rows.
+    """
+    if missing := [method for method in methods if method not in set(table["method"])]:
+        raise MethodError(f"{missing[0]!r} has no rows: {nearest(missing[0], table['method'].unique())}")
+    some = table[table["method"].isin(methods)]
+    found = some.groupby(["image", "target", "setting", "metric"], sort=False)["value"].mean().reset_index()
+    return pd.concat([table, found.assign(method=name)[list(COLUMNS)]], ignore_index=True)
+
+
 def summarize(table: pd.DataFrame, by: Sequence[str] = BY, seed: int = 0, level: float = 0.95) -> pd.DataFrame:
     """The mean of each group of rows with its bootstrap interval: columns `by`, mean, low, high and images.
 

@@ -15,6 +15,8 @@ A notebook's last step:
 | undecided | none of these can be told from so many images |
 | not comparable | a part of the paper's setting is missing; `why` says which |
 | true by construction | no data could come out otherwise; `why` says the reason |
+
+A statement that is `exact` is about numbers that are no sample: it is reproduced or it is not.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -63,8 +65,8 @@ class Evidence:
     @property
     def decides(self) -> bool:
         """Can these numbers decide at all?"""
-        open_question = not (self.statement.by_construction or self.statement.not_comparable)
-        return open_question and len(self.sided) >= ENOUGH and len(self.sided.columns) > 0
+        known = self.statement.by_construction or self.statement.not_comparable or self.statement.exact
+        return not known and len(self.sided) >= ENOUGH and len(self.sided.columns) > 0
 
     @cached_property
     def p_values(self) -> tuple[np.ndarray, np.ndarray]:
@@ -201,6 +203,8 @@ def _verdict(each: Evidence, ours: Interval | None, p_sided: float, p_equal: flo
         return "true by construction", each.statement.by_construction
     if each.statement.not_comparable:
         return "not comparable", each.statement.not_comparable
+    if each.statement.exact and ours is not None:
+        return ("reproduced" if bool((each.sided.mean() > 0).all()) else "not reproduced"), each.statement.exact
     if each.decides and p_equal <= LEVEL:
         return "no difference", ""
     if ours is not None and each.decides and p_sided <= LEVEL and not ours.low <= each.statement.threshold <= ours.high:
@@ -217,6 +221,7 @@ def _row(each: Evidence, p_sided: float, p_equal: float) -> dict:
     """One row of the table of verdicts; its numbers are NaN where nothing was measured."""
     claim, ours = each.statement, each.ours
     verdict, why = _verdict(each, ours, p_sided, p_equal)
+    p = p_equal if verdict == "no difference" else p_sided
     alone = len(claim.methods) == 1
     return {
         "id": claim.id,
@@ -231,7 +236,7 @@ def _row(each: Evidence, p_sided: float, p_equal: float) -> dict:
         "high": ours.high if ours else np.nan,
         "needed": f"{'>' if RELATIONS[claim.relation] == 'above' else '<'} {claim.threshold:.3g}",
         "images": len(each.sided),
-        "p": p_equal if verdict == "no difference" else p_sided,
+        "p": np.nan if claim.exact else p,
         "verdict": verdict,
         "why": why,
     }

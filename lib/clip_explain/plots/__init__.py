@@ -1,6 +1,6 @@
 """Figures from arrays: maps over images, charts, words; nothing here computes a map or writes a file."""
 
-from clip_explain.plots.charts import bars, by_layer, confusion, curves, heats
+from clip_explain.plots.charts import bars, confusion, curves, heats
 from clip_explain.plots.figures import (
     GAP,
     PARTS,
@@ -46,7 +46,7 @@ from clip_explain.plots.style import (
     text_width,
     use_style,
 )
-from clip_explain.plots.summaries import means, panels, series, table
+from clip_explain.plots.summaries import by_layer, means, panels, series, table
 from clip_explain.plots.words import WORDS, shaded, shaded_html, shades, words_height
 
 __all__ = [

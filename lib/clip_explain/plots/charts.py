@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
+from clip_explain.errors import TensorError
 from clip_explain.metrics.intervals import Interval
 from clip_explain.plots.style import COLOURS, LINES, SIGNED, WIDTH, Array, as_map, set_title
 
@@ -123,30 +124,40 @@ def series(
     return ax
 
 
-def heats(rows: Mapping[str, Mapping[str, Array]], columns: int = 4, panel: float = WIDTH / 4.7) -> np.ndarray:
+def heats(
+    rows: Mapping[str, Mapping[str, Array]], columns: int = 4, panel: float = WIDTH / 4.7, scale: str = "shared"
+) -> np.ndarray:
     """Maps without an image, by row title and then by title, all on one scale from 0 to their largest value.
 
-    A row title's maps take as many lines of `columns` as they need. Makes a figure of its own and returns its axes.
+    With `scale="own"` each map has its own, from its least to its largest value, which stand below its title. A row
+    title's maps take as many lines of `columns` as they need. Makes a figure of its own and returns its axes.
+    TensorError for another scale.
     """
+    if scale not in ("shared", "own"):
+        raise TensorError(f"got scale={scale!r}, expected 'shared' or 'own'")
     lines = [
         (name if start == 0 else "", list(row.items())[start : start + columns])
         for name, row in rows.items()
         for start in range(0, len(row), columns)
     ]
     top = max(float(as_map(map).max()) for _, line in lines for _, map in line)
-    size = (panel * columns + 0.7, (panel + 0.12) * len(lines))
+    own = scale == "own"
+    size = (panel * columns + (0.2 if own else 0.7), (panel + (0.3 if own else 0.12)) * len(lines))
     figure, axes = plt.subplots(len(lines), columns, figsize=size, squeeze=False, layout="compressed")
     for ax in axes.flat:
         ax.set_axis_off()
     for row, (name, line) in zip(axes, lines, strict=True):
         for ax, (title, map) in zip(row, line, strict=False):
-            ax.imshow(as_map(map).numpy(), cmap=COLOURS, vmin=0, vmax=top)
+            heat = as_map(map)
+            low, high = (float(heat.min()), float(heat.max())) if own else (0.0, top)
+            ax.imshow(heat.numpy(), cmap=COLOURS, vmin=low, vmax=high)
             ax.set(xticks=[], yticks=[])
             ax.set_axis_on()
             ax.spines[:].set_visible(False)
-            set_title(ax, title, panel)
+            set_title(ax, f"{title}\n{low:.2f} to {high:.2f}" if own else title, panel)
         row[0].set_ylabel(name)
-    figure.colorbar(axes[0, 0].images[0], ax=axes, shrink=0.5, aspect=30)
+    if not own:
+        figure.colorbar(axes[0, 0].images[0], ax=axes, shrink=0.5, aspect=30)
     return axes
 
 

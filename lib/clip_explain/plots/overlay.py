@@ -60,15 +60,22 @@ def blend_signed(image: Array, map: Array, fit: str | None = None) -> Float[np.n
     return _mixed(grey, colours, SIGNED_STRENGTH * np.abs(heat), values)
 
 
-def darkened(image: Array, map: Array, fit: str | None = None) -> Float[np.ndarray, "height width 3"]:
-    """An image times a map: black where the map is lowest, bare where it is highest (EPFL Fig. 2).
+def darkened(
+    image: Array, map: Array, fit: str | None = None, darkest: int | float = 0.0, bare: int | float = 1.0
+) -> Float[np.ndarray, "height width 3"]:
+    """An image times a map: darkest where the map is lowest, bare where it is highest (EPFL Fig. 2).
 
-    Placed as in `blend`, but scaled from its least to its largest value; black where the map does not cover the image.
+    Placed as in `blend`, but scaled from its least value, where `darkest` of the light is left, to its quantile `bare`,
+    from where on the image is bare. With the defaults, the report's, a map with one peak leaves all else black. Black
+    where the map does not cover the image. TensorError unless both are from 0 to 1.
     """
+    if not (0 <= darkest <= 1 and 0 <= bare <= 1):
+        raise TensorError(f"got darkest={darkest} and bare={bare}, expected numbers from 0 to 1")
     pixels = as_pixels(image)
     values = _placed(pixels, map, fit)
-    low, high = np.nanmin(values), np.nanmax(values)
-    return pixels * np.nan_to_num((values - low) / max(high - low, np.finfo(np.float32).tiny))[..., None]
+    low, high = np.nanmin(values), np.nanquantile(values, bare)
+    light = np.clip((values - low) / max(high - low, np.finfo(np.float32).tiny), 0, 1)
+    return pixels * np.nan_to_num(darkest + (1 - darkest) * light)[..., None]
 
 
 def _placed(pixels: np.ndarray, map: Array, fit: str | None) -> Float[np.ndarray, "height width"]:

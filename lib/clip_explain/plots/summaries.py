@@ -56,6 +56,20 @@ def series(
     return charts.series(rows, ax, chance, kinds)
 
 
+def by_layer(
+    rows: Mapping[str, Sequence[Interval] | pd.DataFrame],
+    ax: Axes | None = None,
+    chance: Interval | None = None,
+    title: str = "",
+) -> Axes:
+    """Means by layer, counted from 0: a line and a band for each name; the level of chance is dashed.
+
+    `rows`: by name the intervals in the order of the layers, or a part of a summary in that order.
+    """
+    listed = {name: _listed(row) for name, row in rows.items()}
+    return charts.by_layer(listed, ax, chance, title)
+
+
 def panels(
     summary: pd.DataFrame,
     titles: Mapping[str, str],
@@ -113,6 +127,13 @@ def _text(row: Mapping, form: str) -> str:
     if not row["images"]:
         return format(row["mean"], form)
     return f"{row['mean']:{form}} [{row['low']:{form}}, {row['high']:{form}}]"
+
+
+def _listed(rows: Sequence[Interval] | pd.DataFrame) -> Sequence[Interval]:
+    """The rows of a summary as intervals; a list as it is."""
+    if not isinstance(rows, pd.DataFrame):
+        return rows
+    return [Interval(*numbers) for numbers in rows[list(NUMBERS)].itertuples(index=False)]
 
 
 def _by_name(rows: Mapping[str, Interval] | pd.DataFrame, names: str) -> Mapping[str, Interval]:
