@@ -249,19 +249,18 @@ SMOKE = {
         ],
     },
     "20_similarity_maps": {
-        "parameters": {
-            "models": str([name for name in ("tiny-vit-32", "tiny-resnet") if embedded_path(name).is_file()]),
-            "iclip": "iclip" if embedded_path("iclip").is_file() else "",
-        },
+        "parameters": {"iclip": "iclip" if embedded_path("iclip").is_file() else ""},
         "values": {
             "itsm: foreground_minus_background": DIFFERENCE,
             "reversed_itsm: searched_iou": SHARE,
             "game: searched_iou": SHARE,
             "grad_cam: background_preferred": SHARE,
-            "random: searched_iou": (0.001, 0.5),  # about the thing's share of the image
+            "game another text: foreground_minus_background": DIFFERENCE,
+            "random: searched_iou": (0.001, 0.5),  # about the object's share of the image
             "random: foreground_minus_background": (-0.2, 0.2),
+            "CLIP: class_average_precision": (0.001, 1.0),
         },
-        "files": ["1_methods.png", "2_networks.png", "3_numbers.png", "numbers.csv"],
+        "files": ["1_methods.png", "2_networks.png", "3_numbers.png", "4_ranks.png", "numbers.csv"],
     },
     "21_semantic_shift": {
         "parameters": {"n_images": "3", "iclip": "iclip" if embedded_path("iclip-attention").is_file() else ""},
