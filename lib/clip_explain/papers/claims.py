@@ -74,7 +74,7 @@ class Statement:
     def place(self) -> str:
         """Where the paper says it, in short: "GE Tab 1"."""
         where = self.where
-        for long, short in (("table", "Tab "), ("figure", "Fig "), ("section", "")):
+        for long, short in (("table", "Tab "), ("figure", "Fig "), ("section", ""), ("appendix", "App ")):
             where = where.replace(long, short) if self.paper else where
         return f"{PAPERS[self.paper]} {where}" if self.paper else where
 
