@@ -35,7 +35,11 @@ OPEN_CLIP = {
     "open_clip: texts of Hugging Face (roberta)": open_clip_models.roberta,
     "open_clip: ConvNeXt": open_clip_models.convnext,
     "open_clip: MobileCLIP": open_clip_models.mobile,
-    "open_clip: EVA02": open_clip_models.eva,
+    "open_clip: EVA01, EVA02": open_clip_models.eva,
+    "open_clip: EVA02-E": open_clip_models.eva_enormous,
+    "open_clip: Perception Encoder": open_clip_models.perception,
+    "open_clip: CLIPA": open_clip_models.clipa,
+    "open_clip: ViT of timm, pooled by the mean": open_clip_models.averaged_of_timm,
 }
 HUB = {
     "Hugging Face: CLIPModel": hub_models.clip,

@@ -77,7 +77,47 @@ def mobile(_):
 
 
 def eva(_):
+    """EVA02: rotary positions, SwiGLU with norms, no bias of keys."""
     return with_trunk(trunk("eva02_base_patch16_clip_224", num_classes=64)), tokenizer_of_clip()
+
+
+def eva_1(_):
+    """EVA01-g: no rotary positions, and a bias of q and v that is no part of their map."""
+    return with_trunk(trunk("eva_giant_patch14_224", num_classes=64, global_pool="token")), tokenizer_of_clip()
+
+
+def eva_enormous(_):
+    """EVA02-E: norms behind attention and MLP."""
+    return with_trunk(trunk("eva02_enormous_patch14_clip_224", num_classes=64)), tokenizer_of_clip()
+
+
+def perception(_):
+    """Meta's Perception Encoder: rotary positions, and a head that pools all tokens, the class token too."""
+    made = trunk("vit_pe_core_base_patch16_224", num_classes=64, attn_pool_num_heads=2)
+    return with_trunk(made), tokenizer_of_clip()
+
+
+def averaged(_):
+    """The mean of the patches, after the last norm."""
+    vision = open_clip.CLIPVisionCfg(**VISION, pool_type="avg")
+    return open_clip.CLIP(64, vision, open_clip.CLIPTextCfg(**TEXT)), tokenizer_of_clip()
+
+
+def clipa(_):
+    """CLIPA's: the mean of the patches, then the last norm; a text without a mask, pooled at its last token."""
+    vision = open_clip.CLIPVisionCfg(**VISION, pool_type="avg", final_ln_after_pool=True, no_ln_pre=True)
+    text = open_clip.CLIPTextCfg(**TEXT, no_causal_mask=True, pool_type="last")
+    return open_clip.CLIP(64, vision, text), tokenizer_of_clip()
+
+
+def averaged_of_timm(_):
+    made = trunk("vit_base_patch16_224", num_classes=64, global_pool="avg", class_token=False)
+    return with_trunk(made), tokenizer_of_clip()
+
+
+def pooled_apart(_):
+    """A head that pools the patches alone, beside a class token."""
+    return with_trunk(trunk("vit_base_patch16_224", num_classes=64, global_pool="map")), tokenizer_of_clip()
 
 
 def class_token_of_timm(_):
@@ -107,11 +147,18 @@ NETWORKS = {
     resnet: ("resnet", True),
     siglip: ("attention", True),
     coca: ("attention", False),
+    averaged: ("mean", True),
+    clipa: ("mean", True),
+    averaged_of_timm: ("mean", True),
     class_token_of_timm: ("class", True),
+    pooled_apart: ("attention", True),
+    perception: ("attention", True),
     roberta: ("class", False),
     convnext: ("other", True),
     mobile: ("other", True),
-    eva: ("other", True),
+    eva: ("class", True),
+    eva_1: ("class", True),
+    eva_enormous: ("other", True),
 }
 
 

@@ -58,17 +58,20 @@ def block_with_rules(layer: Layer, x: Tensor, heads: int) -> Float[Tensor, "imag
     q, k, v = project_qkv(layer, normed, normed, heads)
     attention = product_with_rules(q * q.shape[-1] ** -0.5, k.transpose(-2, -1)).softmax(dim=-1)
     attended = join_heads(product_with_rules(attention, v))
-    x = x + scaled(linear(attended, layer.out), layer.scale_1)
+    x = x + scaled(linear(norm_with_rules(attended, layer.norm_out), layer.out), layer.scale_1)
     hidden = mlp_with_rules(layer, norm_with_rules(x, layer.norm_2))
     return x + scaled(linear(hidden, layer.down), layer.scale_2)
 
 
 def mlp_with_rules(layer: Layer, normed: Tensor) -> Float[Tensor, "images tokens hidden"]:
-    """The hidden units after their activation; with a gate, half of the relevance goes to each factor."""
+    """The hidden units as they enter the last map; with a gate, half of the relevance goes to each factor."""
+    hidden = linear(normed, layer.up)
     if layer.gate is None:
-        return activation_with_rules(layer.activation, linear(normed, layer.up))
-    gate, hidden = activation_with_rules(layer.activation, linear(normed, layer.gate)), linear(normed, layer.up)
-    return 0.5 * (gate * hidden.detach() + gate.detach() * hidden)
+        hidden = activation_with_rules(layer.activation, hidden)
+    else:
+        gate = activation_with_rules(layer.activation, linear(normed, layer.gate))
+        hidden = 0.5 * (gate * hidden.detach() + gate.detach() * hidden)
+    return norm_with_rules(hidden, layer.norm_down)
 
 
 def norm_with_rules(x: Tensor, norm: nn.Module | None) -> Tensor:

@@ -48,7 +48,8 @@ def grad_eclip(
     that head, and `layers` is 1. It has one query q for the whole image, its output is o = sum_i softmax(q k_i^T) v_i,
     and what follows (an output projection, an MLP, a norm) sees nothing of the image but o. So to first order the
     score is linear in the values, as in GE eq. 6: d cos = sum_c w_c sum_i a_i dv_ic with w_c = d cos / d o_c. v, k and
-    q are the head's own: q is learnt (SigLIP), or that of the mean over the grid (ResNet).
+    q are the head's own: q is learnt (SigLIP), or that of the mean over the grid (ResNet). Where the tokens' mean is
+    taken (CLIPA), a_i is the same for all: v are the tokens, w_i is 1 and heads are not read.
 
     Differs from the authors' code in w_i, the cosine of q_cls and k_i there, all heads joined, scaled to [0, 1]. Their
     script takes both after the output projection with its bias: `spatial="released"`. Their notebook takes them before

@@ -109,11 +109,11 @@ def legrad(
     out of range. Differs from the authors' code in `layers`, which is 2 there by default, and in that each map there is
     resized and min-max scaled.
 
-    Where a head pools the tokens by attention (SigLIP), s_l is that head's embedding of layer l's output, and A_l the
-    head's own attention to it; `pool` is not read.
+    Where a head pools the tokens, by attention (SigLIP) or by the mean, s_l is that head's embedding of layer l's
+    output, and A_l the head's own attention to it; `pool` is not read.
     """
     one_of("pool", pool, POOLS)
-    if request.model.encoder == "attention":
+    if request.model.encoder != "class":
         trace = request.trace(layers=layer_count(request, layers))
         entering = [block.input for block in (trace.blocks if layers else trace.blocks[1:])]
         rows = [_head_sensitivity(trace, x, request.targets) for x in entering]

@@ -6,7 +6,7 @@ MLP added. Each part goes through the last layer norm and the projection on its 
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from clip_explain.checks import checked
 from clip_explain.errors import MethodError
@@ -53,10 +53,11 @@ def block_effects(
     attention = precise(pooled_row(block.attention, trace.pooled))  # images heads tokens
     v = precise(block.v)  # images heads tokens width
     scale = 1.0 if block.layer.scale_1 is None else block.layer.scale_1.detach().to(v)[:, None]
-    weight = block.layer.out.weight.detach().to(v) * scale
-    by_head = weight.T.unflatten(0, (v.shape[1], v.shape[3]))  # heads width channels
-    read = torch.einsum("itc,hwc->ithw", towards.to(v), by_head)
-    return torch.einsum("ihn,ithw,ihnw->ithn", attention, read, v)
+    read = towards.to(v) @ (block.layer.out.weight.detach().to(v) * scale)
+    if block.layer.norm_out is not None:
+        read = before_norm(read, precise(pooled_row(block.attended, trace.pooled)), block.layer.norm_out)
+    by_head = read.unflatten(-1, (v.shape[1], v.shape[3]))  # images targets heads width
+    return torch.einsum("ihn,ithw,ihnw->ithn", attention, by_head, v)
 
 
 def score_directions(
@@ -64,15 +65,24 @@ def score_directions(
 ) -> Float[Tensor, "images targets channels"]:
     """The direction in the channels along which a part of the class token adds to the score.
 
-    The last layer norm subtracts the part's own mean over channels and divides by the whole token's deviation; then
-    come its weight, the projection, the target, and for a cosine the embedding's length.
+    Through the last layer norm, then the projection, the target, and for a cosine the embedding's length.
     """
     tower = trace.tower
     if tower.norm is None or tower.projection is None:
         raise MethodError("head effects need a tower that ends in a layer norm and a projection")
     last = precise(pooled_row(trace.blocks[-1].output, trace.pooled))
-    deviation = (last.var(dim=-1, unbiased=False) + tower.norm.eps).sqrt()
-    projected = targets.to(last) @ tower.projection.detach().to(last).T * tower.norm.weight.detach().to(last)
-    centred = projected - projected.mean(dim=-1, keepdim=True)
-    length = precise(trace.embedding).norm(dim=-1) if tower.score == "cosine" else torch.ones_like(deviation)
-    return centred[None] / (deviation * length)[:, None, None]
+    projected = targets.to(last) @ tower.projection.detach().to(last).T
+    length = precise(trace.embedding).norm(dim=-1) if tower.score == "cosine" else torch.ones_like(last[:, 0])
+    return before_norm(projected.expand(len(last), -1, -1), last, tower.norm) / length[:, None, None]
+
+
+def before_norm(
+    direction: Float[Tensor, "images targets channels"], whole: Float[Tensor, "images channels"], norm: nn.Module
+) -> Float[Tensor, "images targets channels"]:
+    """The direction before a layer norm that is `direction` after it, for the parts that `whole` is a sum of.
+
+    The norm subtracts a part's own mean over channels and divides by the whole's deviation; then comes its weight.
+    """
+    deviation = (whole.var(dim=-1, unbiased=False) + norm.eps).sqrt()
+    weighed = direction * norm.weight.detach().to(direction)
+    return (weighed - weighed.mean(dim=-1, keepdim=True)) / deviation[:, None, None]

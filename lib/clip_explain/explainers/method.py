@@ -23,10 +23,11 @@ MOST = 10**9  # of anything that is counted
 TOWERS = {
     "class": "a vision transformer",
     "attention": "a vision transformer pooled by attention",
+    "mean": "a vision transformer pooled by the mean",
     "resnet": "a ResNet",
     "other": "a model of which only the forward is known",
 }
-VITS = ("class", "attention")
+VITS = ("class", "attention", "mean")
 Kind = Literal["switch", "choice", "count", "number", "layers", "layer", "head", "text", "tensor", "seed"]
 
 

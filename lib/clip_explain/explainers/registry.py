@@ -69,7 +69,7 @@ _RECORDS = (
         (OWN_HEADS,),
         (OWN_HEADS, Option("single", "layers", 1, "how many of the last layers have one head if heads='single'")),
         classifiers=True,
-        towers=VITS + ("resnet",),
+        towers=("class", "attention", "resnet"),
     ),
     Method(
         "rollout",

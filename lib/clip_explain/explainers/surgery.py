@@ -14,8 +14,8 @@ from clip_explain.checks import checked, one_of
 from clip_explain.directions import directions, empty_text, targets
 from clip_explain.errors import MethodError, TensorError, TextError
 from clip_explain.models.embed import unit
-from clip_explain.models.layers import join_heads, layer_norm, linear, scaled
-from clip_explain.models.vit import Block, Trace, project
+from clip_explain.models.layers import join_heads, layer_norm, scaled
+from clip_explain.models.vit import Block, Trace, project, project_attended
 from clip_explain.request import Request
 
 NORMALIZE = ("channels", "tokens")
@@ -93,7 +93,7 @@ def second_path(
     """Patches in the embedding space, not normalised, after the trace's blocks with `attend` alone, no MLP."""
     x = trace.blocks[0].input
     for block in trace.blocks:
-        x = x + scaled(linear(join_heads(attend(block)), block.layer.out), block.layer.scale_1)
+        x = x + scaled(project_attended(block.layer, join_heads(attend(block))), block.layer.scale_1)
     return project(trace.tower, x[:, 1:])
 
 

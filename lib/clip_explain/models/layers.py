@@ -67,6 +67,21 @@ def layer_norm(x: Tensor, norm: nn.Module | None) -> Tensor:
     return F.layer_norm(x.to(dtype), norm.normalized_shape, weight, bias, norm.eps).to(x.dtype)
 
 
+def rotated(
+    x: Float[Tensor, "images heads queries width"], table: Float[Tensor, "two tokens width"] | None
+) -> Float[Tensor, "images heads queries width"]:
+    """Queries or keys turned by rotary positions (Su et al. 2021): each pair of channels (2i, 2i + 1) by an angle.
+
+    `table` holds the angles' sine and cosine for every token and channel; x itself where there is none. A single query
+    is the first token's.
+    """
+    if table is None:
+        return x
+    sine, cosine = table[:, : x.shape[-2]].to(x)
+    turned = torch.stack([-x[..., 1::2], x[..., ::2]], dim=-1).flatten(-2)
+    return x * cosine + turned * sine
+
+
 def split_heads(x: Float[Tensor, "*images tokens channels"], heads: int) -> Float[Tensor, "*images heads tokens width"]:
     """Channels cut into heads."""
     return x.unflatten(-1, (heads, -1)).transpose(-3, -2)

@@ -80,7 +80,7 @@ class Model:
     @property
     def is_vit(self) -> bool:
         """Whether the image encoder is a transformer that is traced, however it pools its tokens."""
-        return self.encoder in ("class", "attention")
+        return self.encoder in ("class", "attention", "mean")
 
     @property
     def image_size(self) -> int:

@@ -5,9 +5,9 @@ What cannot be described is left to the network's own forward.
 | part of open_clip | read as |
 |---|---|
 | `VisionTransformer` with an attentional pool (CoCa) | a tower pooled by the query that open_clip keeps, the first |
-| `VisionTransformer` pooled by the mean of its tokens | its own forward alone |
-| `TimmModel` of a plain ViT (SigLIP, SigLIP 2) | see timm_towers.py |
-| `TimmModel` of another network (ConvNeXt, EVA02, MobileCLIP) | its own forward alone |
+| `VisionTransformer` pooled by the mean of its patches (CLIPA) | a tower pooled by the mean |
+| `TimmModel` of a ViT (SigLIP, SigLIP 2, EVA01, EVA02 but for its largest) | see timm_towers.py |
+| `TimmModel` of another network (ConvNeXt, MobileCLIP) | its own forward alone |
 | `TextTransformer` pooled at the end or the last token, without a mask of padding | a text tower |
 | other texts (Hugging Face's, CoCa's) | their own features, as targets |
 """
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from clip_explain.models.adapted import Family, Sizes
 from clip_explain.models.layers import Affine
 from clip_explain.models.timm_towers import describable, timm_image
-from clip_explain.models.towers import Layer, Tokens, Tower, image_tower, tower_layers
+from clip_explain.models.towers import Layer, Tokens, Tower, image_tower, mean_head, tower_layers
 from clip_explain.models.vocabulary import Vocabulary
 
 
@@ -53,16 +53,23 @@ def open_clip_family(network: nn.Module) -> Family:
 def _image_reader(visual: nn.Module) -> Callable[[nn.Module], Tower] | None:
     if hasattr(visual, "trunk"):
         return _timm if describable(visual.trunk) else None
-    if not hasattr(visual, "class_embedding") or not _keeps_first(visual):
+    if not hasattr(visual, "class_embedding"):
         return None
     if getattr(visual, "attn_pool", None) is not None:
-        return _pooled if getattr(visual, "attn_pool_contrastive", None) is None else None
-    return _plain
+        plain = _keeps_first(visual) and getattr(visual, "attn_pool_contrastive", None) is None
+        return _pooled if plain else None
+    return {"tok": _plain, "avg": _averaged}.get(_pool_of_image(visual))
 
 
 def _keeps_first(visual: nn.Module) -> bool:
-    """Whether the embedding is that of the first token; open_clip can also take the mean of all."""
-    return getattr(visual, "pool_type", "tok") == "tok"
+    """Whether the embedding is that of the first token; open_clip can also take the mean of the patches."""
+    return _pool_of_image(visual) == "tok"
+
+
+def _pool_of_image(visual: nn.Module) -> str:
+    """How an image's tokens are pooled, in open_clip's words; until 2.24 a flag for the mean."""
+    average = getattr(visual, "global_average_pool", False)
+    return getattr(visual, "pool_type", "avg" if average else "tok")
 
 
 def _timm(network: nn.Module) -> Tower:
@@ -71,6 +78,14 @@ def _timm(network: nn.Module) -> Tower:
 
 def _plain(network: nn.Module) -> Tower:
     return image_tower(network)
+
+
+def _averaged(network: nn.Module) -> Tower:
+    """The mean of the patches, before the last norm or after it."""
+    visual, tower = network.visual, image_tower(network)
+    before, after = (None, tower.norm) if getattr(visual, "final_ln_after_pool", False) else (tower.norm, None)
+    head = mean_head(before, tower.layers[-1].out.weight, tower.prefix)
+    return Tower(tower.stem, (*tower.layers, head), "mean", after, tower.projection)
 
 
 def _pooled(network: nn.Module) -> Tower:

@@ -1,34 +1,64 @@
-"""timm's vision transformers, described for the forward of vit.py: open_clip builds SigLIP and others of them.
+"""timm's vision transformers, described for the forward of vit.py: open_clip builds SigLIP, EVA02 and others of them.
 
-Only what is read off their parts is described: `describable` says why another network of timm's is not.
+Only what is read off their parts is described: `describable` says of a network of timm's whether it is.
 """
 
+import copy
+from functools import partial
+
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from clip_explain.models.layers import Affine
-from clip_explain.models.towers import Layer, Patches, Tower, present
+from clip_explain.models.layers import Affine, Linear
+from clip_explain.models.towers import Layer, Patches, Tower, mean_head, present
+
+BLOCKS = ("Block", "EvaBlock")  # whose norms stand before attention and MLP; names of timm's classes
+POOLINGS = {"token": "class", "map": "attention", "avg": "mean"}  # in timm's words -> in ours
 
 
 def describable(trunk: nn.Module) -> bool:
-    """Whether a network of timm's is a plain ViT: tokens of patches, one class token or none, a known pooling."""
+    """Whether a network of timm's is a plain ViT: tokens of patches, one class token or none, a known pooling.
+
+    With rotary positions that are the same in all layers and heads, or without.
+    """
     parts = ("patch_embed", "pos_embed", "blocks", "norm", "global_pool")
     if any(getattr(trunk, part, None) is None for part in parts) or getattr(trunk, "reg_token", None) is not None:
         return False
-    plain = all(hasattr(block.attn, "qkv") and hasattr(block.mlp, "fc1") for block in trunk.blocks)
-    pooled = trunk.global_pool in ("token", "map")
-    normed = any(isinstance(getattr(block.attn, "q_norm", None), nn.LayerNorm) for block in trunk.blocks)
-    return plain and pooled and not normed and hasattr(trunk.patch_embed, "proj") and trunk.pos_embed.ndim == 3
+    plain = type(getattr(trunk.patch_embed, "proj", None)) is nn.Conv2d and trunk.pos_embed.ndim == 3
+    pooled = trunk.global_pool in POOLINGS and not getattr(trunk, "pool_include_prefix", False)
+    rotary = getattr(trunk, "rope", None) is None or not getattr(trunk, "rope_mixed", False)
+    return plain and pooled and rotary and all(_is_plain(block) for block in trunk.blocks)
+
+
+def _is_plain(block: nn.Module) -> bool:
+    """Whether a block is made of the parts that `_layer` reads."""
+    if type(block).__name__ not in BLOCKS:
+        return False
+    attention = block.attn
+    normed = any(present(getattr(attention, name, None)) is not None for name in ("q_norm", "k_norm"))
+    turned = getattr(attention, "rotate_half", False) or getattr(attention, "num_kv_groups", 1) != 1
+    return not normed and not turned and getattr(attention, "gate", None) is None and hasattr(block.mlp, "fc2")
+
+
+def pooling_of(trunk: nn.Module) -> str:
+    """How a `describable` trunk pools its tokens, in the words of `Tower`."""
+    return POOLINGS[trunk.global_pool]
 
 
 def timm_image(trunk: nn.Module, head: nn.Module) -> Tower:
     """The tower of a `describable` trunk, and of open_clip's head behind it."""
     linear = [part for part in (getattr(trunk, "head", None), *head.modules()) if isinstance(part, nn.Linear)]
     weight, bias = (linear[0].weight.detach().T, linear[0].bias) if linear else (None, None)
-    layers = tuple(_layer(block) for block in trunk.blocks)
-    if trunk.global_pool == "map":
-        return Tower(_patches(trunk), (*layers, _head(trunk)), "attention", None, weight, bias)
-    return Tower(_patches(trunk), layers, "class", present(trunk.norm), weight, bias)
+    layers, stem = tuple(_layer(block) for block in trunk.blocks), _patches(trunk)
+    pooling, norm = pooling_of(trunk), present(trunk.norm)
+    if pooling == "attention":
+        layers, norm = (*layers, _head(trunk)), None
+    if pooling == "mean":
+        skipped = 0 if stem.class_token is None else 1
+        layers, norm = (*layers, mean_head(norm, layers[-1].out.weight, skipped)), present(trunk.fc_norm)
+    rotary = None if getattr(trunk, "rope", None) is None else partial(_rotary, trunk)
+    return Tower(stem, layers, pooling, norm, weight, bias, rotary=rotary)
 
 
 def _patches(trunk: nn.Module) -> Patches:
@@ -42,24 +72,66 @@ def _patches(trunk: nn.Module) -> Patches:
         class_token=class_token,
         positions=positions,
         grid=tuple(trunk.patch_embed.grid_size),
-        norm=present(trunk.norm_pre),
+        norm=present(getattr(trunk, "norm_pre", None)),
     )
+
+
+def _rotary(trunk: nn.Module, grid: tuple[int, int]) -> Float[Tensor, "two tokens width"]:
+    """Sine and cosine for each token of a grid; a class token is not turned."""
+    rope = trunk.rope
+    if rope.pos_embed is None:
+        found = rope.get_embed(shape=list(grid))
+    else:  # made for one grid: of another by a copy, so that the network stays as it is
+        if grid != tuple(trunk.patch_embed.grid_size):
+            rope = copy.deepcopy(rope)
+            rope.update_feat_shape(list(grid))
+        found = rope.get_embed()
+    sine, cosine = found.detach().chunk(2, dim=-1)
+    if trunk.cls_token is not None:
+        sine = torch.cat([torch.zeros_like(sine[:1]), sine])
+        cosine = torch.cat([torch.ones_like(cosine[:1]), cosine])
+    return torch.stack([sine, cosine])
 
 
 def _layer(block: nn.Module) -> Layer:
+    attention, mlp = block.attn, block.mlp
+    up, gate = _up(mlp)
     return Layer(
         module=block,
-        heads=block.attn.num_heads,
+        heads=attention.num_heads,
         norm_1=block.norm1,
-        qkv=(block.attn.qkv,),
-        out=block.attn.proj,
+        qkv=_qkv(attention),
+        out=attention.proj,
         norm_2=block.norm2,
-        up=block.mlp.fc1,
-        activation=block.mlp.act,
-        down=block.mlp.fc2,
-        scale_1=_scale(block.ls1),
-        scale_2=_scale(block.ls2),
+        up=up,
+        activation=mlp.act,
+        down=mlp.fc2,
+        gate=gate,
+        scale_1=_scale(block, 1),
+        scale_2=_scale(block, 2),
+        norm_out=present(getattr(attention, "norm", None)),
+        norm_down=present(getattr(mlp, "norm", None)),
     )
+
+
+def _qkv(attention: nn.Module) -> tuple[Linear, ...]:
+    """One packed map, whose bias EVA keeps apart, or those of q, k and v."""
+    if attention.qkv is None:
+        return attention.q_proj, attention.k_proj, attention.v_proj
+    if getattr(attention, "q_bias", None) is None:
+        return (attention.qkv,)
+    bias = torch.cat([attention.q_bias, attention.k_bias, attention.v_bias])
+    return (Affine(attention.qkv.weight, bias),)
+
+
+def _up(mlp: nn.Module) -> tuple[Linear, Linear | None]:
+    """The maps into an MLP's hidden units, and of their gate: two, or the halves of one."""
+    if hasattr(mlp, "fc1_x"):
+        return mlp.fc1_x, mlp.fc1_g
+    if not hasattr(mlp, "gate_last"):
+        return mlp.fc1, None
+    first, second = (Affine(weight, bias) for weight, bias in _halves(mlp.fc1))
+    return (first, second) if mlp.gate_last else (second, first)
 
 
 def _head(trunk: nn.Module) -> Layer:
@@ -78,7 +150,13 @@ def _head(trunk: nn.Module) -> Layer:
         down=pool.mlp.fc2,
         query=pool.latent.detach()[0],
         residual=False,
+        skipped=_skipped(trunk),
     )
+
+
+def _skipped(trunk: nn.Module) -> int:
+    """How many tokens before the patches the head does not see: timm's ViT leaves them out, its EVA does not."""
+    return 0 if trunk.cls_token is None or not hasattr(trunk, "pool_include_prefix") else 1
 
 
 def _halves(both: nn.Module) -> list[tuple[Tensor, Tensor | None]]:
@@ -86,6 +164,7 @@ def _halves(both: nn.Module) -> list[tuple[Tensor, Tensor | None]]:
     return list(zip(both.weight.chunk(2), biases, strict=True))
 
 
-def _scale(module: nn.Module) -> Tensor | None:
-    gamma = getattr(module, "gamma", None)
+def _scale(block: nn.Module, number: int) -> Tensor | None:
+    """Layer scale: a module of timm's ViT, a parameter of its EVA."""
+    gamma = getattr(getattr(block, f"ls{number}", None), "gamma", getattr(block, f"gamma_{number}", None))
     return None if gamma is None else gamma.detach()

@@ -6,7 +6,7 @@ each forward and holds the network's own tensors, so it never says anything that
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from clip_explain.errors import ModelError
 from clip_explain.models.layers import Affine, Linear
 
-ENCODERS = ("class", "attention", "resnet", "other")
+ENCODERS = ("class", "attention", "mean", "resnet", "other")
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,15 @@ class Layer:
     """One block: y = x + scale_1 * out(attention(norm_1(x))), then y + scale_2 * down(activation(up(norm_2(y)))).
 
     `qkv` is one packed map, or those of q, k and v. With a `gate` the MLP is down(activation(gate) * up) (SwiGLU).
-    A head that pools tokens by attention is a layer, too, the last: it has a `query` of its own, or no `residual`
-    around its attention, and perhaps no MLP (`up` is None). `module` is the network's own block.
+    EVA02 has a norm before each of the last two maps, `norm_out` and `norm_down`, and turns queries and keys by
+    `rotary` positions, sine and cosine.
+
+    A head that pools tokens is a layer, too, the last: it has a `query` of its own, or no `residual` around its
+    attention, and perhaps no MLP (`up` is None); it does not see the first `skipped` tokens. `module` is the network's
+    own block, if there is one.
     """
 
-    module: nn.Module
+    module: nn.Module | None
     heads: int
     norm_1: nn.Module | None
     qkv: tuple[Linear, ...]
@@ -39,8 +43,12 @@ class Layer:
     gate: Linear | None = None
     scale_1: Float[Tensor, " channels"] | None = None
     scale_2: Float[Tensor, " channels"] | None = None
+    norm_out: nn.Module | None = None
+    norm_down: nn.Module | None = None
+    rotary: Float[Tensor, "two tokens width"] | None = None
     query: Float[Tensor, "1 channels"] | None = None
     residual: bool = True
+    skipped: int = 0
 
 
 @dataclass(frozen=True)
@@ -79,9 +87,10 @@ class Tokens:
 class Tower:
     """One transformer: its stem, its layers, and how tokens become an embedding. A ResNet's pool has no stem.
 
-    `pooling`: an image's "class" token, or "attention": the last layer is a head that pools; a text's "end" token, or
-    its "last" one. After it come `norm`, `projection` and `bias`, where the network has them. `score` says how an
-    embedding is compared with a target: by the "cosine", or by the "dot" product (class logits).
+    `pooling`: an image's "class" token, or the last layer is a head that pools, by "attention" or by the "mean" (see
+    `mean_head`); a text's "end" token, or its "last" one. After it come `norm`, `projection` and `bias`, where the
+    network has them. `rotary` gives the layers' rotary positions on a grid (height, width), where they have such.
+    `score` says how an embedding is compared with a target: by the "cosine", or by the "dot" product (class logits).
     """
 
     stem: Patches | Tokens | None
@@ -92,6 +101,7 @@ class Tower:
     bias: Float[Tensor, " embedding"] | None = None
     causal: bool = False
     score: str = "cosine"
+    rotary: Callable[[tuple[int, int]], Float[Tensor, "two tokens width"]] | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -102,6 +112,26 @@ class Tower:
     def prefix(self) -> int:
         """How many tokens stand before the patches: 1, the class token, or 0."""
         return 0 if isinstance(self.stem, Patches) and self.stem.class_token is None else 1
+
+
+def layers_on(tower: Tower, grid: tuple[int, int]) -> tuple[Layer, ...]:
+    """The layers of a tower as they are on a grid: with its rotary positions, where they have such."""
+    if tower.rotary is None:
+        return tower.layers
+    table = tower.rotary(grid)
+    return tuple(layer if layer.query is not None else replace(layer, rotary=table) for layer in tower.layers)
+
+
+def mean_head(norm: nn.Module | None, like: Float[Tensor, "outputs channels"], skipped: int) -> Layer:
+    """Pooling by the mean as a head that pools: attention of one head with equal weights, whose values are the tokens.
+
+    Its query and keys are 0. `norm` is that of the tokens before they are averaged; the first `skipped` tokens are left
+    out. Number format and width are those of a weight `like` it.
+    """
+    same = torch.eye(like.shape[1], dtype=like.dtype, device=like.device)
+    parts = (Affine(torch.zeros_like(same)), Affine(torch.zeros_like(same)), Affine(same))
+    query = torch.zeros_like(same[:1])
+    return Layer(None, 1, norm, parts, Affine(same), query=query, residual=False, skipped=skipped)
 
 
 def image_tower(network: nn.Module) -> Tower:
@@ -134,8 +164,8 @@ def text_tower(network: nn.Module) -> Tower:
 def encoder_of(network: nn.Module) -> str:
     """What an image encoder is to us, one of ENCODERS.
 
-    A transformer that pools by a "class" token or by "attention"; a "resnet" of OpenAI's; or "other": only its own
-    forward is known.
+    A transformer that pools by a "class" token, by "attention" or by the "mean"; a "resnet" of OpenAI's; or "other":
+    only its own forward is known.
     """
     family = getattr(network, "family", None)
     if family is not None:
@@ -157,7 +187,7 @@ def square(positions: int) -> tuple[int, int]:
     return side, side
 
 
-def present(norm: nn.Module) -> nn.Module | None:
+def present(norm: nn.Module | None) -> nn.Module | None:
     """A norm, or None for an identity that stands in its place."""
     return None if isinstance(norm, nn.Identity) else norm
 

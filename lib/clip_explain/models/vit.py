@@ -35,9 +35,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from clip_explain.errors import TensorError
-from clip_explain.models.layers import Affine, constant, join_heads, layer_norm, linear, scaled, split_heads
+from clip_explain.models.layers import Affine, constant, join_heads, layer_norm, linear, rotated, scaled, split_heads
 from clip_explain.models.stems import embed_pixels, embed_texts, own_tokens, pooled_tokens
-from clip_explain.models.towers import Layer, Tower, image_tower, text_tower
+from clip_explain.models.towers import Layer, Tower, image_tower, layers_on, text_tower
 from clip_explain.models.trace_options import HEADS, STARTS, TOKENS, TraceOptions
 
 __all__ = ["HEADS", "STARTS", "TOKENS", "TraceOptions"]
@@ -150,7 +150,7 @@ def _run(tower, x, pooled, grid, own, options: TraceOptions, first: int = 0) -> 
     depth, kept = len(tower.layers), []
     # Sums between layers stay in float32 in half precision, too: maps in which terms cancel need it.
     x = x.to(torch.promote_types(x.dtype, torch.float32))
-    for index, layer in enumerate(tower.layers[first:], first):
+    for index, layer in enumerate(layers_on(tower, grid)[first:], first):
         head_count = 1 if index >= depth - options.single_layers else layer.heads
         if index < depth - options.layers:
             x = forward_block(layer, x, head_count, tower.causal)
@@ -191,6 +191,8 @@ def trace_block(
     logits = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
     if causal:
         logits = logits.masked_fill(_future(x.shape[1], rows, x.device), float("-inf"))
+    if layer.skipped:
+        logits = logits.masked_fill(torch.arange(x.shape[1], device=x.device) < layer.skipped, float("-inf"))
     attention = _leaf(logits.softmax(dim=-1), start == "attention")
     attended = _leaf(join_heads(attention @ v), start == "attended")
     middle = add_attention(layer, own_x, attended)
@@ -222,18 +224,25 @@ def add_mlp(
 
 def add_attention(layer: Layer, x: Tensor, attended: Tensor) -> Float[Tensor, "images queries leaving"]:
     """The tokens entering a layer with its attention's output, projected, added: what enters the MLP's norm."""
-    added = scaled(linear(attended, layer.out), layer.scale_1)
+    added = scaled(project_attended(layer, attended), layer.scale_1)
     return x + added if layer.residual else added
 
 
+def project_attended(layer: Layer, attended: Tensor) -> Float[Tensor, "images queries leaving"]:
+    """What a layer's attention adds, but for its scale: its joined heads through the norm and the projection."""
+    return linear(layer_norm(attended, layer.norm_out), layer.out)
+
+
 def mlp_hidden(layer: Layer, normed: Tensor) -> Float[Tensor, "images queries hidden"]:
-    """The hidden units of an MLP, gated or not, after its activation."""
+    """The hidden units of an MLP, gated or not, as they enter its last map."""
     hidden = linear(normed, layer.up)
     if layer.gate is None and type(layer.activation) is QuickGELU and not hidden.requires_grad:
-        return hidden.mul_((1.702 * hidden).sigmoid_())  # as the module does, in place
-    if layer.gate is None:
-        return layer.activation(hidden)
-    return layer.activation(linear(normed, layer.gate)) * hidden
+        hidden = hidden.mul_((1.702 * hidden).sigmoid_())  # as the module does, in place
+    elif layer.gate is None:
+        hidden = layer.activation(hidden)
+    else:
+        hidden = layer.activation(linear(normed, layer.gate)) * hidden
+    return layer_norm(hidden, layer.norm_down)
 
 
 def project(tower: Tower, x: Float[Tensor, "*rows channels"]) -> Float[Tensor, "*rows embedding"]:
@@ -247,7 +256,10 @@ def project(tower: Tower, x: Float[Tensor, "*rows channels"]) -> Float[Tensor, "
 
 
 def project_qkv(layer: Layer, queries_of: Tensor, x: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """q of some normed tokens, k and v of all of them; (images, heads, tokens, width) each."""
+    """q of some normed tokens, k and v of all of them; (images, heads, tokens, width) each.
+
+    Rotary positions turn them within the layer's own heads, whatever `heads` they are cut into.
+    """
     if len(layer.qkv) == 3:
         parts = (linear(source, part) for source, part in zip((queries_of, x, x), layer.qkv, strict=True))
     elif queries_of is x:
@@ -257,6 +269,10 @@ def project_qkv(layer: Layer, queries_of: Tensor, x: Tensor, heads: int) -> tupl
         cut = len(weight) // 3
         q = linear(queries_of, Affine(weight[:cut], None if bias is None else bias[:cut]))
         k, v = linear(x, Affine(weight[cut:], None if bias is None else bias[cut:])).chunk(2, dim=-1)
+        parts = (q, k, v)
+    if layer.rotary is not None:
+        q, k, v = parts
+        q, k = (join_heads(rotated(split_heads(part, layer.heads), layer.rotary)) for part in (q, k))
         parts = (q, k, v)
     q, k, v = (split_heads(part, heads) for part in parts)
     return q, k, v
