@@ -110,6 +110,16 @@ SURGERY_TEMPLATES: tuple[str, ...] = (
     "this is one {} in the scene.",
 )
 
+# The 59 classes of Pascal Context (Mottaghi et al. 2014): what CLIP Surgery's demonstration, and Grad-ECLIP's code
+# after it, put beside the text that is explained.
+CONTEXT_NOUNS: tuple[str, ...] = tuple(
+    """airplane, bag, bed, bedclothes, bench, bicycle, bird, boat, book, bottle, building, bus, cabinet, car, cat,
+    ceiling, chair, cloth, computer, cow, cup, curtain, dog, door, fence, floor, flower, food, grass, ground, horse,
+    keyboard, light, motorbike, mountain, mouse, person, plate, platform, potted plant, road, rock, sheep, shelves,
+    sidewalk, sign, sky, snow, sofa, table, track, train, tree, truck, tv monitor, wall, water, window,
+    wood""".replace("\n    ", " ").split(", ")
+)
+
 TEMPLATE_SETS: dict[str, tuple[str, ...]] = {"imagenet": IMAGENET_TEMPLATES, "clip_surgery": SURGERY_TEMPLATES}
 Templates = Annotated[str | Sequence[str], TextError, "a template or a list of them, or the name of a set"]
 BARE = ("{}",)  # the text as it stands

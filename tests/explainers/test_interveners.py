@@ -26,7 +26,7 @@ from clip_explain.models.model import Model
 from clip_explain.models.network import build
 from clip_explain.models.tokenizer import tokenize
 from clip_explain.request import Request, WordRequest, scores
-from clip_explain.texts import IMAGENET_TEMPLATES, SURGERY_TEMPLATES, drop_tokens
+from clip_explain.texts import CONTEXT_NOUNS, IMAGENET_TEMPLATES, SURGERY_TEMPLATES, drop_tokens
 from small_clip import relative_error
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "authors_code_seed0.npz")
@@ -456,7 +456,7 @@ def test_a_word_that_is_not_in_the_text_is_refused(word):
 
 
 def test_the_templates_are_openais_80_and_surgerys_85():
-    assert len(set(IMAGENET_TEMPLATES)) == 80 and len(set(SURGERY_TEMPLATES)) == 85
+    assert len(set(IMAGENET_TEMPLATES)) == 80 and len(set(SURGERY_TEMPLATES)) == 85 and len(set(CONTEXT_NOUNS)) == 59
     digest = hashlib.sha256("\n".join(IMAGENET_TEMPLATES).encode()).hexdigest()
     assert digest == "4f976686fb651bb5803d4689dcd849f75efe0ef19a3c801355bc9a6f03c8a5af"
     assert all(template.count("{}") == 1 for template in SURGERY_TEMPLATES)

@@ -6,7 +6,7 @@ import pytest
 from matplotlib import pyplot as plt
 
 from clip_explain import plots
-from clip_explain.errors import TensorError
+from clip_explain.errors import MethodError, TensorError
 
 matplotlib.use("agg")
 SUMMARY = pd.DataFrame(
@@ -61,6 +61,20 @@ def test_panels_by_metric():
     assert [text.get_text() for text in axes[0, 0].figure.legends[0].get_texts()] == ["fair", "released", "GE's"]
     alone = plots.panels(SUMMARY[SUMMARY["setting"] == "fair"], {"m": "first"}, columns=3)
     assert alone.shape == (1, 1) and not alone[0, 0].figure.legends
+
+
+def test_lines_of_a_summary():
+    """Two names in colours, the first black; a reference dotted; the others grey with one entry in the legend."""
+    rows = [(name, x, 0.5 - x, 0.4 - x, 0.6 - x, 9) for name in "abcde" for x in (0.0, 0.1)]
+    summary = pd.DataFrame(rows, columns=["method", "target", "mean", "low", "high", "images"])
+    ax = plots.lines(summary, ["c", "a"], plt.figure().gca(), references=["e"])
+    assert sorted(ax.get_legend_handles_labels()[1]) == ["a", "c", "e", "others"]
+    drawn = {line.get_label(): line for line in ax.lines}
+    assert drawn["c"].get_color() == "#000000" and drawn["a"].get_color() == plots.LINES[0]
+    assert [line.get_color() for line in ax.lines[:2]] == ["0.8", "0.8"] and drawn["e"].get_color() == "0.4"
+    assert drawn["c"].get_ydata().tolist() == [0.5, 0.4] and len(ax.collections) == 2
+    with pytest.raises(MethodError, match="no rows of 'f'"):
+        plots.lines(summary, ["f"])
 
 
 def test_a_table_of_texts():

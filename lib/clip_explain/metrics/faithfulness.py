@@ -202,7 +202,7 @@ def auc(
 
 @checked()
 def auc_until(
-    curve: Float[Tensor, "*axes points"], until: Float[Tensor, "*axes"], at: Sequence[float]
+    curve: Float[Tensor, "*axes points"], until: Float[Tensor, "*axes"], at: Sequence[int | float]
 ) -> Float[Tensor, "*axes"]:
     """The mean height of curves from their first point to the place `until`, between the points by a straight line.
 

@@ -3,6 +3,7 @@
 A notebook measures into a `long_table`, then calls `summarize`, `judge` and `save`.
 """
 
+from clip_explain.explainers.registry import title_of
 from clip_explain.papers.claims import (
     KINDS,
     RELATIONS,
@@ -13,6 +14,7 @@ from clip_explain.papers.claims import (
     in_paper,
     true_in_paper,
 )
+from clip_explain.papers.curves import ENDINGS, areas, deletion_and_insertion, heights
 from clip_explain.papers.first_edition import ENOUGH, Claim, evaluate, table
 from clip_explain.papers.provenance import PACKAGES, provenance, save, save_results
 from clip_explain.papers.published import LIBRARY_NAMES, PAPERS, printed, published
@@ -36,6 +38,7 @@ PaperClaim = Statement  # its name in the first edition
 __all__ = [
     "Claim",
     "DPI",
+    "ENDINGS",
     "ENOUGH",
     "KINDS",
     "LIBRARY_NAMES",
@@ -47,14 +50,17 @@ __all__ = [
     "Statement",
     "VERDICTS",
     "also_called",
+    "areas",
     "averaged",
     "by_method",
     "claims",
     "closing_table",
     "completed",
     "control",
+    "deletion_and_insertion",
     "differences",
     "evaluate",
+    "heights",
     "in_paper",
     "judge",
     "long_table",
@@ -72,6 +78,7 @@ __all__ = [
     "summarize",
     "table",
     "tally",
+    "title_of",
     "titled",
     "totals",
     "true_in_paper",

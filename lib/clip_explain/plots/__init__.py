@@ -46,7 +46,7 @@ from clip_explain.plots.style import (
     text_width,
     use_style,
 )
-from clip_explain.plots.summaries import by_layer, means, panels, series, table
+from clip_explain.plots.summaries import by_layer, lines, means, panels, series, table
 from clip_explain.plots.words import WORDS, shaded, shaded_html, shades, words_height
 
 __all__ = [
@@ -86,6 +86,7 @@ __all__ = [
     "gallery",
     "grid",
     "heats",
+    "lines",
     "means",
     "outline",
     "overlay",

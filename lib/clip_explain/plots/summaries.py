@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from clip_explain.errors import TensorError
+from clip_explain.errors import MethodError, TensorError, nearest
 from clip_explain.metrics.intervals import Interval
 from clip_explain.plots import charts
-from clip_explain.plots.style import WIDTH
+from clip_explain.plots.style import LINES, WIDTH
 
+REFERENCES = ((1, 1), (4, 1.5))  # dashes of the first and the second reference, and so on by turns
 NUMBERS = ("mean", "low", "high", "images")
 
 
@@ -103,6 +104,37 @@ def panels(
     if len(kinds) > 1:
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     return axes
+
+
+def lines(
+    summary: pd.DataFrame,
+    shown: Sequence[str],
+    ax: Axes | None = None,
+    references: Sequence[str] = (),
+    x: str = "target",
+    names: str = "method",
+) -> Axes:
+    """Means against the column `x`, a line for each name with the band of its interval.
+
+    Those `shown` have colours, the first of them black; `references`, as a ceiling and a floor, are grey and dotted;
+    all others are thin and light grey, and have one entry in the legend, which is the caller's. MethodError for a name
+    that is not there.
+    """
+    ax = plt.gca() if ax is None else ax
+    by_name = dict(tuple(summary.groupby(names, sort=False)))
+    if missing := [name for name in (*shown, *references) if name not in by_name]:
+        raise MethodError(f"no rows of {missing[0]!r}: {nearest(missing[0], by_name)}")
+    for name in by_name:
+        if name not in (*shown, *references):
+            label = "others" if "others" not in ax.get_legend_handles_labels()[1] else None
+            ax.plot(by_name[name][x], by_name[name]["mean"], color="0.8", linewidth=0.8, label=label)
+    for number, name in enumerate(references):
+        ax.plot(by_name[name][x], by_name[name]["mean"], color="0.4", dashes=REFERENCES[number % 2], label=name)
+    for name, color in zip(shown, LINES[-1:] + LINES, strict=False):
+        rows = by_name[name]
+        ax.plot(rows[x], rows["mean"], color=color, label=name, linewidth=1.4)
+        ax.fill_between(rows[x], rows["low"], rows["high"], color=color, alpha=0.12, linewidth=0)
+    return ax
 
 
 def table(

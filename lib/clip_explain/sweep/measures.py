@@ -4,9 +4,10 @@ Below plan.py. A method is an explainer or one of two baselines; a metric takes 
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -96,6 +97,15 @@ def _map_shape(request: Request) -> tuple[int, int, int, int]:
     cell = request.model.patch_size
     height, width = request.pixels.shape[-2:]
     return len(request.pixels), len(request.targets), height // cell, width // cell
+
+
+def maps_of(
+    request: Request, method: str, options: Mapping[str, Any] | None = None, seed: int = 0
+) -> Float[Tensor, "images targets grid_h grid_w"]:
+    """The raw maps of one of METHODS with its own options; if it draws anything, it draws from the seed."""
+    explainer = METHODS[method]
+    drawn = {"generator": seed} if "generator" in explainers.options_of(explainer) else {}
+    return explainer(request, **{**drawn, **(options or {})})
 
 
 def _measure(name: str, metric: Metric) -> Callable[..., Tensor]:

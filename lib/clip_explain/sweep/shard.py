@@ -12,18 +12,15 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import pyarrow as pa
-from jaxtyping import Float
 from pyarrow import parquet
-from torch import Tensor
 
 from clip_explain.datasets import Record
 from clip_explain.errors import DatasetError, ImageError, ModelError, OutputError, TensorError, TextError, WeightsError
-from clip_explain.explainers import options_of
 from clip_explain.images import preprocess
 from clip_explain.models import load
 from clip_explain.request import Request, share_forward
 from clip_explain.sweep import store
-from clip_explain.sweep.measures import METHODS, METRICS, Case, Session, image_seed, visible, visible_masks
+from clip_explain.sweep.measures import METRICS, Case, Session, image_seed, maps_of, visible, visible_masks
 from clip_explain.sweep.plan import Plan, library_versions, settings_hash
 
 # What is wrong with one image alone; all else ends the sweep.
@@ -89,22 +86,13 @@ def measure(plan: Plan, session: Session, record: Record) -> list[tuple]:
     seed = image_seed(plan.seed, record.id, "metrics")
     rows = []
     for method, options in plan.methods.items():
-        maps = _explain(plan, request, record.id, method, options)
+        maps = maps_of(request, method, options, image_seed(plan.seed, record.id, method))[0]
         case = Case(session, request, record, masks, ignore, seed, maps)
         for metric, choices in plan.metrics.items():
             values = METRICS[metric](case, **choices).tolist()
             pairs = enumerate(zip(record.texts, values, strict=True))
             rows += [(target, text, method, metric, value) for target, (text, value) in pairs]
     return rows
-
-
-def _explain(
-    plan: Plan, request: Request, image: str, method: str, options: dict
-) -> Float[Tensor, "targets grid_h grid_w"]:
-    explainer = METHODS[method]
-    if "generator" in options_of(explainer):
-        options = {"generator": image_seed(plan.seed, image, method), **options}
-    return explainer(request, **options)[0]
 
 
 # -- what a process needs
