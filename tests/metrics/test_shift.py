@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from clip_explain.metrics.channel_shift import MOVES, distinct, foreground_patches, moves, nearest_patches
+from clip_explain.metrics.channel_shift import MOVES, channels_of, distinct, foreground_patches, moves, nearest_patches
 from clip_explain.models.pooling import pool
 
 # A grid of 2 x 2, three channels; the class token, first, is (5, 0.9, -2.2).
@@ -47,3 +47,13 @@ def test_moves_by_hand():
 
 def test_distinct_by_hand():
     assert distinct(torch.tensor([[3, 1, 3, 1], [0, 1, 2, 3], [7, 7, 7, 7]])).tolist() == [2, 4, 1]
+
+
+def test_channels_of_an_image_by_hand():
+    foreground = torch.tensor([False, True, False, True])
+    largest = channels_of(TOKENS, torch.ones(1, 4), "max", foreground)
+    assert (largest.values.tolist(), largest.places.tolist()) == ([4, 9, 1], [1, 3, 3])
+    assert largest.inside.tolist() == [True, True, True]
+    masked = channels_of(TOKENS, torch.tensor([[1.0, 0.0, 1.0, 0.5]]), "masked_max", foreground)
+    assert (masked.values.tolist(), masked.places.tolist()) == ([2, 7, 0.5], [2, 2, 3])  # 4 and half of 9 are less
+    assert masked.inside.tolist() == [False, False, True]

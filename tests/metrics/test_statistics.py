@@ -15,6 +15,8 @@ from clip_explain.metrics.intervals import (
     Interval,
     bootstrap,
     class_means_by_image,
+    correlation,
+    correlation_by_image,
     exchange_test,
     holm,
     jackknife,
@@ -332,3 +334,24 @@ def test_a_corner_is_the_same_part_of_any_grid():
     assert corner_bias(torch.tensor([[2.0, 0.0, 0.0, 2.0]])).item() == pytest.approx(2.0)  # sides of one cell
     with pytest.raises(MethodError, match="part=0.6"):
         corner_bias(coarse, part=0.6)
+
+
+@pytest.mark.parametrize("ranks", [False, True])
+def test_a_correlation_as_numbers_of_images(ranks):
+    """Their mean is the correlation, and the bootstrap's interval of it that of the pairs drawn anew."""
+    x, noise = np.random.default_rng(7).normal(size=(2, 400))
+    y = np.exp(0.5 * x + 0.5 * noise)
+    expected, found = correlation(x, y, seed=0, ranks=ranks), bootstrap(correlation_by_image(x, y, ranks), seed=0)
+    assert found.mean == pytest.approx(expected.mean, abs=0.01) and found.count == 400
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.025)
+
+
+def test_a_correlation_by_hand_and_of_constants():
+    np.testing.assert_allclose(correlation_by_image([1, 2, 3, 4], [2, 4, 6, 8]), 1.0)
+    x, y = np.array([1.0, 2, 4, 3]), np.array([1.0, 4, 3, 2])  # ranks are the numbers themselves
+    without = [np.corrcoef(np.delete(x, i), np.delete(y, i))[0, 1] for i in range(4)]
+    for found in (correlation_by_image(x, y), correlation_by_image(x**3, y**2, ranks=True)):
+        np.testing.assert_allclose(found, 4 * 0.4 - 3 * np.array(without))
+    assert correlation_by_image([1, 1, 1], [2, 4, 6]).tolist() == [0, 0, 0]
+    with pytest.raises(TensorError, match="expected at least two finite pairs"):
+        correlation_by_image([1.0], [2.0])

@@ -3,6 +3,8 @@
 Beside segmentation.py; pure functions of tokens and of masks of the foreground.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -10,8 +12,37 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from clip_explain.checks import checked
+from clip_explain.models.pooling import pool
 
 MOVES = ("B2F", "F2B", "B2B/F2F")  # as IC Tab. 6 names them: from background to foreground, back, neither
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Where the channels of one image's pooled feature come from.
+
+    `values`: the pooled feature. `places`: the patch nearest to each channel's value. `inside`: is that foreground?
+    """
+
+    values: Float[Tensor, " channels"]
+    places: Int[Tensor, " channels"]
+    inside: Bool[Tensor, " channels"]
+
+
+def channels_of(
+    tokens: Float[Tensor, "1 tokens channels"],
+    mask: Float[Tensor, "1 patches"],
+    how: str,
+    foreground: Bool[Tensor, " patches"],
+) -> Channels:
+    """The channels of an image's tokens (class token first), pooled as `how` of `models.pooling` says.
+
+    Under "masked_max" a patch's value is its feature times its mask, as ICLIP pools them (IC eq. 10).
+    """
+    weighted = tokens[:, 1:] * mask[..., None] if how == "masked_max" else tokens[:, 1:]
+    pooled = pool(tokens, mask, how)
+    places = nearest_patches(weighted, pooled)[0].cpu()
+    return Channels(pooled[0].cpu(), places, foreground.cpu()[places])
 
 
 @checked()

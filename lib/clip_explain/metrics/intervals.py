@@ -265,12 +265,40 @@ def correlation(x, y, seed: int, ranks: bool = False, level: float = 0.95) -> In
     is constant, in the data or in a draw, the correlation is 0. TensorError for fewer than two pairs, NaN, or lists of
     different lengths.
     """
-    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
-    if x.shape != y.shape or x.ndim != 1 or x.size < 2 or not np.isfinite([x, y]).all():
-        raise TensorError(f"got values of {x.shape} and {y.shape}, expected at least two finite pairs")
+    x, y = _pairs(x, y)
     statistic = _spearman if ranks else _pearson
     again = _resampled((x, y), statistic, seed, level)
     return Interval(float(statistic(x, y, axis=0)), float(again.low), float(again.high), len(x))
+
+
+def correlation_by_image(x, y, ranks: bool = False) -> Float[np.ndarray, " images"]:
+    """One number an image, whose mean is the correlation of the pairs (corrected for bias): see `jackknife`.
+
+    So a correlation goes into a long table, and is judged as any mean. With `ranks` Spearman's, of the ranks that the
+    pairs have together. Zeros if one of the two is constant. TensorError as `correlation`.
+    """
+    x, y = _pairs(x, y)
+    if ranks:
+        x, y = scipy.stats.rankdata(x), scipy.stats.rankdata(y)
+    x, y = (values - values.mean() for values in (x, y))
+    if not x.any() or not y.any():
+        return np.zeros(len(x))
+    return jackknife(np.stack([x, y, x * x, y * y, x * y], axis=1), _correlation_of_means)
+
+
+def _correlation_of_means(means: Float[np.ndarray, "draws 5"]) -> Float[np.ndarray, " draws"]:
+    """The correlation of x and y from the means of x, y, x^2, y^2 and x y; 0 where one of them is constant."""
+    x, y, xx, yy, xy = means.T
+    spread = (xx - x * x).clip(min=0) * (yy - y * y).clip(min=0)
+    return np.where(spread > 0, (xy - x * y) / np.sqrt(np.where(spread > 0, spread, 1.0)), 0.0)
+
+
+def _pairs(x, y) -> tuple[np.ndarray, np.ndarray]:
+    """Two lists as arrays. TensorError for fewer than two pairs, NaN, or lists of different lengths."""
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    if x.shape != y.shape or x.ndim != 1 or x.size < 2 or not np.isfinite([x, y]).all():
+        raise TensorError(f"got values of {x.shape} and {y.shape}, expected at least two finite pairs")
+    return x, y
 
 
 def _spearman(x: np.ndarray, y: np.ndarray, axis: int) -> np.ndarray:
