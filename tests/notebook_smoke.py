@@ -263,14 +263,14 @@ SMOKE = {
         "files": ["1_methods.png", "2_networks.png", "3_numbers.png", "4_ranks.png", "numbers.csv"],
     },
     "21_semantic_shift": {
-        "parameters": {"n_images": "3", "iclip": "iclip" if embedded_path("iclip-attention").is_file() else ""},
+        "parameters": {"n_images": "4", "iclip": "iclip" if embedded_path("iclip-attention").is_file() else ""},
         "values": {
-            "chance": (0.001, 0.7),
-            "max: share, embedding": SHARE,
+            "chance: channels, embedding": (0.001, 0.7),
+            "max: channels, embedding": SHARE,
             "average: distinct places, features": (1, 196),
-            "attention: share - chance, embedding": DIFFERENCE,
-            "max to average, (0, 1]: B2F": SHARE,
-            "views": (2, 6),  # of three images those with a mask for every thing, whole and cut close
+            "B2F: channels, max to average": SHARE,
+            "Gaussian tokens: channels, features": SHARE,
+            "shuffled mask: channels, embedding": SHARE,
         },
         "files": ["1_feature_shift.png", "2_shift_by_size.png", "3_on_the_foreground.png", "table6.csv", "table7.csv"],
     },
