@@ -19,8 +19,8 @@ warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
 
 from clip_explain.explainers import METHODS, explain  # noqa: E402
 from clip_explain.images import Pixels, preprocess  # noqa: E402
+from clip_explain.models.embed import tokenize  # noqa: E402
 from clip_explain.models.model import Model  # noqa: E402
-from clip_explain.models.tokenizer import tokenize  # noqa: E402
 from clip_explain.papers.saving import write  # noqa: E402
 from clip_explain.papers.timing import LIMITS, Call, image_calls, peak_memory, random_vit_b16, ratios, word_calls  # noqa: E402
 from clip_explain.request import make_request, share_forward  # noqa: E402

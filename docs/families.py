@@ -67,7 +67,7 @@ def models() -> dict[str, cx.Model]:
 
 def difference(model: cx.Model) -> float | None:
     """The largest relative difference of any embedding; None where the network's own forward is all that is read."""
-    found = [rows["embedding"] for rows in agreement_by_layer(model).values()]
+    found = [rows["embedding"] for rows in agreement_by_layer(model.network).values()]
     return max(found) if found else None
 
 

@@ -15,7 +15,8 @@ from clip_explain.directions import difference, targets
 from clip_explain.errors import MethodError, TensorError, TextError
 from clip_explain.explainers import METHODS, explain, explain_words, names_of, options_of
 from clip_explain.images import encode_image, preprocess
-from clip_explain.models.embed import IMAGES_AT_ONCE, embed_images, encode_text, image_features, unit
+from clip_explain.models.embed import encode_text
+from clip_explain.models.model import IMAGES_AT_ONCE, image_features, unit
 from clip_explain.request import make_request, make_word_request, scores
 from clip_explain.texts import TEMPLATE_SETS
 from small_clip import relative_error
@@ -38,7 +39,7 @@ def test_text_targets_are_the_models_unit_text_features():
 def test_many_images_are_embedded_in_parts_as_all_at_once():
     pixels = small_clip.marked(torch.cat([small_clip.pixels(seed, 32, 64) for seed in range(IMAGES_AT_ONCE + 3)]))
     whole = unit(image_features(model(), pixels).detach())
-    got = embed_images(model(), pixels)
+    got = model().embed_images(pixels)
     assert len(got) == IMAGES_AT_ONCE + 3
     assert relative_error(got, whole) < 1e-5
 
@@ -75,7 +76,7 @@ def test_another_image_is_a_target(fit, tmp_path):
     sizes = [picture(1), picture(2, (60, 90))]  # with "full", of different size
     got = targets(model(), sizes, fit=fit)
     for row, image in zip(got, sizes, strict=True):
-        assert relative_error(row[None], embed_images(model(), preprocess(model(), image, fit))) < 1e-5
+        assert relative_error(row[None], model().embed_images(preprocess(model(), image, fit))) < 1e-5
     assert relative_error(targets(model(), tmp_path / "one.png", fit=fit), got[:1]) < 1e-5
     maps = explain(model(), picture(3), sizes, fit=fit, layers=2)
     assert relative_error(maps, explain(model(), picture(3), got, fit=fit, layers=2)) < 1e-5
@@ -155,7 +156,7 @@ def test_words_go_per_token_or_per_word():
 def test_many_texts_are_embedded_in_several_passes(monkeypatch):
     names = ["a dog", "a cat on a mat", "a red car next to a tree"]
     expected = targets(model(), names)
-    monkeypatch.setattr("clip_explain.models.embed.TEXTS_AT_ONCE", 2)
+    monkeypatch.setattr("clip_explain.models.model.TEXTS_AT_ONCE", 2)
     assert relative_error(targets(model(), names), expected) < 1e-5
 
 

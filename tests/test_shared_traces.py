@@ -9,8 +9,8 @@ import small_clip
 from clip_explain import request as requests
 from clip_explain.errors import MethodError
 from clip_explain.explainers import METHODS, names_of
-from clip_explain.models import vit
-from clip_explain.models.trace_options import TraceOptions
+from clip_explain.models import trace, vit
+from clip_explain.models.trace import TraceOptions
 from clip_explain.request import Request, WordRequest, in_parts, share_forward
 from small_clip import relative_error
 
@@ -92,7 +92,7 @@ def test_a_part_of_a_trace_has_the_numbers_and_the_gradients_of_its_own(layers, 
     if start is not None:
         name = start if start == "input" else "attention" if start == "attention" else "attended"
         found, own = (
-            vit.gradients(each.embedding, [getattr(block, name) for block in each.blocks], shared.targets)
+            trace.gradients(each.embedding, [getattr(block, name) for block in each.blocks], shared.targets)
             for each in (part, alone)
         )
         for got, expected in zip(found, own, strict=True):
@@ -158,7 +158,7 @@ def test_images_in_parts_have_the_maps_of_all_at_once(name, forwards, monkeypatc
 
 def test_game_and_all_gradients_share_one_backward(monkeypatch):
     calls, request = [], asked()
-    gradients = vit.gradients
+    gradients = trace.gradients
     monkeypatch.setattr(
         "clip_explain.explainers.gradients.gradients", lambda *given: calls.append(1) or gradients(*given)
     )

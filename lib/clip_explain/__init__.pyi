@@ -43,7 +43,7 @@ from .models import available_models as available_models
 from .models import load as load
 from .models.dino import load_dino as load_dino
 from .models.embed import encode_text as encode_text
-from .models.tokenizer import tokenize as tokenize
+from .models.embed import tokenize as tokenize
 from .sweep.features import linear_probe as linear_probe
 
 __version__: str

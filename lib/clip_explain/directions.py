@@ -13,13 +13,13 @@ from torch import Tensor
 from clip_explain.checks import checked, finite, told
 from clip_explain.errors import TensorError, TextError
 from clip_explain.images import Readable, preprocessed
-from clip_explain.models.embed import compared, embed_images, embed_texts, embed_tokens, unit
+from clip_explain.models.adapted import text_tower
+from clip_explain.models.embed import tokenize
 from clip_explain.models.head import class_rows
-from clip_explain.models.model import Model
+from clip_explain.models.model import Model, compared, unit
 from clip_explain.models.outside import warn_outside
-from clip_explain.models.stems import own_tokens
-from clip_explain.models.tokenizer import Texts, tokenize, vocabulary_of
-from clip_explain.models.towers import text_tower
+from clip_explain.models.tokenizer import Texts
+from clip_explain.models.vit import own_tokens
 from clip_explain.texts import BARE, Templates, _occurrences, drop_tokens, template_list
 
 ImageTarget = os.PathLike | Image.Image | np.ndarray | Readable
@@ -47,10 +47,10 @@ def targets(
     if model.head is not None and not isinstance(spec, Tensor):
         return directions(model, class_rows(model.head, spec))
     if isinstance(spec, Tensor):
-        return embed_images(model, preprocessed(model, spec)) if spec.ndim == 4 else directions(model, spec)
+        return model.embed_images(preprocessed(model, spec)) if spec.ndim == 4 else directions(model, spec)
     names = [spec] if isinstance(spec, str | int | ImageTarget) else list(spec)
     if names and all(isinstance(name, ImageTarget) for name in names):
-        return torch.cat([embed_images(model, preprocessed(model, name, fit)) for name in names])
+        return torch.cat([model.embed_images(preprocessed(model, name, fit)) for name in names])
     if not names or not all(isinstance(name, str) and name.strip() for name in names):
         raise TextError(
             f"got targets {told(names)}, expected at least one text, and none of them empty; or images alone, "
@@ -58,7 +58,7 @@ def targets(
         )
     warn_outside(model, texts=names)
     filled = [template.replace("{}", name) for name in names for template in prompts]
-    embedded = embed_texts(model, filled, truncate)
+    embedded = model.embed_texts(filled, truncate)
     return unit(embedded.unflatten(0, (len(names), -1)).mean(dim=1))
 
 
@@ -79,19 +79,19 @@ def without_word(model: Model, text: str, words: Texts, truncate: bool = False) 
     """
     tokens = tokenize(model, text, truncate)
     found = [_occurrences(model, tokens[0], word)[None] for word in _listed(words)]
-    rest = [drop_tokens(tokens, dropped, vocabulary_of(model)) for dropped in found]
-    embedded = embed_tokens(model, torch.cat([tokens, *rest]))
+    rest = [drop_tokens(tokens, dropped, model.vocabulary) for dropped in found]
+    embedded = model.embed_tokens(torch.cat([tokens, *rest]))
     return directions(model, embedded[:1] - embedded[1:])
 
 
 @checked()
 def empty_text(model: Model) -> Float[Tensor, "1 embedding"]:
     """The unit embedding of the empty text: a start and an end token, which `tokenize` refuses as a text."""
-    if model.embed_texts is not None:
-        return unit(model.embed_texts([""], False))
+    if model.text_encoder is not None:
+        return model.embed_texts([""])
     tokens = tokenize(model, "a")
     own = own_tokens(text_tower(model.network), tokens)
-    return embed_tokens(model, drop_tokens(tokens, own, vocabulary_of(model)))
+    return model.embed_tokens(drop_tokens(tokens, own, model.vocabulary))
 
 
 @checked()

@@ -17,17 +17,14 @@ from clip_explain.checks import checked, out_of_memory
 from clip_explain.directions import Targets, directions, targets
 from clip_explain.errors import ModelError
 from clip_explain.images import Images, preprocessed
+from clip_explain.models.adapted import image_tower, text_tower
 from clip_explain.models.agreement import check_agreement
-from clip_explain.models.embed import checked_embedding, compared, embed_images
-from clip_explain.models.head import class_bias
-from clip_explain.models.model import Model
+from clip_explain.models.embed import tokenize
+from clip_explain.models.model import Model, checked_embedding, compared
 from clip_explain.models.resnet import trace_resnet
-from clip_explain.models.stems import own_tokens, pooled_tokens
-from clip_explain.models.tokenizer import Texts, character_ends, tokenize, vocabulary_of
-from clip_explain.models.towers import image_tower, text_tower
-from clip_explain.models.trace_options import TraceOptions
-from clip_explain.models.traces import find_trace
-from clip_explain.models.vit import Trace, trace_image, trace_text
+from clip_explain.models.tokenizer import Texts, character_ends
+from clip_explain.models.trace import Trace, TraceOptions, find_trace
+from clip_explain.models.vit import own_tokens, pooled_tokens, trace_image, trace_text
 from clip_explain.texts import BARE, Templates
 
 BYTES_AT_ONCE = 2**30  # that traces with a graph take
@@ -47,7 +44,7 @@ class Request:
     _kept: dict = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self):
-        check_agreement(self.model)
+        check_agreement(self.model.network, self.model.name)
 
     def once(self, key: Hashable, compute: Callable[[], Tensor]) -> Tensor:
         """What `compute` returns, kept under a key with this request: for what two methods share."""
@@ -65,7 +62,7 @@ class Request:
             return self._traces[asked]
         forget_if_changed(self)
         if not model.is_vit:
-            trace = trace_resnet(model.network, self.pixels, score=model.score, **options)
+            trace = trace_resnet(model.network, self.pixels, similarity=model.similarity, **options)
             self._traces[asked] = checked_trace(trace)
             return trace
         asked.check(len(image_tower(model.network).layers))
@@ -73,7 +70,7 @@ class Request:
 
     def _make(self, asked: TraceOptions, begun: Trace | None) -> Trace:
         options = {name: value for name, value in vars(asked).items() if name != "padding"}  # of texts only
-        trace = trace_image(self.model.network, self.pixels, score=self.model.score, begun=begun, **options)
+        trace = trace_image(self.model.network, self.pixels, similarity=self.model.similarity, begun=begun, **options)
         return checked_trace(trace)
 
 
@@ -105,7 +102,7 @@ class WordRequest:
 
 def forget_if_changed(request: Request | WordRequest) -> None:
     """Check the model, and drop all that is kept where it is no longer the one that this was computed by."""
-    mark = check_agreement(request.model)
+    mark = check_agreement(request.model.network, request.model.name)
     if request._kept.setdefault("network", mark) is not mark:
         request._traces.clear()
         request._kept.clear()
@@ -137,7 +134,7 @@ def make_word_request(
 ) -> WordRequest:
     """A word request from texts and images, or the images' embeddings as a float tensor (images, embedding)."""
     given = isinstance(images, Tensor) and images.ndim == 2
-    embeddings = images if given else embed_images(model, preprocessed(model, images, fit))
+    embeddings = images if given else model.embed_images(preprocessed(model, images, fit))
     return WordRequest(model, tokenize(model, texts, truncate), directions(model, embeddings))
 
 
@@ -181,12 +178,12 @@ def tokens_of(request: WordRequest) -> tuple[Int[Tensor, " tokens"], Bool[Tensor
 
     Tokens that hold parts of the same character, as those of Chinese do, count as one.
     """
-    return _groups(request, partial(character_ends, vocabulary_of(request.model)))
+    return _groups(request, partial(character_ends, request.model.vocabulary))
 
 
 def words_of(request: WordRequest) -> tuple[Int[Tensor, " words"], Bool[Tensor, "words context"]]:
     """Every word of every text: the text's index, and which of its tokens the word is."""
-    return _groups(request, vocabulary_of(request.model).ends_word)
+    return _groups(request, request.model.vocabulary.ends_word)
 
 
 def _groups(
@@ -220,22 +217,9 @@ def scores(request: Request | WordRequest, **options) -> Tensor:
     """
     model = request.model
     if isinstance(request, Request) and not model.is_vit:
-        return direction_scores(model, embed_images(model, request.pixels), request.targets)
-    embedding = compared(request.trace(**options).embedding.detach(), model.score)
-    return direction_scores(model, embedding, request.targets)
-
-
-def direction_scores(
-    model: Model, embedding: Float[Tensor, "images embedding"], directions: Float[Tensor, "targets embedding"]
-) -> Float[Tensor, "images targets"]:
-    """The score of embeddings, as `embed_images` gives them, and directions, as `targets` does."""
-    found = embedding @ directions.T.to(embedding)
-    return found if model.head is None else found + class_bias(model.head, directions).to(found)
-
-
-def score_name(model: Model) -> str:
-    """What the score is called: "cosine", or "logit" of a classifier."""
-    return "cosine" if model.head is None else "logit"
+        return model.score(model.embed_images(request.pixels), request.targets)
+    embedding = compared(request.trace(**options).embedding.detach(), model.similarity)
+    return model.score(embedding, request.targets)
 
 
 @checked()
@@ -243,7 +227,7 @@ def class_logits(model: Model, images: Images, fit: str | None = None) -> Float[
     """A classifier's logits of all classes, from the trace. ModelError for a model without a head."""
     if model.head is None:
         raise ModelError(f"{model.name} is no classifier: it has no class logits")
-    features = embed_images(model, preprocessed(model, images, fit)).detach()
+    features = model.embed_images(preprocessed(model, images, fit)).detach()
     return features @ model.head.weight.T.to(features) + model.head.bias.to(features)
 
 
@@ -253,5 +237,5 @@ def masked_scores(request: Request, batches: Iterable[Tensor], batch_size: int) 
         for masks in batches:
             masks = masks.to(request.pixels.device)
             for index, pixels in enumerate(request.pixels):
-                embedded = embed_images(request.model, pixels * masks[:, None].to(pixels))
+                embedded = request.model.embed_images(pixels * masks[:, None].to(pixels))
                 yield index, masks, embedded @ request.targets.T.to(embedded)

@@ -9,11 +9,10 @@ from torch import Tensor
 
 from clip_explain.checks import checked
 from clip_explain.errors import TextError, nearest
+from clip_explain.models.adapted import text_tower
 from clip_explain.models.model import Model
-from clip_explain.models.stems import own_tokens
-from clip_explain.models.tokenizer import encoded, vocabulary_of
-from clip_explain.models.towers import text_tower
-from clip_explain.models.vocabulary import Vocabulary
+from clip_explain.models.tokenizer import Vocabulary, encoded
+from clip_explain.models.vit import own_tokens
 
 # The 80 templates for ImageNet of OpenAI's CLIP, in its order: notebooks/Prompt_Engineering_for_ImageNet.ipynb of
 # github.com/openai/CLIP, MIT License, Copyright (c) 2021 OpenAI.
@@ -150,7 +149,7 @@ def drop_tokens(
 
 def _occurrences(model: Model, row: Int[Tensor, " context"], word: str) -> Bool[Tensor, " context"]:
     """True for the tokens of every occurrence of whole word(s) in a text's tokens."""
-    vocabulary = vocabulary_of(model)
+    vocabulary = model.vocabulary
     places = own_tokens(text_tower(model.network), row[None])[0].nonzero()[:, 0]
     numbers = row[places].tolist()
     words, said = vocabulary.words(numbers), vocabulary.said(numbers)

@@ -12,7 +12,7 @@ from clip_explain.errors import MethodError, TensorError
 from clip_explain.explainers.gradients import by_layer
 from clip_explain.metrics.concentration import overlap
 from clip_explain.metrics.intervals import Interval
-from clip_explain.models.embed import unit
+from clip_explain.models.model import unit
 from clip_explain.request import Request
 from small_clip import exact_model, relative_error
 

@@ -15,7 +15,6 @@ import clip_explain as cx
 import small_clip
 from clip_explain import plots
 from clip_explain.checks import checked
-from clip_explain.models.embed import embed_images
 
 matplotlib.use("agg")
 TEXTS = ["a red cube", "a blue ball"]
@@ -82,7 +81,7 @@ def test_a_registered_explainer_returns_a_plain_tensor(found):
 
 
 def test_scores_are_those_of_the_model_and_have_their_name(model, found, wide):
-    expected = embed_images(model, cx.preprocess(model, wide)) @ cx.encode_text(model, TEXTS).T
+    expected = model.embed_images(cx.preprocess(model, wide)) @ cx.encode_text(model, TEXTS).T
     assert small_clip.relative_error(found.scores, expected) < 1e-5 and found.score == "cosine"
 
 

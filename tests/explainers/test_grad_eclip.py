@@ -13,9 +13,8 @@ from clip_explain.errors import MethodError
 from clip_explain.explainers import explain, explain_words
 from clip_explain.explainers.attention import self_attention
 from clip_explain.explainers.grad_eclip import grad_eclip, grad_eclip_words
-from clip_explain.models.embed import unit
-from clip_explain.models.model import Model
-from clip_explain.models.tokenizer import tokenize
+from clip_explain.models.embed import tokenize
+from clip_explain.models.model import Model, unit
 from clip_explain.request import Request, WordRequest, make_word_request
 from small_clip import GOLDEN, TEXTS, exact_model, golden_model, golden_query, relative_error
 
@@ -110,7 +109,7 @@ def test_oracle_words(heads, spatial, relu):
 def test_softmax_weights_take_the_attention_output_apart():
     """sum_i of the signed native softmax map, class token included, is w_c . o_cls: eq. 5 put into eq. 6."""
     from clip_explain.explainers.grad_eclip import block_maps
-    from clip_explain.models.vit import gradients
+    from clip_explain.models.trace import gradients
 
     request = Request(exact_model(), images(), random_targets(3))
     trace = request.trace(start="attended")

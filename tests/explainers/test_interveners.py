@@ -21,10 +21,9 @@ from clip_explain.explainers.rise import draw_masks, rise
 from clip_explain.explainers.shapley import draw_sets, shapley
 from clip_explain.explainers.surgery import clip_surgery, gem
 from clip_explain.images import encode_image
-from clip_explain.models.embed import embed_images, encode_text, unit
-from clip_explain.models.model import Model
+from clip_explain.models.embed import encode_text, tokenize
+from clip_explain.models.model import Model, unit
 from clip_explain.models.network import build
-from clip_explain.models.tokenizer import tokenize
 from clip_explain.request import Request, WordRequest, scores
 from clip_explain.texts import CONTEXT_NOUNS, IMAGENET_TEMPLATES, SURGERY_TEMPLATES, drop_tokens
 from small_clip import relative_error
@@ -214,7 +213,7 @@ def test_sampled_patch_values_are_the_fit_to_the_sets_drawn_and_come_near_the_ex
 def test_shapley_values_add_up_to_the_score_less_that_of_the_empty_image():
     request = query32()
     maps = shapley(request, samples=40)
-    empty = embed_images(request.model, torch.zeros_like(request.pixels)) @ request.targets.T
+    empty = request.model.embed_images(torch.zeros_like(request.pixels)) @ request.targets.T
     assert torch.allclose(maps.sum(dim=(-2, -1)), scores(request) - empty, atol=1e-5)
 
 
@@ -236,7 +235,7 @@ def test_a_resnet_is_explained_as_a_black_box_at_any_size(size):
     pixels, directions = images(size, dtype=torch.float32), random_targets(2)
     values = explain(resnet(), pixels, directions, "shapley", samples=64)
     assert values.shape == (2, 2, size[0] // 32, size[1] // 32)
-    change = (embed_images(resnet(), pixels) - embed_images(resnet(), torch.zeros_like(pixels))) @ directions.T.float()
+    change = (resnet().embed_images(pixels) - resnet().embed_images(torch.zeros_like(pixels))) @ directions.T.float()
     assert torch.allclose(values.sum(dim=(-2, -1)), change, atol=1e-5)
     maps = explain(resnet(), pixels, directions, "rise", masks=5)
     assert maps.shape == (2, 2, *size) and torch.isfinite(maps).all()
@@ -244,7 +243,7 @@ def test_a_resnet_is_explained_as_a_black_box_at_any_size(size):
 
 def test_a_resnet_is_embedded_as_it_does_itself():
     pixels = images((64, 64), dtype=torch.float32)
-    assert relative_error(embed_images(resnet(), pixels), encode_image(resnet(), pixels)) < 1e-5
+    assert relative_error(resnet().embed_images(pixels), encode_image(resnet(), pixels)) < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -278,7 +277,7 @@ def test_out_of_memory_suggests_a_smaller_batch(error, monkeypatch):
     def fail(*_):
         raise error
 
-    monkeypatch.setattr("clip_explain.request.embed_images", fail)
+    monkeypatch.setattr("clip_explain.models.model.image_features", fail)
     with pytest.raises(MethodError, match="batch_size=32: try batch_size=16"):
         rise(query32(), masks=4, batch_size=32)
 

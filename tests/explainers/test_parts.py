@@ -8,7 +8,7 @@ import torch
 import small_clip
 from clip_explain.explainers.attention import self_attention
 from clip_explain.explainers.grad_eclip import grad_eclip, grad_eclip_parts
-from clip_explain.models.embed import unit
+from clip_explain.models.model import unit
 from clip_explain.request import Request, make_request, scores
 
 

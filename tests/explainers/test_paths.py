@@ -26,8 +26,8 @@ from clip_explain.explainers.interactions import (
     token_effects,
     whole,
 )
-from clip_explain.models.embed import unit
-from clip_explain.models.tokenizer import tokenize
+from clip_explain.models.embed import tokenize
+from clip_explain.models.model import unit
 from clip_explain.request import Request, WordRequest
 from small_clip import relative_error
 

@@ -14,10 +14,9 @@ from clip_explain import maps as scaling
 from clip_explain.errors import MethodError
 from clip_explain.explainers import METHODS, explain
 from clip_explain.explainers.grad_cam import VARIANTS, _as_map, _entering_tokens, _stage_output, grad_cam
-from clip_explain.models.embed import unit
-from clip_explain.models.model import Model
+from clip_explain.models.model import Model, unit
 from clip_explain.models.resnet import resnet_embedding, resnet_stage
-from clip_explain.models.vit import gradients
+from clip_explain.models.trace import gradients
 from clip_explain.request import Request, WordRequest, make_word_request
 from small_clip import GOLDEN, TEXTS, exact_model, golden_model, golden_query, relative_error
 

@@ -21,7 +21,7 @@ from clip_explain.explorer import options as explorer_options
 from clip_explain.explorer import view as explorer_view
 from clip_explain.explorer import widgets as explorer_parts
 from clip_explain.explorer.view import Panel, Source, State
-from clip_explain.models.vit import HEADS
+from clip_explain.models.trace import HEADS
 
 TEXTS = ("a red cone", "a blue ring and a blue sphere")
 CLIP_SURGERY = Panel("clip_surgery", (("layers", 2),))

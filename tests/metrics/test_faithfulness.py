@@ -36,9 +36,8 @@ from clip_explain.metrics.pixel_order import ranks, tie_breaker, untied_share
 from clip_explain.metrics.readouts import classification, cosines, finds, is_found, retrieval
 from clip_explain.metrics.word_faithfulness import perturbed_tokens, word_confidence, word_curves, word_retrieval
 from clip_explain.models import load
-from clip_explain.models.embed import embed_images, encode_text, unit
-from clip_explain.models.model import MEAN, STD
-from clip_explain.models.tokenizer import tokenize
+from clip_explain.models.embed import encode_text, tokenize
+from clip_explain.models.model import MEAN, STD, unit
 from clip_explain.request import make_word_request
 from oracles import image_forward
 
@@ -350,7 +349,7 @@ def test_batches_and_calls_do_not_change_curves():
 def test_a_perturbed_image_ends_where_it_should():
     """Deletion starts from, and RISE's insertion ends at, the image itself; all maps agree there."""
     model, images, maps = model64(), images64(), random(2, 2, 4, 4)
-    own = embed_images(model, images)[:, None].expand(2, 2, 64)
+    own = model.embed_images(images)[:, None].expand(2, 2, 64)
     for protocol, mode, point in [("grad_eclip", "deletion", 0), ("rise", "insertion", -1), ("chefer", "negative", 0)]:
         torch.testing.assert_close(perturbed_embeddings(model, images, maps, protocol, mode)[:, :, point], own)
 

@@ -13,10 +13,9 @@ import clip_explain as cx
 import small_clip
 from clip_explain.errors import ModelError
 from clip_explain.models import agreement
+from clip_explain.models.adapted import image_tower
 from clip_explain.models.agreement import check_agreement, example_pixels, fingerprint
-from clip_explain.models.embed import embed_images
 from clip_explain.models.torchvision import vit_classifier
-from clip_explain.models.towers import image_tower
 from clip_explain.request import Request, WordRequest
 
 PIXELS = small_clip.pixels(1, 64, 64)
@@ -133,7 +132,7 @@ def test_a_model_that_computes_something_else_is_refused(model, change):
     with pytest.raises(ModelError, match=f"(?s){CHANGES[change]}"):
         explain(model)
     with pytest.raises(ModelError):
-        embed_images(model, PIXELS)
+        model.embed_images(PIXELS)
     with pytest.raises(ModelError):
         WordRequest(model, torch.tensor([[98, 5, 99] + [0] * 74]), TARGET).trace()
 
@@ -241,10 +240,10 @@ def test_hooks_that_only_look_and_parametrizations_are_welcome(model):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_a_small_change_is_not_lost_in_half_precision(dtype):
     model = small_clip.wrap(small_clip.half(small_clip.build(vocab=100, **small_clip.SMALL).eval(), dtype))
-    check_agreement(model)
+    check_agreement(model.network, model.name)
     image_block(model).mlp.register_forward_hook(lambda module, inputs, output: output * 1.005)
     with pytest.raises(ModelError, match="first in block 1"):
-        check_agreement(model)
+        check_agreement(model.network, model.name)
 
 
 @pytest.mark.parametrize("allowed", ["high", "medium"])
@@ -252,7 +251,7 @@ def test_products_of_less_precision_are_allowed(model, allowed):
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(allowed)
     try:
-        check_agreement(model)
+        check_agreement(model.network, model.name)
         assert torch.get_float32_matmul_precision() == allowed
     finally:
         torch.set_float32_matmul_precision(before)
@@ -261,13 +260,13 @@ def test_products_of_less_precision_are_allowed(model, allowed):
 def test_the_check_leaves_no_trace_and_is_made_once(model, monkeypatch):
     model.network.visual.train()
     before = {key: value.clone() for key, value in model.network.state_dict().items()}
-    check_agreement(model)
+    check_agreement(model.network, model.name)
     assert [module.training for module in model.network.visual.modules()].count(False) == 0
     assert not model.network.transformer.training
     assert not any(module._forward_hooks for module in model.network.modules())
     assert all(torch.equal(value, before[key]) for key, value in model.network.state_dict().items())
     monkeypatch.setattr(agreement, "_sides", lambda *given: pytest.fail("checked again"))
-    check_agreement(model)
+    check_agreement(model.network, model.name)
     explain(model)
 
 
@@ -275,16 +274,16 @@ def test_a_failed_check_removes_its_hooks(model):
     hook_on_a_block(model)
     count = sum(len(module._forward_hooks) for module in model.network.modules())
     with pytest.raises(ModelError):
-        check_agreement(model)
+        check_agreement(model.network, model.name)
     assert sum(len(module._forward_hooks) for module in model.network.modules()) == count == 1
 
 
 def test_a_checked_network_can_be_forgotten(model):
-    check_agreement(model)
+    check_agreement(model.network, model.name)
     gc.collect()
     count = len(agreement._agreed)
     network = copy.deepcopy(model.network)
-    check_agreement(replace(model, network=network))
+    check_agreement(network, model.name)
     assert len(agreement._agreed) == count + 1
     del network
     gc.collect()
@@ -318,7 +317,8 @@ def test_weights_changed_in_place_are_checked_anew(model):
 
 @pytest.mark.parametrize("name", ["tiny-vit", "tiny-resnet", "iclip", "iclip:clip", "torchvision:vit_b_32/random"])
 def test_every_loaders_model_agrees(name):
-    check_agreement(cx.load(name, "cpu", "fp32"))
+    model = cx.load(name, "cpu", "fp32")
+    check_agreement(model.network, model.name)
 
 
 def test_a_hook_in_a_torchvision_classifier_is_seen():
@@ -327,10 +327,10 @@ def test_a_hook_in_a_torchvision_classifier_is_seen():
     torch.manual_seed(0)
     network = torchvision.models.VisionTransformer(32, 16, 2, 2, 64, 128, num_classes=3).eval()
     model = vit_classifier(network)
-    check_agreement(model)
+    check_agreement(model.network, model.name)
     network.encoder.layers[1].register_forward_hook(shift)
     with pytest.raises(ModelError, match="first in block 1"):
-        check_agreement(model)
+        check_agreement(model.network, model.name)
 
 
 def test_a_hook_in_a_dinos_own_layers_is_seen():
@@ -342,7 +342,7 @@ def test_a_hook_in_a_dinos_own_layers_is_seen():
     )
     network = transformers.ViTModel(config, add_pooling_layer=False).eval()
     model = dino(network)
-    check_agreement(model)
+    check_agreement(model.network, model.name)
     list(network.layers.children())[1].register_forward_hook(
         lambda module, inputs, output: (
             (shift(module, inputs, output[0]), *output[1:])
@@ -351,7 +351,7 @@ def test_a_hook_in_a_dinos_own_layers_is_seen():
         )
     )
     with pytest.raises(ModelError, match="first in block 1"):
-        check_agreement(model)
+        check_agreement(model.network, model.name)
 
 
 @pytest.mark.parametrize("family", ["clip", "metaclip_2", "siglip", "siglip2", "chinese_clip", "altclip"])
@@ -361,7 +361,7 @@ def test_a_hook_in_a_layer_of_a_hub_model_is_seen(family, tmp_path):
 
     getattr(hub_models, family)(tmp_path)
     model = cx.load(f"hf:{tmp_path}", "cpu")
-    check_agreement(model)
+    check_agreement(model.network, model.name)
     image_tower(model.network).layers[1].module.register_forward_hook(
         lambda module, inputs, output: (
             (shift(module, inputs, output[0]), *output[1:])
@@ -370,7 +370,7 @@ def test_a_hook_in_a_layer_of_a_hub_model_is_seen(family, tmp_path):
         )
     )
     with pytest.raises(ModelError, match="image tower.*first in block 1.*has a forward hook"):
-        check_agreement(model)
+        check_agreement(model.network, model.name)
 
 
 # -- ResNets
@@ -408,10 +408,10 @@ RESNET_METHODS = ("grad_cam", "self_attention", "maskclip", "rise")
 
 def test_a_change_of_a_resnets_pooling_is_seen():
     model = resnet()
-    check_agreement(model)
+    check_agreement(model.network, model.name)
     model.network.visual.attnpool.register_forward_hook(shift)
     with pytest.raises(ModelError, match="(?s)image tower.*after the last block.*attnpool has a forward hook"):
-        check_agreement(model)
+        check_agreement(model.network, model.name)
 
 
 def test_dropout_in_train_mode_does_not_enter(model):
@@ -427,4 +427,4 @@ def test_dropout_in_train_mode_does_not_enter(model):
 
 
 def test_pixels_of_the_check_are_always_the_same(model):
-    assert torch.equal(example_pixels(model), example_pixels(model))
+    assert torch.equal(example_pixels(model.network), example_pixels(model.network))

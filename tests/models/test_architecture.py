@@ -14,8 +14,7 @@ from clip_explain.errors import ClipExplainError, ModelError, WeightsError
 from clip_explain.explainers.registry import METHODS
 from clip_explain.models.dino import load_dino
 from clip_explain.models.network import Architecture, build
-from clip_explain.models.stems import resize_positions
-from clip_explain.models.vit import trace_image, trace_text
+from clip_explain.models.vit import resize_positions, trace_image, trace_text
 from clip_explain.request import Request
 
 TOKENS = torch.tensor([[49406, 320, 1929, 49407] + [0] * 73])

@@ -13,8 +13,8 @@ from clip_explain.files import data_folder
 from clip_explain.images import encode_image, preprocess
 from clip_explain.models import load
 from clip_explain.models.dino import load_dino
+from clip_explain.models.embed import tokenize
 from clip_explain.models.embedded import EMBEDDED, embedded_path
-from clip_explain.models.tokenizer import tokenize
 from clip_explain.models.vit import trace_image, trace_text
 from clip_explain.models.weights import clip, read_weights
 

@@ -11,8 +11,7 @@ import clip_explain as cx
 import hub_models
 from clip_explain.errors import MethodError, ModelError, TextError
 from clip_explain.explainers.registry import METHODS, methods_for
-from clip_explain.models.embed import embed_images, embed_texts
-from clip_explain.models.tokenizer import tokenize
+from clip_explain.models.embed import tokenize
 from clip_explain.models.vit import trace_image, trace_text
 from small_clip import relative_error
 
@@ -77,9 +76,9 @@ def test_scores_are_the_networks_own_logits(load, family):
     """Cosine times scale plus bias, as the whole network's forward gives it."""
     model, folder = load(family)
     own = transformers.AutoTokenizer.from_pretrained(folder)
-    padding = "longest" if model.embed_texts else "max_length"
+    padding = "longest" if model.text_encoder else "max_length"
     given = own(TEXTS, padding=padding, max_length=hub_models.CONTEXT, return_tensors="pt")
-    kept = ("input_ids", "attention_mask") if model.embed_texts else ("input_ids",)
+    kept = ("input_ids", "attention_mask") if model.text_encoder else ("input_ids",)
     given = {key: given[key] for key in kept}
     if family == "siglip2":
         patches = pixels().unfold(2, 8, 8).unfold(3, 8, 8).permute(0, 2, 3, 4, 5, 1).reshape(2, 16, -1)
@@ -89,7 +88,7 @@ def test_scores_are_the_networks_own_logits(load, family):
         given |= dict(pixel_values=pixels())
     with torch.no_grad():
         expected = model.network.whole(**given).logits_per_image
-    cosines = embed_images(model, pixels()) @ embed_texts(model, TEXTS).T
+    cosines = model.embed_images(pixels()) @ model.embed_texts(TEXTS).T
     assert relative_error(cosines * model.logit_scale + model.logit_bias, expected) < 1e-5
 
 
@@ -134,14 +133,14 @@ def test_texts_of_a_bert_are_targets_and_no_words(load, family):
     with pytest.raises(MethodError, match="words cannot"):
         cx.explain_words(model, photo(), TEXTS)
     with pytest.raises(TextError, match="16"):
-        embed_texts(model, ["cube " * 40])
-    assert embed_texts(model, ["cube " * 40], truncate=True).shape == (1, model.embedding_size)
+        model.embed_texts(["cube " * 40])
+    assert model.embed_texts(["cube " * 40], truncate=True).shape == (1, model.embedding_size)
 
 
 def test_a_text_is_the_same_alone_and_among_longer_ones(load):
     for family in hub_models.FAMILIES:
         model, _ = load(family)
-        assert relative_error(embed_texts(model, TEXTS[:1]), embed_texts(model, TEXTS)[:1]) < 1e-5
+        assert relative_error(model.embed_texts(TEXTS[:1]), model.embed_texts(TEXTS)[:1]) < 1e-5
 
 
 def test_another_family_is_refused(tmp_path):

@@ -13,8 +13,7 @@ import open_clip_models
 import small_clip
 from clip_explain.errors import MethodError, ModelError
 from clip_explain.explainers.registry import methods_for
-from clip_explain.models.embed import embed_images, embed_texts
-from clip_explain.models.tokenizer import tokenize
+from clip_explain.models.embed import tokenize
 from clip_explain.models.vit import trace_image, trace_text
 from open_clip_models import NETWORKS, PREPROCESS, tokenizer_of_clip
 from small_clip import relative_error
@@ -50,7 +49,7 @@ def test_image_features_are_the_networks_own(load, make):
     with torch.no_grad():
         expected = network.encode_image(pixels(model), normalize=False)
     assert model.encoder == encoder and model.embedding_size == expected.shape[1] and model.mean == (0.5, 0.5, 0.5)
-    found = embed_images(model, cx.pixels(model, pixels(model)))
+    found = model.embed_images(cx.pixels(model, pixels(model)))
     assert relative_error(found, F.normalize(expected, dim=1)) < 1e-5
     if model.is_vit:
         assert relative_error(trace_image(model.network, pixels(model), start="attended").embedding, expected) < 1e-5
@@ -63,7 +62,7 @@ def test_text_features_are_the_networks_own(load, make):
     tokens = tokenizer(TEXTS)
     with torch.no_grad():
         expected = network.encode_text(tokens, normalize=False)
-    assert relative_error(embed_texts(model, TEXTS), F.normalize(expected, dim=1)) < 1e-5
+    assert relative_error(model.embed_texts(TEXTS), F.normalize(expected, dim=1)) < 1e-5
     assert (model.tokenizer is not None) == spoken
     if spoken:
         assert tokenize(model, TEXTS).tolist() == tokens.tolist()

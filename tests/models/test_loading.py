@@ -14,7 +14,6 @@ from clip_explain.errors import ModelError, TensorError, WeightsError
 from clip_explain.explainers.m2ib import m2ib
 from clip_explain.explainers.method import Method
 from clip_explain.explainers.registry import METHODS
-from clip_explain.models.embed import embed_images
 from clip_explain.request import Request
 
 OPTIONS = dict(heads=(2, 1), activation="quick_gelu")
@@ -139,7 +138,7 @@ def test_pixels_that_overflow_are_an_error_at_the_embedding(model):
     pixels = torch.full((1, 3, 64, 64), 1e38)
     target = nn.functional.normalize(torch.ones(1, 64), dim=-1)
     with pytest.raises(TensorError, match="an embedding.*NaN or infinite"):
-        embed_images(model, pixels)
+        model.embed_images(pixels)
     with pytest.raises(TensorError, match="an embedding.*NaN or infinite"):
         Request(model, pixels, target).trace()
     with pytest.raises(TensorError, match="NaN or infinite"):

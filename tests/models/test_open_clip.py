@@ -11,7 +11,7 @@ import torch
 import clip_explain as cx
 from clip_explain import errors
 from clip_explain.models import open_clip as open_clip_models
-from clip_explain.models.embed import embed_tokens, image_features, unit
+from clip_explain.models.model import image_features, unit
 from clip_explain.request import make_request
 from small_clip import pixels, relative_error
 
@@ -39,7 +39,7 @@ def test_the_trace_is_the_models_own_forward_and_gives_maps(checkpoint):
     assert torch.equal(tokens.long(), open_clip.get_tokenizer(arch)(TEXTS).long())
     with torch.no_grad():
         assert relative_error(image_features(model, image), network.encode_image(image)) < 1e-5
-        assert relative_error(embed_tokens(model, tokens), unit(network.encode_text(tokens))) < 1e-5
+        assert relative_error(model.embed_tokens(tokens), unit(network.encode_text(tokens))) < 1e-5
     fitting = ("self_attention", "maskclip", "grad_cam") + ("rollout", "game", "grad_eclip") * model.is_vit
     for method in fitting:
         maps = cx.explain(model, image, TEXTS, method)
@@ -57,14 +57,14 @@ def test_a_tower_that_computes_something_else_is_refused():
     network = open_clip.create_model("ViT-S-32-alt").eval().requires_grad_(False)
     tokenizer = open_clip.get_tokenizer("ViT-S-32-alt")
     model = cx.Model(network, "ours", "", tokenizer)
-    open_clip_models.check_agreement(model)
+    open_clip_models.check_agreement(model.network, model.name)
     network.visual.pool_type = "avg"
     with pytest.raises(errors.ModelError, match="the image tower of ours .* computes something else"):
-        open_clip_models.check_agreement(model)
+        open_clip_models.check_agreement(model.network, model.name)
     network.visual.pool_type = "tok"
     network.text_pool_type, network.attn_mask = "argmax", None
     with pytest.raises(errors.ModelError, match="the text tower of ours .* computes something else"):
-        open_clip_models.check_agreement(model)
+        open_clip_models.check_agreement(model.network, model.name)
 
 
 VISION = dict(image_size=32, patch_size=8, width=64, layers=2, head_width=32)

@@ -14,8 +14,7 @@ import oracles_paths
 import oracles_readers
 import small_clip
 from clip_explain.explainers import METHODS, names_of
-from clip_explain.models.embed import embed_images, embed_tokens, unit
-from clip_explain.models.model import Model
+from clip_explain.models.model import Model, unit
 from clip_explain.request import Request, WordRequest
 from small_clip import relative_error
 
@@ -149,9 +148,9 @@ WORDS = {
 
 def test_its_towers_are_traced_as_they_are():
     model, native = odd(torch.float32), pixels(64, 64).float()  # OpenAI's layer norm takes no float64
-    assert relative_error(embed_images(model, native), unit(model.network.encode_image(native))) < 1e-5
+    assert relative_error(model.embed_images(native), unit(model.network.encode_image(native))) < 1e-5
     texts = torch.nn.functional.pad(TOKENS, (0, 77 - TOKENS.shape[1]))
-    assert relative_error(embed_tokens(model, texts), unit(model.network.encode_text(texts))) < 1e-5
+    assert relative_error(model.embed_tokens(texts), unit(model.network.encode_text(texts))) < 1e-5
 
 
 def test_every_explainer_is_here():

@@ -25,9 +25,8 @@ import small_clip
 from clip_explain import errors
 from clip_explain.explainers import names_of
 from clip_explain.models.blip import blip as blip_clip
-from clip_explain.models.embed import image_features
 from clip_explain.models.head import Head, class_index
-from clip_explain.models.model import place
+from clip_explain.models.model import image_features, place
 from clip_explain.models.probe import probe
 from clip_explain.models.torchvision import vit_classifier
 from clip_explain.request import Request, class_logits, make_request, scores

@@ -13,8 +13,8 @@ import small_clip
 from clip_explain import datasets
 from clip_explain.cli import main
 from clip_explain.models import outside
+from clip_explain.models.embed import tokenize
 from clip_explain.models.embedded import embedded_path
-from clip_explain.models.tokenizer import tokenize
 
 LEARNED = "a red cube and cylinder,"
 needs_tiny_vit = pytest.mark.skipif(not embedded_path("tiny-vit").is_file(), reason="no embedded model here")

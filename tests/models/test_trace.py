@@ -9,8 +9,8 @@ from clip.model import CLIP
 import oracles
 import small_clip
 from clip_explain.errors import MethodError, ModelError, TensorError
-from clip_explain.models.stems import resize_positions
-from clip_explain.models.vit import gradients, pooled_row, trace_image, trace_text
+from clip_explain.models.trace import gradients, pooled_row
+from clip_explain.models.vit import resize_positions, trace_image, trace_text
 from small_clip import relative_error
 
 TOKENS = torch.tensor([[98, 5, 7, 99] + [0] * 73, [98, 1, 2, 3, 4, 6, 99] + [0] * 70, [98, 9, 99] + [0] * 74])
@@ -135,7 +135,7 @@ def test_gradients_are_the_same_in_any_number_of_passes(monkeypatch):
     trace = trace_image(small(), images(), start="attended")
     targets = torch.nn.functional.normalize(torch.randn(7, 64, generator=torch.Generator().manual_seed(1)), dim=1)
     (once,) = gradients(trace.embedding, [trace.blocks[0].attended], targets)
-    monkeypatch.setattr("clip_explain.models.vit.ROWS_AT_ONCE", 6)
+    monkeypatch.setattr("clip_explain.models.trace.ROWS_AT_ONCE", 6)
     (often,) = gradients(trace.embedding, [trace.blocks[0].attended], targets)
     assert relative_error(often, once) < 1e-5
 

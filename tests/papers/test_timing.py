@@ -9,7 +9,7 @@ import torch
 import small_clip
 from clip_explain.errors import MethodError
 from clip_explain.explainers import names_of
-from clip_explain.models.tokenizer import tokenize
+from clip_explain.models.embed import tokenize
 from clip_explain.papers.timing import LIMITS, faithfulness_calls, image_calls, peak_memory, ratios, timed, word_calls
 
 

@@ -37,7 +37,7 @@ def report(model) -> list[str]:
         f"embeddings of {model.embedding_size}"
     ]
     lines += [f"{name} tower: {described(tower)}" for name, tower in towers(model)]
-    for tower, differences in agreement_by_layer(model).items():
+    for tower, differences in agreement_by_layer(model.network).items():
         lines.append(f"{tower} agrees with the network's own forward, relative difference by layer:")
         lines += [f"  {place:>9} {difference:.1e}" for place, difference in differences.items()]
     methods = methods_for(model)
@@ -49,10 +49,10 @@ def report(model) -> list[str]:
 
 def towers(model) -> list[tuple[str, Any]]:
     """The towers that are read, by name; none of a model of which only the forward is known."""
-    from clip_explain.models.towers import has_text_tower, image_tower, text_tower
+    from clip_explain.models.adapted import image_tower, text_tower
 
     found = [("image", image_tower(model.network))] if model.is_vit else []
-    return [*found, ("text", text_tower(model.network))] if has_text_tower(model.network) else found
+    return [*found, ("text", text_tower(model.network))] if model.reading.has_text_tower else found
 
 
 def described(tower) -> str:
@@ -68,11 +68,10 @@ def example(model, method: str) -> list[str]:
     from clip_explain.explainers import explain
     from clip_explain.images import pixels
     from clip_explain.models.agreement import example_pixels
-    from clip_explain.models.embed import embed_images
 
-    image = pixels(model, example_pixels(model))
+    image = pixels(model, example_pixels(model.network))
     options = {"samples": 64} if method == "shapley" else {}
-    map = explain(model, image, embed_images(model, image), method, **options).maps[0, 0]
+    map = explain(model, image, model.embed_images(image), method, **options).maps[0, 0]
     return [f"{method} of noise, towards its own embedding, {float(map.max()):.2g} at most:", *in_letters(map)]
 
 

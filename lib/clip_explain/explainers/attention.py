@@ -10,9 +10,9 @@ from torch import Tensor
 
 from clip_explain.checks import checked
 from clip_explain.errors import MethodError
+from clip_explain.models.adapted import image_tower, text_tower
 from clip_explain.models.resnet import attention_pool, resnet_stage
-from clip_explain.models.towers import image_tower, text_tower
-from clip_explain.models.vit import Trace, pooled_row
+from clip_explain.models.trace import Trace, on_grid, on_words, pooled_row
 from clip_explain.request import Request, WordRequest
 
 
@@ -77,16 +77,6 @@ def propagate(
     for step in reversed(steps[:-1]):
         row = row + (row[..., None, :] @ step)[..., 0, :]
     return row
-
-
-def on_grid(row: Float[Tensor, "*axes tokens"], trace: Trace) -> Float[Tensor, "*axes grid_h grid_w"]:
-    """The patches' part of a row over all tokens of an image, as maps in float32."""
-    return row[..., trace.tower.prefix :].unflatten(-1, trace.grid).float()
-
-
-def on_words(row: Float[Tensor, "texts images tokens"], trace: Trace) -> Float[Tensor, "texts images tokens"]:
-    """A row over all tokens of a text, in float32, with zeros outside the words (start, end and padding)."""
-    return torch.where(trace.own[:, None], row, 0.0).float()
 
 
 @checked()

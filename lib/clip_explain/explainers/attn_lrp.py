@@ -11,10 +11,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from clip_explain.checks import checked, out_of_memory
-from clip_explain.explainers.attention import layer_count, on_grid, precise
+from clip_explain.explainers.attention import layer_count, precise
 from clip_explain.models.layers import constant, join_heads, linear, scaled
 from clip_explain.models.towers import Layer
-from clip_explain.models.vit import Trace, gradients, pooled_row, project_qkv
+from clip_explain.models.trace import Trace, gradients, on_grid, pooled_row
+from clip_explain.models.vit import project_qkv
 from clip_explain.request import Request
 
 
@@ -49,7 +50,7 @@ def embed_with_rules(trace: Trace, x: Float[Tensor, "images tokens channels"]) -
         embedding = embedding @ constant(tower.projection).to(x)
     if tower.bias is not None:
         embedding = embedding + constant(tower.bias).to(x)
-    return embedding / embedding.detach().norm(dim=-1, keepdim=True) if tower.score == "cosine" else embedding
+    return embedding / embedding.detach().norm(dim=-1, keepdim=True) if tower.similarity == "cosine" else embedding
 
 
 def block_with_rules(layer: Layer, x: Tensor, heads: int) -> Float[Tensor, "images tokens channels"]:

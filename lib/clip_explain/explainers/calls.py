@@ -14,7 +14,7 @@ from clip_explain.explainers.registry import check_fits, find_method
 from clip_explain.images import Images, default_fit, read_images
 from clip_explain.models.model import Model
 from clip_explain.models.outside import unknown_words, warn_outside
-from clip_explain.models.tokenizer import Texts, spelled, vocabulary_of
+from clip_explain.models.tokenizer import Texts, spelled
 from clip_explain.request import make_request, make_word_request, tokens_of, words_of
 from clip_explain.texts import BARE, Templates
 
@@ -80,7 +80,7 @@ def explain_words(
     with out_of_memory(len(request.tokens), "{} texts at once"):
         weights = found.words(request, **options)
     owners, members = words_of(request) if per == "word" else tokens_of(request)
-    listed, vocabulary = [], vocabulary_of(model)
+    listed, vocabulary = [], model.vocabulary
     for index, tokens in enumerate(request.tokens):
         groups = members[owners == index]
         shown = [spelled(vocabulary, tokens[group].tolist()) for group in groups]

@@ -24,7 +24,7 @@ from clip_explain.images import listed, shrunk
 from clip_explain.maps import has_sign
 from clip_explain.models.model import Model
 from clip_explain.models.outside import is_foreign
-from clip_explain.request import Request, WordRequest, score_name, scores
+from clip_explain.request import Request, WordRequest, scores
 
 FOREIGN = "no picture of the world it learned from"
 FORMATS = (".png", ".pdf", ".svg")
@@ -62,7 +62,7 @@ class Explanation:
     @property
     def score(self) -> str:
         """The name of the score that is explained: "cosine", or "logit" of a classifier."""
-        return score_name(self.request.model)
+        return self.request.model.score_name
 
     @cached_property
     def scores(self) -> Float[Tensor, "images targets"]:
@@ -175,7 +175,7 @@ class WordExplanation:
     @property
     def score(self) -> str:
         """The name of the score that is explained: "cosine"."""
-        return score_name(self.request.model)
+        return self.request.model.score_name
 
     @cached_property
     def scores(self) -> Float[Tensor, "texts images"]:

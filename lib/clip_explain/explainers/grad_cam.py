@@ -8,9 +8,10 @@ from torch import Tensor
 from clip_explain.checks import checked, one_of
 from clip_explain.errors import MethodError
 from clip_explain.explainers.attention import layer_count, precise
-from clip_explain.models.embed import compared
+from clip_explain.models.model import compared
 from clip_explain.models.resnet import STAGES, resnet_embedding, resnet_stage
-from clip_explain.models.vit import HEADS, gradients, trace_image
+from clip_explain.models.trace import HEADS, gradients
+from clip_explain.models.vit import trace_image
 from clip_explain.request import Request
 
 VARIANTS = ("grad_cam", "grad_cam_plus_plus", "xgrad_cam", "layer_cam", "score_cam")
@@ -50,7 +51,7 @@ def grad_cam(
     scale = request.model.logit_scale if scale_logits else 1.0
     if variant == "score_cam":
         return _combine(score_weights(request, features, scale), features)
-    slope = gradients(embedding, [leaf], request.targets, request.model.score)[0] * scale
+    slope = gradients(embedding, [leaf], request.targets, request.model.similarity)[0] * scale
     if pool == "tokens":
         return _combine(slope.mean(dim=-2), features)
     slope = _as_map(slope, grid)
@@ -155,7 +156,7 @@ def _masked_cosines(
         embedding = trace_image(network, masked).embedding
     else:
         embedding = resnet_embedding(network.visual, resnet_stage(network.visual, masked, STAGES), STAGES)
-    embedding = compared(embedding, request.model.score)
+    embedding = compared(embedding, request.model.similarity)
     return embedding @ request.targets.T.to(embedding)
 
 

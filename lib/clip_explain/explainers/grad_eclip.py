@@ -12,10 +12,9 @@ from torch import Tensor
 
 from clip_explain.checks import checked, one_of
 from clip_explain.errors import MethodError
-from clip_explain.explainers.attention import on_grid, on_words
-from clip_explain.models.embed import compared
 from clip_explain.models.layers import join_heads, linear, split_heads
-from clip_explain.models.vit import Block, Trace, gradients, pooled_row
+from clip_explain.models.model import compared
+from clip_explain.models.trace import Block, Trace, gradients, on_grid, on_words, pooled_row
 from clip_explain.request import Request, WordRequest
 
 SPATIAL = ("loose", "softmax", "none", "released", "cosine")
@@ -96,7 +95,7 @@ def block_maps(
     trace: Trace, targets: Tensor, spatial: str, head: int | None, among: Bool[Tensor, "images tokens"]
 ) -> Float[Tensor, "layers images targets tokens"]:
     """sum_c w_c w_i v_ic in each of the trace's blocks, with its sign. w_i is scaled `among` these tokens."""
-    slopes = gradients(trace.embedding, [block.attended for block in trace.blocks], targets, trace.tower.score)
+    slopes = gradients(trace.embedding, [block.attended for block in trace.blocks], targets, trace.tower.similarity)
     with torch.no_grad():
         parts = []
         for block, slope in zip(trace.blocks, slopes, strict=True):
@@ -191,7 +190,7 @@ def grad_eclip_parts(request: Request, *, heads: str = "single") -> Parts:
     """The parts of `grad_eclip(request, heads=heads)`."""
     trace = request.trace(heads=heads, layers=1, start="attended")
     block = trace.blocks[0]
-    (slope,) = gradients(trace.embedding, [block.attended], request.targets, request.model.score)
+    (slope,) = gradients(trace.embedding, [block.attended], request.targets, request.model.similarity)
     with torch.no_grad():
         first = trace.tower.prefix
         w_c = channel_weight(slope, block, trace).float()
@@ -201,5 +200,5 @@ def grad_eclip_parts(request: Request, *, heads: str = "single") -> Parts:
         by_head = torch.einsum("ithw,ihnw->ithn", w_c, v)
         rows = (v.transpose(-2, -1), w_i, attention, by_head.sum(dim=2), (by_head * w_i[:, None]).sum(dim=2))
         v, w_i, attention, unplaced, signed = (row.unflatten(-1, trace.grid) for row in rows)
-        score = (compared(trace.embedding, request.model.score) @ request.targets.T).float()
+        score = (compared(trace.embedding, request.model.similarity) @ request.targets.T).float()
     return Parts(v, w_c, w_i, attention, unplaced, signed, score)

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from clip_explain.checks import checked, one_of
 from clip_explain.errors import MethodError
-from clip_explain.explainers.attention import layer_count, on_grid, on_words, precise, propagate
+from clip_explain.explainers.attention import layer_count, precise, propagate
 from clip_explain.models.layers import join_heads
-from clip_explain.models.vit import Block, Trace, finish_block, gradients, pooled_row, project, trace_block
+from clip_explain.models.trace import Block, Trace, gradients, on_grid, on_words, pooled_row
+from clip_explain.models.vit import finish_block, project, trace_block
 from clip_explain.request import Request, WordRequest, in_parts
 
 # At most so many gradients of attention (512 MB in float32) are held at once; more targets are taken in parts.
@@ -71,7 +72,7 @@ def last_gradient(request: Request) -> Float[Tensor, "images targets grid_h grid
     """
     trace = request.trace(layers=layer_count(request, None))
     attention, embedding = _end_again(trace, trace.blocks[-1])
-    slope = gradients(embedding, [attention], request.targets, request.model.score)[0][..., 0, :]
+    slope = gradients(embedding, [attention], request.targets, request.model.similarity)[0][..., 0, :]
     row = torch.zeros_like(slope[:, :, 0])
     row[..., 0] = 1
     for block in reversed(trace.blocks):
@@ -89,7 +90,7 @@ def attention_grad_cam(request: Request, *, pooled: bool = False) -> Float[Tenso
     """
     trace = request.trace(start="attention")
     attention = trace.blocks[-1].attention
-    slope = gradients(trace.embedding, [attention], request.targets, request.model.score)[0][..., 0, :]
+    slope = gradients(trace.embedding, [attention], request.targets, request.model.similarity)[0][..., 0, :]
     attention = precise(attention)[:, None, :, 0]
     if pooled:
         weight = slope[..., trace.tower.prefix :].mean(dim=-1, keepdim=True)
@@ -142,7 +143,7 @@ def by_layer(
     attentions = [block.attention for block in trace.blocks]
     found = []
     for some in _parts(request.targets, attentions):
-        slopes = gradients(trace.embedding, attentions, some, trace.tower.score)
+        slopes = gradients(trace.embedding, attentions, some, trace.tower.similarity)
         found.append(torch.stack([_rows(slope, tokens) for slope in slopes], dim=2))
     seen = torch.stack([_rows(precise(attention), tokens) for attention in attentions], dim=1)
     shown, sloped = (x[..., 1:].unflatten(-1, trace.grid).float() for x in (seen, torch.cat(found, dim=1)))
@@ -173,7 +174,7 @@ def _relevance(
     attentions = [block.attention for block in trace.blocks]
     rows = []
     for some in _parts(targets, attentions):
-        slopes = gradients(trace.embedding, attentions, some, trace.tower.score)
+        slopes = gradients(trace.embedding, attentions, some, trace.tower.similarity)
         steps = [
             (slope * precise(attention)[:, None]).relu_().mean(dim=2)
             for slope, attention in zip(slopes, attentions, strict=True)
@@ -193,7 +194,7 @@ def _sensitivity(trace: Trace, block: Block, targets: Tensor, pool: str) -> Floa
             attention, embedding = _end_again(trace, block)
     found = []
     for some in _parts(targets, [attention]):
-        (slope,) = gradients(embedding, [attention], some, trace.tower.score)
+        (slope,) = gradients(embedding, [attention], some, trace.tower.similarity)
         found.append(slope.relu_().sum(dim=(2, 3)) / (slope.shape[2] * slope.shape[-1]))
     return torch.cat(found, dim=1)
 
@@ -204,7 +205,7 @@ def _head_sensitivity(trace: Trace, x: Tensor, targets: Tensor) -> Float[Tensor,
     with torch.inference_mode(False), torch.enable_grad():
         block = trace_block(head, x.detach(), head.heads, False, trace.pooled, "attention")
         embedding = project(trace.tower, block.output[:, 0])
-    (slope,) = gradients(embedding, [block.attention], targets, trace.tower.score)
+    (slope,) = gradients(embedding, [block.attention], targets, trace.tower.similarity)
     return slope.relu_().mean(dim=2)[..., 0, :]
 
 

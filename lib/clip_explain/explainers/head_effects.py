@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from clip_explain.checks import checked
 from clip_explain.errors import MethodError
-from clip_explain.explainers.attention import layer_count, on_grid, precise
-from clip_explain.models.vit import Block, Trace, pooled_row
+from clip_explain.explainers.attention import layer_count, precise
+from clip_explain.models.trace import Block, Trace, on_grid, pooled_row
 from clip_explain.request import Request
 
 
@@ -72,7 +72,7 @@ def score_directions(
         raise MethodError("head effects need a tower that ends in a layer norm and a projection")
     last = precise(pooled_row(trace.blocks[-1].output, trace.pooled))
     projected = targets.to(last) @ tower.projection.detach().to(last).T
-    length = precise(trace.embedding).norm(dim=-1) if tower.score == "cosine" else torch.ones_like(last[:, 0])
+    length = precise(trace.embedding).norm(dim=-1) if tower.similarity == "cosine" else torch.ones_like(last[:, 0])
     return before_norm(projected.expand(len(last), -1, -1), last, tower.norm) / length[:, None, None]
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from clip_explain.checks import checked, one_of
 from clip_explain.explainers.attention import precise
-from clip_explain.models.embed import unit
+from clip_explain.models.model import unit
 from clip_explain.models.pooling import attention_mask
 from clip_explain.models.vit import project
 from clip_explain.request import Request

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from clip_explain.checks import check_counts, checked, out_of_memory
 from clip_explain.errors import MethodError
-from clip_explain.explainers.attention import on_grid, on_words, precise
+from clip_explain.explainers.attention import precise
 from clip_explain.explainers.m2ib import embed_from
-from clip_explain.models.towers import image_tower, text_tower
-from clip_explain.models.vit import Trace, gradients
+from clip_explain.models.adapted import image_tower, text_tower
+from clip_explain.models.trace import Trace, gradients, on_grid, on_words
 from clip_explain.request import Request, WordRequest
 
 
@@ -49,7 +49,7 @@ def integrated(
     total = features.new_zeros(len(features), len(targets), features.shape[1])
     with out_of_memory(len(features), "{} images at once"), torch.inference_mode(False):
         for step in range(1, steps + 1):
-            slope = gradient_at(trace, features * (step / steps), targets, trace.tower.score)
+            slope = gradient_at(trace, features * (step / steps), targets, trace.tower.similarity)
             total += (features[:, None] * slope).sum(dim=-1)
     return total / steps
 

@@ -16,10 +16,10 @@ from clip_explain.explainers.attention import precise
 from clip_explain.explainers.integrated import blocks_from, gradient_at
 from clip_explain.explainers.registry import find_pair_method
 from clip_explain.images import Images, preprocess
-from clip_explain.models.embed import embed_images, embed_tokens
+from clip_explain.models.embed import tokenize
 from clip_explain.models.model import Model
-from clip_explain.models.tokenizer import spelled, tokenize, vocabulary_of
-from clip_explain.models.vit import Trace
+from clip_explain.models.tokenizer import spelled
+from clip_explain.models.trace import Trace
 from clip_explain.request import Request, WordRequest, tokens_of, words_of
 
 MASK_TOKEN = 289  # stands for a hidden token, as in the code of FIxLIP's authors: "B" at the end of a word, never used
@@ -63,7 +63,7 @@ def make_pair(model: Model, pixels: Float[Tensor, "1 3 height width"], text: str
     tokens = tokenize(model, text)
     request = WordRequest(model, tokens, torch.ones(1, model.embedding_size, device=model.device, dtype=torch.float32))
     _, members = words_of(request) if per == "word" else tokens_of(request)
-    names = tuple(spelled(vocabulary_of(model), tokens[0][group].tolist()) for group in members)
+    names = tuple(spelled(model.vocabulary, tokens[0][group].tolist()) for group in members)
     return Pair(model, pixels, tokens, members, names)
 
 
@@ -139,7 +139,7 @@ def embed_patches(pair: Pair, sets: Bool[Tensor, "sets patches"], batch_size: in
     patch, found = pair.model.patch_size, []
     for some in sets.split(batch_size):
         masks = some.unflatten(-1, pair.grid).repeat_interleave(patch, dim=1).repeat_interleave(patch, dim=2)
-        found.append(embed_images(pair.model, pair.pixels * masks[:, None].to(pair.pixels)))
+        found.append(pair.model.embed_images(pair.pixels * masks[:, None].to(pair.pixels)))
     return torch.cat(found)
 
 
@@ -148,12 +148,12 @@ def embed_words(pair: Pair, sets: Bool[Tensor, "sets words"], batch_size: int) -
     shown = sets.to(pair.members.device).float() @ pair.members.float() > 0
     hidden = pair.members.any(dim=0) & ~shown
     tokens = pair.tokens.expand(len(sets), -1).masked_fill(hidden, MASK_TOKEN)
-    return torch.cat([embed_tokens(pair.model, some) for some in tokens.split(batch_size)])
+    return torch.cat([pair.model.embed_tokens(some) for some in tokens.split(batch_size)])
 
 
 def whole(pair: Pair) -> Tensor:
     """The cosine of the image and the text as they are."""
-    return (embed_images(pair.model, pair.pixels) * embed_tokens(pair.model, pair.tokens)).sum()
+    return (pair.model.embed_images(pair.pixels) * pair.model.embed_tokens(pair.tokens)).sum()
 
 
 # -- exCLIP

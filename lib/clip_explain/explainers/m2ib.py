@@ -12,10 +12,11 @@ from torch import Tensor
 
 from clip_explain.checks import check_counts, checked, number, out_of_memory, seeded
 from clip_explain.errors import MethodError, TensorError
-from clip_explain.explainers.attention import on_grid, on_words
-from clip_explain.models.embed import unit
-from clip_explain.models.towers import Tower, image_tower, text_tower
-from clip_explain.models.vit import GRADIENT_SCALE, Trace, forward_block, pooled_row, project, trace_block
+from clip_explain.models.adapted import image_tower, text_tower
+from clip_explain.models.model import unit
+from clip_explain.models.towers import Tower
+from clip_explain.models.trace import GRADIENT_SCALE, Trace, on_grid, on_words, pooled_row
+from clip_explain.models.vit import forward_block, project, trace_block
 from clip_explain.request import Request, WordRequest
 
 START = 5.0  # of alpha, so lambda = sigmoid(5) = 0.993: nearly everything passes at first

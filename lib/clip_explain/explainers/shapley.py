@@ -7,8 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from clip_explain.checks import check_counts, checked, one_of, out_of_memory, seeded
-from clip_explain.models.embed import embed_tokens, unit
-from clip_explain.models.tokenizer import vocabulary_of
+from clip_explain.models.model import unit
 from clip_explain.request import Request, WordRequest, longest, masked_scores, words_of
 from clip_explain.texts import drop_tokens
 
@@ -115,8 +114,8 @@ def leave_one_out(request: WordRequest, *, batch_size: int = 256) -> Float[Tenso
     check_counts(batch_size=batch_size)
     owners, dropped = words_of(request)
     with torch.no_grad(), out_of_memory(batch_size):
-        shorter = drop_tokens(request.tokens[owners], dropped, vocabulary_of(request.model)).split(batch_size)
-        embedded = torch.cat([embed_tokens(request.model, part) for part in shorter])
+        shorter = drop_tokens(request.tokens[owners], dropped, request.model.vocabulary).split(batch_size)
+        embedded = torch.cat([request.model.embed_tokens(part) for part in shorter])
         whole = unit(request.trace().embedding)[owners]
         change = (whole - embedded) @ request.targets.T.to(whole)
         shares = dropped / dropped.sum(dim=1, keepdim=True)

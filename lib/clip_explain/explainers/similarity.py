@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from clip_explain.checks import checked
 from clip_explain.errors import MethodError
-from clip_explain.explainers.attention import on_grid, precise
-from clip_explain.models.embed import unit
+from clip_explain.explainers.attention import precise
 from clip_explain.models.layers import join_heads, linear
+from clip_explain.models.model import unit
 from clip_explain.models.resnet import attention_pool, project_values, resnet_stage
-from clip_explain.models.vit import Block, finish_block, project
+from clip_explain.models.trace import Block, on_grid
+from clip_explain.models.vit import finish_block, project
 from clip_explain.request import Request
 
 

@@ -13,9 +13,10 @@ from torch import Tensor
 from clip_explain.checks import checked, one_of
 from clip_explain.directions import directions, empty_text, targets
 from clip_explain.errors import MethodError, TensorError, TextError
-from clip_explain.models.embed import unit
 from clip_explain.models.layers import join_heads, layer_norm, scaled
-from clip_explain.models.vit import Block, Trace, project, project_attended
+from clip_explain.models.model import unit
+from clip_explain.models.trace import Block, Trace
+from clip_explain.models.vit import project, project_attended
 from clip_explain.request import Request
 
 NORMALIZE = ("channels", "tokens")

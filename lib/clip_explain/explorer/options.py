@@ -10,9 +10,9 @@ from typing import Any
 from clip_explain.errors import MethodError
 from clip_explain.explainers import METHODS
 from clip_explain.explainers.method import Option
+from clip_explain.models.adapted import image_tower, text_tower
 from clip_explain.models.model import Model
 from clip_explain.models.resnet import STAGES
-from clip_explain.models.towers import image_tower, text_tower
 
 # No widget: sizes of batches change no map, and a tensor cannot be typed.
 HIDDEN = frozenset({"batch_size", "noise"})

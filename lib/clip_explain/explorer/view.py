@@ -23,12 +23,11 @@ from clip_explain.errors import TextError
 from clip_explain.explainers import METHODS, explain_words
 from clip_explain.images import preprocess, shrunk
 from clip_explain.maps import degenerate, has_sign
-from clip_explain.models.embed import embed_images
 from clip_explain.models.model import Model
 from clip_explain.models.outside import outside
 from clip_explain.plots.overlay import NOTHING, blend
 from clip_explain.plots.words import shades
-from clip_explain.request import Request, direction_scores, score_name
+from clip_explain.request import Request
 
 EVIDENCE = {"for the text": "for", "against it": "against", "both": "both"}
 LEGEND = {
@@ -124,7 +123,7 @@ def compute(model: Model, state: State, memory: dict, stale: Callable[[], bool] 
     """
     pixels = preprocess(model, state.source.image, state.fit)
     towards = targets(model, list(state.texts))
-    scores = direction_scores(model, embed_images(model, pixels), towards)[0].float()
+    scores = model.score(model.embed_images(pixels), towards)[0].float()
     shares = (scores * model.logit_scale).softmax(dim=0)
     maps = []
     for panel in state.panels:
@@ -134,14 +133,14 @@ def compute(model: Model, state: State, memory: dict, stale: Callable[[], bool] 
     if stale():
         return None
     said = tuple(outside(model, [state.source.image], state.texts))
-    return Found(score_name(model), scores.tolist(), shares.tolist(), maps, weights(model, pixels, state), said)
+    return Found(model.score_name, scores.tolist(), shares.tolist(), maps, weights(model, pixels, state), said)
 
 
 def weights(model: Model, pixels: Tensor, state: State) -> Words:
     """Each text's words and their weights for the image, or against it; none where words cannot be explained."""
     if state.words is None:
         return []
-    image = embed_images(model, pixels)
+    image = model.embed_images(pixels)
     method, options = state.words.method, dict(state.words.options)
     found = [explain_words(model, sign * image, list(state.texts), method, per="word", **options) for sign in (1, -1)]
     mixed = {"for": (1, 0), "against": (0, 1), "both": (1, -1)}[state.evidence]

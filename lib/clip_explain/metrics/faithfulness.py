@@ -9,7 +9,6 @@ says; a tie with a wrong candidate is a miss; NaN is an error.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +22,6 @@ from clip_explain.maps import normalize, resize
 from clip_explain.metrics.fills import FILLS, fill
 from clip_explain.metrics.pixel_order import ranks, tie_breaker
 from clip_explain.metrics.readouts import Readout, change
-from clip_explain.models.embed import embed_images
 from clip_explain.models.model import Model
 
 
@@ -157,9 +155,8 @@ def perturbed_embeddings(
     breaker = breaker if breaker is None else breaker.to(pixels.device)
     order = ranks(check_maps(maps, pixels), size, how.lowest_first, breaker)
     start, finish = (fill(name, pixels, model.mean, model.std, seed) for name in ends(how, filled))
-    embed = partial(embed_images, model)
     with torch.no_grad(), out_of_memory(batch_size):
-        return over_steps(embed, start, finish, order, [counts[point] for point in looked_at], batch_size)
+        return over_steps(model.embed_images, start, finish, order, [counts[point] for point in looked_at], batch_size)
 
 
 @checked()
@@ -326,7 +323,7 @@ def confidence(
     with torch.no_grad(), out_of_memory(batch_size):
         embedded = torch.cat(
             [
-                embed_images(model, pixels[part // columns] * weights.flatten(0, 1)[part, None].to(pixels))
+                model.embed_images(pixels[part // columns] * weights.flatten(0, 1)[part, None].to(pixels))
                 for part in torch.arange(images * columns, device=pixels.device).split(batch_size)
             ]
         ).unflatten(0, (images, columns))

@@ -17,11 +17,9 @@ from torch import Tensor
 from clip_explain.checks import check_counts, checked, finite, one_of, out_of_memory
 from clip_explain.errors import MethodError, TensorError, nearest
 from clip_explain.metrics.readouts import Readout, change, check_candidates, finds, is_found
-from clip_explain.models.embed import embed_tokens
+from clip_explain.models.adapted import text_tower
 from clip_explain.models.model import Model
-from clip_explain.models.stems import own_tokens
-from clip_explain.models.tokenizer import vocabulary_of
-from clip_explain.models.towers import text_tower
+from clip_explain.models.vit import own_tokens
 from clip_explain.request import WordRequest, longest, words_of
 from clip_explain.texts import drop_tokens
 
@@ -106,7 +104,7 @@ def perturbed_tokens(
         changed = place < counts  # images, points, context
         dropped = mine.any(dim=0) & (changed if mode == "deletion" else ~changed)
         tokens = tokens.expand(dropped.shape).flatten(0, 1)
-        left = drop_tokens(tokens, dropped.flatten(0, 1), vocabulary_of(request.model))
+        left = drop_tokens(tokens, dropped.flatten(0, 1), request.model.vocabulary)
         found.append(left.unflatten(0, dropped.shape[:2]))
     return torch.stack(found)
 
@@ -146,7 +144,7 @@ def word_confidence(
         inner = weights[index][:, places].to(request.targets)
         dropped[index][:, places] = inner <= inner.quantile(0.5, dim=-1, keepdim=True)
     tokens = request.tokens[:, None].expand(shape).flatten(0, 1)
-    kept = drop_tokens(tokens, dropped.flatten(0, 1), vocabulary_of(request.model))
+    kept = drop_tokens(tokens, dropped.flatten(0, 1), request.model.vocabulary)
     embedded = embed_batches(request.model, torch.cat([request.tokens, kept]), batch_size)
     before, after = embedded[: len(owned)], embedded[len(owned) :].unflatten(0, shape[:2])
     targets = request.targets.to(embedded)
@@ -160,7 +158,7 @@ def embed_batches(
     """Unit embeddings, at most `batch_size` texts at once. MethodError out of memory."""
     check_counts(batch_size=batch_size)
     with torch.no_grad(), out_of_memory(batch_size):
-        return torch.cat([embed_tokens(model, part) for part in tokens.split(batch_size)])
+        return torch.cat([model.embed_tokens(part) for part in tokens.split(batch_size)])
 
 
 @checked()

@@ -1,28 +1,20 @@
-"""Another library's network, described so that its towers are read where they are: `Adapted`.
+"""How a network is read: by the layout of OpenAI's, or, of another library, by the description of its family.
 
-Below model.py. Nothing is copied, patched or left changed: a description is made of the network's own modules whenever
-a forward asks for one.
+Below the forwards. Nothing is copied, patched or left changed: a description is made of the network's own modules
+whenever a forward asks for one, so it never says anything that the network no longer is.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from clip_explain.errors import MethodError
-from clip_explain.models.towers import Tower
-from clip_explain.models.vocabulary import Vocabulary
-
-
-class Sizes(NamedTuple):
-    """Sides in pixels of the input that a network was trained on and of a cell of its maps; length of its embedding."""
-
-    image: int
-    patch: int
-    embedding: int
+from clip_explain.errors import MethodError, ModelError
+from clip_explain.models.tokenizer import Vocabulary
+from clip_explain.models.towers import RESNET_STRIDE, Sizes, Tokens, Tower, patches_of, tower_layers
 
 
 @dataclass(frozen=True)
@@ -59,6 +51,11 @@ class Adapted(nn.Module):
         if self.family.encode_text is None:
             raise MethodError(f"the texts of {self.family.name} are not read as token numbers alone")
         return self.family.encode_text(self.whole, texts)
+
+    @property
+    def encoder(self) -> str:
+        """What the image encoder is, one of ENCODERS."""
+        return "other" if self.family.image is None else self.family.pooling
 
     def image_tower(self) -> Tower:
         """The description of the image tower. MethodError where only the network's own forward is known."""
@@ -102,3 +99,70 @@ class Adapted(nn.Module):
             if value is None
             else value.detach().reshape(())
         )
+
+
+@dataclass(frozen=True)
+class OpenAILayout:
+    """A network of OpenAI's, of open_clip's in the same layout, or one that is presented under their names.
+
+    `encoder` is one of ENCODERS. `weight` is a parameter of the image encoder, which tells device and number format.
+    """
+
+    network: Any
+
+    @property
+    def encoder(self) -> str:
+        visual = self.network.visual
+        if hasattr(visual, "class_embedding"):
+            return "class"
+        return "resnet" if hasattr(visual, "attnpool") else "other"
+
+    @property
+    def sizes(self) -> Sizes:
+        visual = self.network.visual
+        size = visual.input_resolution if hasattr(visual, "input_resolution") else visual.image_size
+        height, width = (size, size) if isinstance(size, int) else size
+        if self.encoder == "class":
+            return Sizes((int(height), int(width)), int(visual.conv1.weight.shape[-1]), int(visual.proj.shape[-1]))
+        return Sizes((int(height), int(width)), RESNET_STRIDE, len(visual.attnpool.c_proj.weight))
+
+    @property
+    def weight(self) -> Tensor:
+        return self.network.visual.conv1.weight
+
+    @property
+    def has_text_tower(self) -> bool:
+        return hasattr(self.network, "text_projection")
+
+    def image_tower(self) -> Tower:
+        visual = self.network.visual
+        if not hasattr(visual, "transformer"):
+            raise ModelError(
+                f"the image encoder is a {type(visual).__name__}; a trace needs a vision transformer (ViT)"
+            )
+        bias = getattr(visual, "proj_bias", None)  # BLIP's projection has one, CLIP's has not
+        layers = tower_layers(visual.transformer)
+        return Tower(patches_of(visual), layers, "class", visual.ln_post, visual.proj.detach(), bias)
+
+    def text_tower(self) -> Tower:
+        network, projection = self.network, self.network.text_projection.detach()
+        stem = Tokens(network.token_embedding.weight.detach(), network.positional_embedding.detach(), projection.dtype)
+        return Tower(stem, tower_layers(network.transformer), "end", network.ln_final, projection, causal=True)
+
+
+Reading = Adapted | OpenAILayout
+
+
+def reading_of(network: nn.Module) -> Reading:
+    """How a network is read. All that depends on the kind of network is asked of what this returns."""
+    return network if isinstance(network, Adapted) else OpenAILayout(network)
+
+
+def image_tower(network: nn.Module) -> Tower:
+    """The image transformer of `network`; ModelError for a ResNet."""
+    return reading_of(network).image_tower()
+
+
+def text_tower(network: nn.Module) -> Tower:
+    """The text transformer of `network`."""
+    return reading_of(network).text_tower()

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 from clip_explain.errors import ClipExplainError, ModelError
+from clip_explain.models.adapted import image_tower, reading_of, text_tower
 from clip_explain.models.layers import evaluated
-from clip_explain.models.model import Model
 from clip_explain.models.resnet import STAGES, resnet_embedding, resnet_stage
-from clip_explain.models.towers import image_tower, text_tower
+from clip_explain.models.towers import VITS
 from clip_explain.models.vit import trace_image, trace_text
 
 TOLERANCE = 1e-4  # the largest relative difference of the two embeddings: rounding, far below another computation
@@ -46,20 +46,20 @@ class Side:
     blocks: Callable[[], list[tuple[nn.Module | None, Tensor]]]
 
 
-def check_agreement(model: Model) -> list:
-    """ModelError if the model does not compute what would be explained; it names the tower and the first block.
+def check_agreement(network: nn.Module, name: str) -> list:
+    """ModelError if a network does not compute what would be explained; it names the tower and the first block.
 
     A network that agreed before and has not changed since is not run again. Returns its `fingerprint`, the same object
     for as long as it does not change.
     """
-    network = model.network
     mark = fingerprint(network)
     if _agreed.get(network) == mark:
         return _agreed[network]
-    compared = network if model.dtype == torch.float32 else in_float32(network)
-    with evaluated(compared), torch.no_grad(), torch.autocast(model.device.type, enabled=False), full_precision():
-        for side in _sides(compared, model):
-            _check(side, compared, model)
+    weight = reading_of(network).weight
+    compared = network if weight.dtype == torch.float32 else in_float32(network)
+    with evaluated(compared), torch.no_grad(), torch.autocast(weight.device.type, enabled=False), full_precision():
+        for side in _sides(compared):
+            _check(side, compared, name)
     _agreed[network] = mark
     return mark
 
@@ -85,31 +85,31 @@ def in_float32(network: nn.Module) -> nn.Module:
     return twin
 
 
-def _sides(network: nn.Module, model: Model) -> list[Side]:
+def _sides(network: nn.Module) -> list[Side]:
     """The towers that are explained by a forward of ours; of others nothing but the network's own is ever run."""
-    found = []
-    if model.is_vit:
-        found.append(_image_side(network, model))
-    elif hasattr(getattr(network, "visual", None), "attnpool"):
-        found.append(_resnet_side(network, model))
-    if getattr(network, "has_text_tower", hasattr(network, "text_projection")):
+    reading, found = reading_of(network), []
+    if reading.encoder in VITS:
+        found.append(_image_side(network))
+    elif reading.encoder == "resnet":
+        found.append(_resnet_side(network))
+    if reading.has_text_tower:
         found.append(_text_side(network))
     return found
 
 
-def _image_side(network: nn.Module, model: Model) -> Side:
+def _image_side(network: nn.Module) -> Side:
     def blocks():
         depth = len(image_tower(network).layers)
         trace = trace_image(network, pixels, layers=depth, tokens="all")
         return [(block.layer.module, block.output) for block in trace.blocks]
 
-    pixels = example_pixels(model)
+    pixels = example_pixels(network)
     own = getattr(network, "own_image", network.encode_image)
     return Side("image", lambda: own(pixels), lambda: trace_image(network, pixels).embedding, blocks)
 
 
-def _resnet_side(network: nn.Module, model: Model) -> Side:
-    visual, pixels = network.visual, example_pixels(model)
+def _resnet_side(network: nn.Module) -> Side:
+    visual, pixels = network.visual, example_pixels(network)
 
     def blocks():
         return [
@@ -135,11 +135,12 @@ def _text_side(network: nn.Module) -> Side:
     return Side("text", lambda: own(tokens), lambda: trace_text(network, tokens).embedding, blocks)
 
 
-def example_pixels(model: Model) -> Float[Tensor, "1 3 height width"]:
-    """Noise of the model's own size, always the same."""
-    size = (1, 3, *model.image_shape)
+def example_pixels(network: nn.Module) -> Float[Tensor, "1 3 height width"]:
+    """Noise of the size that a network was trained on, always the same."""
+    reading = reading_of(network)
+    size = (1, 3, *reading.sizes.image)
     noise = torch.randn(size, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
-    return noise.to(model.device)
+    return noise.to(reading.weight.device)
 
 
 def example_tokens(network: nn.Module) -> Int[Tensor, "1 context"]:
@@ -156,8 +157,8 @@ def example_tokens(network: nn.Module) -> Int[Tensor, "1 context"]:
 # -- comparison
 
 
-def _check(side: Side, network: nn.Module, model: Model) -> None:
-    start = f"the {side.tower} tower of {model.name} cannot be explained from its weights: "
+def _check(side: Side, network: nn.Module, name: str) -> None:
+    start = f"the {side.tower} tower of {name} cannot be explained from its weights: "
     try:
         difference = _relative(side.ours(), side.own())
         if difference < TOLERANCE:
@@ -178,14 +179,14 @@ def _check(side: Side, network: nn.Module, model: Model) -> None:
     )
 
 
-def agreement_by_layer(model: Model) -> dict[str, dict[str, float]]:
+def agreement_by_layer(network: nn.Module) -> dict[str, dict[str, float]]:
     """For each tower that is read, how far its layers' outputs and its embedding are from the network's own.
 
     Relative differences of one image of noise and of a text of a few tokens: layer by number, then "embedding".
     """
-    network, found = model.network, {}
-    with evaluated(network), torch.no_grad(), torch.autocast(model.device.type, enabled=False):
-        for side in _sides(network, model):
+    found, device = {}, reading_of(network).weight.device
+    with evaluated(network), torch.no_grad(), torch.autocast(device.type, enabled=False):
+        for side in _sides(network):
             expected = side.blocks()
             with captured([module for module, _ in expected]) as outputs:
                 own = side.own()

@@ -69,7 +69,7 @@ def blip(network: nn.Module, tokenizer: Any, name: str = "blip", sha256: str = "
         name,
         sha256,
         None,
-        embed_texts=lambda *given: _embed_texts(network, tokenizer, *given),
+        text_encoder=lambda *given: _embed_texts(network, tokenizer, *given),
     )
 
 

@@ -20,7 +20,7 @@ from clip_explain.models.adapters import first_line, hub_checksum
 from clip_explain.models.hugging_face_towers import FAMILIES
 from clip_explain.models.layers import evaluated
 from clip_explain.models.model import MEAN, STD, Model
-from clip_explain.models.vocabulary import hub_vocabulary
+from clip_explain.models.tokenizer import hub_vocabulary
 
 EXAMPLE = "hf:openai/clip-vit-base-patch16"
 
@@ -62,7 +62,7 @@ def hugging_face(network: nn.Module, tokenizer: Any, processor: Any, name: str, 
     vocabulary = None if tokenizer is None or family.text is None else hub_vocabulary(tokenizer)
     mean, std = tuple(getattr(processor, "image_mean", MEAN)), tuple(getattr(processor, "image_std", STD))
     texts = None if tokenizer is None or family.text is not None else own_texts(network, tokenizer)
-    return Model(Adapted(network, family, vocabulary), name, sha256, vocabulary, mean, std, embed_texts=texts)
+    return Model(Adapted(network, family, vocabulary), name, sha256, vocabulary, mean, std, text_encoder=texts)
 
 
 def adapted_model(folder: str) -> str:

@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clip_explain.models.adapted import Family, Sizes
+from clip_explain.models.adapted import Family
 from clip_explain.models.layers import Affine
-from clip_explain.models.towers import Layer, Patches, Tokens, Tower, square
-from clip_explain.models.vocabulary import Vocabulary
+from clip_explain.models.tokenizer import Vocabulary
+from clip_explain.models.towers import Layer, Patches, Sizes, Tokens, Tower, square
 
 LEGACY_END = 2  # in CLIP's configs before transformers 4.31; the end token is then the largest number
 
@@ -164,7 +164,7 @@ def sizes(network: nn.Module) -> Sizes:
     side = square(len(positions) - hasattr(vision.embeddings, "class_embedding"))[0]
     projection = getattr(network, "visual_projection", None)
     channels = positions.shape[1] if projection is None else len(projection.weight)
-    return Sizes(side * patch, patch, channels)
+    return Sizes((side * patch, side * patch), patch, channels)
 
 
 _CLIP = dict(sizes=sizes, encode_image=encode_image, image=clip_image)

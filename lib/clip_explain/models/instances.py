@@ -10,12 +10,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from clip_explain.errors import ModelError
-from clip_explain.models.adapted import Adapted, Family, Sizes
+from clip_explain.models.adapted import Adapted, Family
 from clip_explain.models.hugging_face import hugging_face
 from clip_explain.models.hugging_face_towers import FAMILIES
 from clip_explain.models.model import MEAN, STD, Model
 from clip_explain.models.open_clip import open_clip_model, own_texts
 from clip_explain.models.open_clip_towers import cell_of, embedding_length
+from clip_explain.models.towers import Sizes
 from clip_explain.models.weights import clip
 
 Preprocess = Any  # a transform of torchvision's with its Normalize, an image processor of transformers, or (mean, std)
@@ -54,10 +55,10 @@ def black_box(network: nn.Module, preprocess: Preprocess, tokenizer: Any, name: 
     if side is None:
         raise ModelError(f"the input size of a {name} is not known: give preprocess, a transform that resizes to it")
     mean, std = statistics(preprocess)
-    sizes = Sizes(side, cell_of(side), embedding_length(network, side))
+    sizes = Sizes((side, side), cell_of(side), embedding_length(network, side))
     family = Family(name, lambda _: sizes, lambda network, pixels: network.encode_image(pixels))
     texts = None if tokenizer is None or not hasattr(network, "encode_text") else own_texts(network, tokenizer)
-    return Model(Adapted(network, family), name, "", None, mean, std, embed_texts=texts)
+    return Model(Adapted(network, family), name, "", None, mean, std, text_encoder=texts)
 
 
 def bare(network: nn.Module) -> nn.Module:

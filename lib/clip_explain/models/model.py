@@ -1,6 +1,6 @@
-"""A loaded model, `Model`: a plain, never patched network with its tokenizer, name and checksum.
+"""A loaded model, `Model`: a plain, never patched network, its tokenizer, and what may be asked of it.
 
-The bottom of the package; loaders make one, the forwards in vit.py and resnet.py read it.
+Above the forwards of vit.py and resnet.py and the description of a network in towers.py; loaders make one.
 """
 
 from collections.abc import Callable
@@ -8,26 +8,37 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from clip_explain.errors import ModelError
-from clip_explain.models.adapted import Adapted
-from clip_explain.models.head import Head
-from clip_explain.models.towers import encoder_of
+from clip_explain.checks import finite
+from clip_explain.errors import MethodError, ModelError
+from clip_explain.models.adapted import Adapted, Reading, reading_of
+from clip_explain.models.agreement import check_agreement
+from clip_explain.models.head import Head, class_bias
+from clip_explain.models.layers import evaluated
+from clip_explain.models.resnet import resnet_embedding, resnet_stage
+from clip_explain.models.tokenizer import Texts, Vocabulary, openai_vocabulary, token_numbers
+from clip_explain.models.towers import VITS
+from clip_explain.models.vit import trace_image, trace_text
 from clip_explain.models.weights import clip
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's own, per colour channel, for pixels in [0, 1]
 STD = (0.26862954, 0.26130258, 0.27577711)
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+TEXTS_AT_ONCE = 256
+IMAGES_AT_ONCE = 8  # on a CPU, whose caches hold no more: 64 at once cost a tenth (ViT-B/16) to a third (tiny-vit) more
 
 
 @dataclass(frozen=True)
 class Model:
-    """One loaded CLIP: the network and where it came from. It is run as in evaluation mode, and never changed.
+    """A model that compares images with targets: a CLIP, a classifier, or an image encoder alone.
 
-    `sha256` is that of the weights file; `mean` and `std` normalise pixels in [0, 1]. What is no CLIP but explained as
-    one (see adapters.py) has its parts under OpenAI's names in `network`, and no `tokenizer`; `head` if it is a
-    classifier; `embed_texts` (texts, truncate) where its texts go another way than through CLIP's text tower.
+    `network` is run as in evaluation mode and never changed; `sha256` is the checksum of its weights file. `mean` and
+    `std` normalise pixels in [0, 1]. `tokenizer` is None where words cannot be explained. `head` is a classifier's,
+    whose classes are the targets. `text_encoder` (texts, truncate) embeds texts that do not go through a text tower of
+    the network that we can read.
     """
 
     network: nn.Module
@@ -37,7 +48,7 @@ class Model:
     mean: tuple[float, float, float] = MEAN
     std: tuple[float, float, float] = STD
     head: Head | None = None
-    embed_texts: Callable[[list[str], bool], Tensor] | None = None
+    text_encoder: Callable[[list[str], bool], Tensor] | None = None
 
     def __post_init__(self):
         """A network that is wrapped to run on several devices is read without its wrapper. ModelError for no CLIP."""
@@ -49,9 +60,48 @@ class Model:
                 "OpenAI's or open_clip's CLIP; one of transformers is loaded by its name or folder, 'hf:NAME'"
             )
 
+    # -- embeddings and scores
+
+    def embed_images(self, pixels: Float[Tensor, "images 3 height width"]) -> Float[Tensor, "images embedding"]:
+        """Embeddings of preprocessed pixels as `score` takes them: at unit length, but for a classifier's logits.
+
+        The sides of the images are multiples of the patch, or of a ResNet's stride.
+        """
+        check_agreement(self.network, self.name)
+        parts = pixels.split(IMAGES_AT_ONCE) if pixels.device.type == "cpu" else [pixels]
+        embedding = checked_embedding(torch.cat([image_features(self, part) for part in parts]))
+        return compared(embedding, self.similarity)
+
+    def embed_texts(self, texts: list[str], truncate: bool = False) -> Float[Tensor, "texts embedding"]:
+        """Unit embeddings of texts. TextError for one that is empty or too long; `truncate` allows too long ones."""
+        if self.text_encoder is not None:
+            return unit(checked_embedding(self.text_encoder(texts, truncate)))
+        return self.embed_tokens(self.tokenize(texts, truncate))
+
+    def embed_tokens(self, tokens: Int[Tensor, "texts context"]) -> Float[Tensor, "texts embedding"]:
+        """Unit embeddings of texts as token numbers, without any work on padding."""
+        check_agreement(self.network, self.name)
+        parts = [trace_text(self.network, part).embedding for part in tokens.split(TEXTS_AT_ONCE)]
+        return unit(checked_embedding(torch.cat(parts)))
+
+    def score(
+        self, embedding: Float[Tensor, "images embedding"], targets: Float[Tensor, "targets embedding"]
+    ) -> Float[Tensor, "images targets"]:
+        """The score of embeddings, as `embed_images` gives them, and unit targets; `score_name` says which it is.
+
+        The cosine; for a classifier's targets, the rows of its head, the logit with its bias.
+        """
+        found = embedding @ targets.T.to(embedding)
+        return found if self.head is None else found + class_bias(self.head, targets).to(found)
+
     @property
-    def score(self) -> str:
-        """What is explained: the "cosine" of features and target, or their "dot" product, a classifier's logit."""
+    def score_name(self) -> str:
+        """What the score is called: "cosine", or "logit" of a classifier."""
+        return "cosine" if self.head is None else "logit"
+
+    @property
+    def similarity(self) -> str:
+        """How an embedding is compared with a target: by the "cosine", or, for a classifier, by the "dot" product."""
         return "cosine" if self.head is None or self.head.features == "unit" else "dot"
 
     @property
@@ -62,25 +112,52 @@ class Model:
     @property
     def logit_bias(self) -> float | Tensor:
         """What is added to the scaled cosine to be the model's logit: SigLIP's learnt bias, else 0."""
-        return self.network.logit_bias.float() if isinstance(self.network, Adapted) else 0.0
+        bias = getattr(self.network, "logit_bias", None)
+        return 0.0 if bias is None else bias.detach().float()
+
+    # -- texts
+
+    def tokenize(self, texts: Texts, truncate: bool = False) -> Int[Tensor, "texts context"]:
+        """Texts as token numbers, see `token_numbers`. MethodError for a model whose text tower we cannot read."""
+        listed = [texts] if isinstance(texts, str) else list(texts)
+        return token_numbers(self.vocabulary, self.context_length, listed, truncate).to(self.device)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The tokenizer in our terms. MethodError for a model whose text tower we cannot read."""
+        if self.tokenizer is None:
+            raise MethodError(f"{self.name} has no text tower like CLIP's: its image can be explained, words cannot")
+        return self.tokenizer if isinstance(self.tokenizer, Vocabulary) else openai_vocabulary(self.tokenizer)
+
+    @property
+    def context_length(self) -> int:
+        """The most tokens that a text may have, its start and end tokens included."""
+        return int(self.network.context_length)
+
+    # -- the network
+
+    @property
+    def reading(self) -> Reading:
+        """How the network is read: its towers and sizes."""
+        return reading_of(self.network)
 
     @property
     def device(self) -> torch.device:
-        return self._weight.device
+        return self.reading.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
-        return self._weight.dtype
+        return self.reading.weight.dtype
 
     @property
     def encoder(self) -> str:
         """What the image encoder is to us, one of ENCODERS: see towers.py."""
-        return encoder_of(self.network)
+        return self.reading.encoder
 
     @property
     def is_vit(self) -> bool:
         """Whether the image encoder is a transformer that is traced, however it pools its tokens."""
-        return self.encoder in ("class", "attention", "mean")
+        return self.encoder in VITS
 
     @property
     def image_size(self) -> int:
@@ -90,36 +167,65 @@ class Model:
     @property
     def image_shape(self) -> tuple[int, int]:
         """Height and width in pixels of the input that the network was trained on."""
-        if isinstance(self.network, Adapted):
-            return self.network.sizes.image, self.network.sizes.image
-        visual = self.network.visual
-        size = visual.input_resolution if hasattr(visual, "input_resolution") else visual.image_size
-        height, width = (size, size) if isinstance(size, int) else size
-        return int(height), int(width)
+        return self.reading.sizes.image
 
     @property
     def patch_size(self) -> int:
         """The side of one grid cell in pixels: a ViT's patch, a ResNet's total stride (32)."""
-        if isinstance(self.network, Adapted):
-            return self.network.sizes.patch
-        return int(self.network.visual.conv1.weight.shape[-1]) if self.is_vit else 32
+        return self.reading.sizes.patch
 
     @property
     def embedding_size(self) -> int:
-        if isinstance(self.network, Adapted):
-            return self.network.sizes.embedding
-        visual = self.network.visual
-        return int((visual.proj if self.is_vit else visual.attnpool.c_proj.weight.T).shape[-1])
+        return self.reading.sizes.embedding
 
-    @property
-    def context_length(self) -> int:
-        """The most tokens that a text may have, its start and end tokens included."""
-        return int(self.network.context_length)
 
-    @property
-    def _weight(self) -> Tensor:
-        """A parameter of the image encoder, which tells device and number format."""
-        return self.network.weight if isinstance(self.network, Adapted) else self.network.visual.conv1.weight
+def image_features(model: Model, pixels: Float[Tensor, "images 3 height width"]) -> Float[Tensor, "images embedding"]:
+    """Embeddings, not normalised, of pixels of any size that the patch, or a ResNet's stride, divides."""
+    return FORWARDS[model.encoder](model.network, pixels)
+
+
+def _traced(network: nn.Module, pixels: Tensor) -> Tensor:
+    return trace_image(network, pixels).embedding
+
+
+def _resnet(network: Any, pixels: Tensor) -> Tensor:
+    with torch.no_grad():
+        return resnet_embedding(network.visual, resnet_stage(network.visual, pixels))
+
+
+def _own(network: Any, pixels: Tensor) -> Tensor:
+    with torch.no_grad(), evaluated(network):
+        return network.encode_image(pixels)
+
+
+# What an image encoder is -> its forward.
+FORWARDS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
+    "class": _traced,
+    "attention": _traced,
+    "mean": _traced,
+    "resnet": _resnet,
+    "other": _own,
+}
+
+
+def unit(vectors: Float[Tensor, "*axes embedding"]) -> Float[Tensor, "*axes embedding"]:
+    """Vectors scaled to length 1, in float32 at least; by the largest entry first, so that no length overflows."""
+    vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
+    largest = vectors.abs().amax(dim=-1, keepdim=True).clamp_min(torch.finfo(vectors.dtype).tiny)
+    return F.normalize(vectors / largest, dim=-1)
+
+
+def compared(embedding: Float[Tensor, "*axes embedding"], similarity: str) -> Float[Tensor, "*axes embedding"]:
+    """Embeddings in float32 at least, ready for a similarity: at unit length for the "cosine", unscaled for "dot"."""
+    if similarity == "cosine":
+        return unit(embedding)
+    return embedding.to(torch.promote_types(embedding.dtype, torch.float32))
+
+
+def checked_embedding(embedding: Float[Tensor, "*axes embedding"]) -> Float[Tensor, "*axes embedding"]:
+    """The embedding itself. TensorError where it is not finite: nothing is near it, and its maps would be NaN."""
+    finite(f"an embedding in {embedding.dtype}", embedding.detach())
+    return embedding
 
 
 def place(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:

@@ -20,7 +20,7 @@ from clip_explain.models.adapters import first_line
 from clip_explain.models.agreement import check_agreement
 from clip_explain.models.model import DTYPES, MEAN, STD, Model
 from clip_explain.models.open_clip_towers import is_plain, open_clip_family
-from clip_explain.models.vocabulary import Vocabulary, hub_vocabulary, openai_vocabulary
+from clip_explain.models.tokenizer import Vocabulary, hub_vocabulary, openai_vocabulary
 from clip_explain.models.weights import fill, read_weights
 
 
@@ -50,7 +50,7 @@ def load_open_clip(name: str, device: torch.device, dtype: torch.dtype) -> Model
         raise ModelError(f"the tokenizer of {name!r} could not be had: {first_line(error)}") from error
     network = network.to(device).eval().requires_grad_(False)
     model = open_clip_model(network, tokenizer, name, sha256, *statistics)
-    check_agreement(model)
+    check_agreement(model.network, model.name)
     return model
 
 
@@ -72,7 +72,7 @@ def open_clip_model(
     readable = family.text is not None and tokenizer is not None
     vocabulary = open_clip_vocabulary(tokenizer) if readable else None
     texts = None if readable or tokenizer is None else own_texts(network, tokenizer)
-    return Model(Adapted(network, family, vocabulary), name, sha256, vocabulary, mean, std, embed_texts=texts)
+    return Model(Adapted(network, family, vocabulary), name, sha256, vocabulary, mean, std, text_encoder=texts)
 
 
 def open_clip_vocabulary(tokenizer: Any) -> Vocabulary:

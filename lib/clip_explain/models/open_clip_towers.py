@@ -18,11 +18,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clip_explain.models.adapted import Family, Sizes
+from clip_explain.models.adapted import Family, image_tower
 from clip_explain.models.layers import Affine
 from clip_explain.models.timm_towers import describable, timm_image
-from clip_explain.models.towers import Layer, Tokens, Tower, image_tower, mean_head, tower_layers
-from clip_explain.models.vocabulary import Vocabulary
+from clip_explain.models.tokenizer import Vocabulary
+from clip_explain.models.towers import Layer, Sizes, Tokens, Tower, mean_head, tower_layers
 
 
 def is_plain(network: nn.Module) -> bool:
@@ -147,7 +147,7 @@ def _sizes(network: nn.Module) -> Sizes:
     side = side if isinstance(side, int) else side[0]
     reader = _image_reader(network.visual)
     patch = cell_of(side) if reader is None else reader(network).stem.kernel.shape[-1]
-    return Sizes(side, patch, embedding_length(network, side))
+    return Sizes((side, side), patch, embedding_length(network, side))
 
 
 def cell_of(side: int) -> int:

@@ -17,7 +17,6 @@ from PIL import Image
 from clip_explain.errors import OutsideWorldWarning
 from clip_explain.files import data_folder
 from clip_explain.models.model import Model
-from clip_explain.models.tokenizer import vocabulary_of
 
 MARK = "clip_explain.rendered"  # a key of a picture's `info`, which Pillow's own operations keep
 SHOWN = 8  # unknown words that a message names
@@ -54,7 +53,7 @@ def unknown_words(model: Model, texts: Sequence[str]) -> list[str]:
     embedding = getattr(model.network, "token_embedding", None)
     if model.tokenizer is None or embedding is None:
         return []
-    vocabulary, found = vocabulary_of(model), []
+    vocabulary, found = model.vocabulary, []
     for text in texts:
         numbers = vocabulary.encode(text)
         learned = embedding.weight[numbers].any(dim=-1).tolist()

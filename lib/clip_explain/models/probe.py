@@ -34,7 +34,7 @@ def probe(
     precise = torch.float64 if model.dtype == torch.float64 else torch.float32
     weight, bias = (part.to(model.device, precise) for part in (weight, bias))
     head = Head(weight, bias, tuple(map(str, classes)), features)
-    return replace(model, name=f"{model.name} probe", head=head, tokenizer=None, embed_texts=None)
+    return replace(model, name=f"{model.name} probe", head=head, tokenizer=None, text_encoder=None)
 
 
 def fitted_probe(

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from clip_explain.errors import MethodError
 from clip_explain.models.layers import evaluated, join_heads, linear, split_heads
-from clip_explain.models.stems import resize_positions
 from clip_explain.models.towers import Layer, Tower
-from clip_explain.models.vit import Trace, project, trace_block
+from clip_explain.models.trace import Trace
+from clip_explain.models.vit import project, resize_positions, trace_block
 
 STAGES = 4
 
@@ -78,7 +78,7 @@ def trace_resnet(
     heads: str = "native",
     layers: int = 1,
     start: str | None = None,
-    score: str = "cosine",
+    similarity: str = "cosine",
 ) -> Trace:
     """The last pooling of a ResNet as a `Trace` of one block, whose class token is the mean over the grid.
 
@@ -89,7 +89,7 @@ def trace_resnet(
     pool = network.visual.attnpool
     parts = (pool.q_proj, pool.k_proj, pool.v_proj)
     layer = Layer(pool, pool.num_heads, None, parts, pool.c_proj, residual=False)
-    tower = Tower(None, (layer,), "attention", None, None, score=score)
+    tower = Tower(None, (layer,), "attention", None, None, similarity=similarity)
     with torch.inference_mode(False), torch.set_grad_enabled(start is not None):
         with torch.no_grad():
             features = resnet_stage(network.visual, pixels.detach())

@@ -1,47 +1,117 @@
-"""Texts as CLIP's token numbers: start, the text's own, end, zeros."""
+"""Texts as token numbers, by any tokenizer: start, the text's own, end, padding. `Vocabulary` describes a tokenizer."""
 
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from clip_explain.checks import checked
-from clip_explain.errors import MethodError, TextError
-from clip_explain.models.model import Model
-from clip_explain.models.vocabulary import Vocabulary, openai_vocabulary
+from clip_explain.errors import TextError
 
 Texts = Annotated[str | Sequence[str], TextError, "a text or a list of texts"]
 LETTERS_A_TOKEN = 50  # more than any token has: a text of so many for each token of the context is too long
 BROKEN = "\ufffd"  # what stands for bytes that are no whole character
 
 
-@checked()
-def tokenize(model: Model, texts: Texts, truncate: bool = False) -> Int[Tensor, "texts context"]:
-    """Token numbers of texts: start, the text's, end, then padding up to the model's context (CLIP: zeros up to 77).
+@dataclass(frozen=True)
+class Vocabulary:
+    """How a text becomes numbers: `start`, the text's own (`encode`), `end`, then `pad` up to the context.
+
+    `ends_word` says of each of a text's own numbers whether a word ends there. With `left` the padding stands before
+    the start.
+    """
+
+    encode: Callable[[str], list[int]]
+    decode: Callable[[Sequence[int]], str]
+    ends_word: Callable[[Sequence[int]], list[bool]]
+    start: tuple[int, ...]
+    end: tuple[int, ...]
+    pad: int = 0
+    left: bool = False
+
+    @property
+    def special(self) -> tuple[int, ...]:
+        """The numbers that are no text's own."""
+        return (*self.start, *self.end, self.pad)
+
+    def words(self, numbers: Sequence[int]) -> list[list[int]]:
+        """The words of a text's own numbers, each as the places of its numbers."""
+        found, word = [], []
+        for place, ends in enumerate(self.ends_word(numbers)):
+            word.append(place)
+            if ends:
+                found.append(word)
+                word = []
+        return [*found, word] if word else found
+
+    def said(self, numbers: Sequence[int]) -> list[str]:
+        """The words of a text's own numbers as they are written."""
+        return [self.decode([numbers[place] for place in word]).strip() for word in self.words(numbers)]
+
+
+def openai_vocabulary(tokenizer: Any) -> Vocabulary:
+    """OpenAI's (and open_clip's) `SimpleTokenizer`: start and end are its last two numbers, a word ends in </w>."""
+    count = len(tokenizer.encoder)
+
+    def ends_word(numbers: Sequence[int]) -> list[bool]:
+        return [tokenizer.decoder[number].endswith("</w>") for number in numbers]
+
+    return Vocabulary(tokenizer.encode, tokenizer.decode, ends_word, (count - 2,), (count - 1,))
+
+
+def hub_vocabulary(tokenizer: Any) -> Vocabulary:
+    """A tokenizer of transformers: what it puts around a text is read off one text, with and without."""
+    own = tokenizer("a", add_special_tokens=False)["input_ids"]
+    full = tokenizer("a")["input_ids"]
+    first = next(place for place in range(len(full)) if full[place : place + len(own)] == own)
+
+    def encode(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def ends_word(numbers: Sequence[int]) -> list[bool]:
+        return word_ends(tokenizer.convert_ids_to_tokens(list(numbers)))
+
+    return Vocabulary(
+        encode,
+        lambda numbers: tokenizer.decode(list(numbers)),
+        ends_word,
+        start=tuple(full[:first]),
+        end=tuple(full[first + len(own) :]),
+        pad=tokenizer.pad_token_id or 0,
+        left=tokenizer.padding_side == "left",
+    )
+
+
+def word_ends(tokens: Sequence[str]) -> list[bool]:
+    """Where words end among tokens that mark a word's end by </w>, as CLIP's, or its beginning by a space's sign."""
+    if any(token.endswith("</w>") for token in tokens):
+        return [token.endswith("</w>") for token in tokens]
+    begins = [token.startswith(("▁", "Ġ", " ")) for token in tokens]
+    return [*begins[1:], True] if tokens else []
+
+
+# -- texts as numbers
+
+
+def token_numbers(
+    vocabulary: Vocabulary, context: int, texts: Sequence[str], truncate: bool = False
+) -> Int[Tensor, "texts context"]:
+    """Token numbers of texts: start, the text's, end, then padding up to `context` numbers (CLIP: zeros up to 77).
 
     With `truncate` a longer text loses its tail, the end token stays. Raises TextError for an empty text or list, a
     text of which the tokenizer leaves nothing ("&nbsp;"), one that holds the tokenizer's own marks
     ("<|endoftext|>"), and one that is too long.
     """
-    texts = [texts] if isinstance(texts, str) else list(texts)
     if not texts:
         raise TextError("no texts: expected at least one")
-    vocabulary = vocabulary_of(model)
-    tokens = torch.full((len(texts), model.context_length), vocabulary.pad, dtype=torch.int32)
+    tokens = torch.full((len(texts), context), vocabulary.pad, dtype=torch.int32)
     for row, text in zip(tokens, texts, strict=True):
-        numbers = torch.tensor(_encode(model, vocabulary, text, truncate))
+        numbers = torch.tensor(_encode(vocabulary, context, text, truncate))
         place = row[-len(numbers) :] if vocabulary.left else row[: len(numbers)]
         place.copy_(numbers)
-    return tokens.to(model.device)
-
-
-def vocabulary_of(model: Model) -> Vocabulary:
-    """The tokenizer of a model in our terms. MethodError for a model without a text tower that we can read."""
-    if model.tokenizer is None:
-        raise MethodError(f"{model.name} has no text tower like CLIP's: its image can be explained, words cannot")
-    return model.tokenizer if isinstance(model.tokenizer, Vocabulary) else openai_vocabulary(model.tokenizer)
+    return tokens
 
 
 def encoded(vocabulary: Vocabulary, text: str) -> list[int]:
@@ -72,8 +142,7 @@ def spelled(vocabulary: Vocabulary, numbers: Sequence[int]) -> str:
     return vocabulary.decode(numbers).strip().replace(BROKEN, "…")
 
 
-def _encode(model: Model, vocabulary: Vocabulary, text: str, truncate: bool) -> list[int]:
-    limit = model.context_length
+def _encode(vocabulary: Vocabulary, limit: int, text: str, truncate: bool) -> list[int]:
     if not text.strip():
         raise TextError(f"the text {text[:60]!r} is empty")
     if len(text) > limit * LETTERS_A_TOKEN:

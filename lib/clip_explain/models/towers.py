@@ -1,21 +1,29 @@
 """A transformer in one description, whichever library built it: its weights, in the order of the forward.
 
-Below vit.py, which runs a `Tower`. `image_tower` and `text_tower` describe OpenAI's networks and those presented under
-their names; a network of another shape brings its own description (see adapters.py). A description is made anew for
-each forward and holds the network's own tensors, so it never says anything that the network no longer is.
+Below vit.py, which runs a `Tower`, and adapted.py, which makes one of a network. It holds the network's own tensors.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clip_explain.errors import ModelError
 from clip_explain.models.layers import Affine, Linear
 
 ENCODERS = ("class", "attention", "mean", "resnet", "other")
+VITS = ("class", "attention", "mean")  # those that a trace runs
+RESNET_STRIDE = 32
+
+
+class Sizes(NamedTuple):
+    """Height and width of the images that a network was trained on, side of a grid cell, length of an embedding."""
+
+    image: tuple[int, int]
+    patch: int
+    embedding: int
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,7 @@ class Tower:
     `pooling`: an image's "class" token, or the last layer is a head that pools, by "attention" or by the "mean" (see
     `mean_head`); a text's "end" token, or its "last" one. After it come `norm`, `projection` and `bias`, where the
     network has them. `rotary` gives the layers' rotary positions on a grid (height, width), where they have such.
-    `score` says how an embedding is compared with a target: by the "cosine", or by the "dot" product (class logits).
+    `similarity` says how an embedding is compared with a target: by the "cosine", or by the "dot" product (of a class).
     """
 
     stem: Patches | Tokens | None
@@ -100,7 +108,7 @@ class Tower:
     projection: Float[Tensor, "channels embedding"] | None
     bias: Float[Tensor, " embedding"] | None = None
     causal: bool = False
-    score: str = "cosine"
+    similarity: str = "cosine"
     rotary: Callable[[tuple[int, int]], Float[Tensor, "two tokens width"]] | None = None
 
     @property
@@ -134,53 +142,6 @@ def mean_head(norm: nn.Module | None, like: Float[Tensor, "outputs channels"], s
     return Layer(None, 1, norm, parts, Affine(same), query=query, residual=False, skipped=skipped)
 
 
-def image_tower(network: nn.Module) -> Tower:
-    """The image transformer of `network`; ModelError for a ResNet."""
-    if hasattr(network, "image_tower"):
-        return network.image_tower()
-    visual = network.visual
-    if not hasattr(visual, "transformer"):
-        raise ModelError(f"the image encoder is a {type(visual).__name__}; a trace needs a vision transformer (ViT)")
-    projection_bias = getattr(visual, "proj_bias", None)  # BLIP's projection has one, CLIP's has not
-    return Tower(
-        _patches(visual),
-        tower_layers(visual.transformer),
-        "class",
-        visual.ln_post,
-        visual.proj.detach(),
-        projection_bias,
-    )
-
-
-def text_tower(network: nn.Module) -> Tower:
-    """The text transformer of `network`."""
-    if hasattr(network, "text_tower"):
-        return network.text_tower()
-    projection = network.text_projection.detach()
-    stem = Tokens(network.token_embedding.weight.detach(), network.positional_embedding.detach(), projection.dtype)
-    return Tower(stem, tower_layers(network.transformer), "end", network.ln_final, projection, causal=True)
-
-
-def encoder_of(network: nn.Module) -> str:
-    """What an image encoder is to us, one of ENCODERS.
-
-    A transformer that pools by a "class" token, by "attention" or by the "mean"; a "resnet" of OpenAI's; or "other":
-    only its own forward is known.
-    """
-    family = getattr(network, "family", None)
-    if family is not None:
-        return "other" if family.image is None else family.pooling
-    visual = network.visual
-    if hasattr(visual, "class_embedding"):
-        return "class"
-    return "resnet" if hasattr(visual, "attnpool") else "other"
-
-
-def has_text_tower(network: nn.Module) -> bool:
-    """Whether a network has a text tower that we can read."""
-    return network.has_text_tower if hasattr(network, "family") else hasattr(network, "text_projection")
-
-
 def square(positions: int) -> tuple[int, int]:
     """The grid of so many positions where nothing else says its shape."""
     side = round(positions**0.5)
@@ -192,7 +153,7 @@ def present(norm: nn.Module | None) -> nn.Module | None:
     return None if isinstance(norm, nn.Identity) else norm
 
 
-def _patches(visual: nn.Module) -> Patches:
+def patches_of(visual: nn.Module) -> Patches:
     bias = visual.conv1.bias  # CLIP's has none, other vision transformers have one
     positions = visual.positional_embedding.detach()
     return Patches(

@@ -2,31 +2,9 @@
 
 The blocks of a CLIP call attention with `need_weights=False`, so hooks never see it; here the projections are taken
 from the weights instead. The network is only read: never patched, switched or left changed.
-
-A `Trace` holds the last `layers` blocks, in order of the forward. `queries` is `tokens` in every block, except that
-the last block is computed for the pooled token alone (`queries` = 1) unless `tokens="all"` is asked for.
-
-| of a `Block` | shape | what it is |
-|---|---|---|
-| `input`     | images tokens channels       | tokens entering the block |
-| `q`         | images heads queries width   | queries, after their projection and bias |
-| `k`, `v`    | images heads tokens width    | keys and values, the same |
-| `attention` | images heads queries tokens  | softmax(q k^T / sqrt(width)) |
-| `attended`  | images queries channels      | attention times v, heads joined, before the output projection (GE's o) |
-| `output`    | images queries leaving       | tokens leaving the block; `leaving` = channels, but for a ResNet's pool |
-| `mean`      | images leaving              | mean of `output` over the tokens; only with a graph and `tokens="all"` |
-
-| of a `Trace` | shape | what it is |
-|---|---|---|
-| `embedding` | images embedding             | what `encode_image` or `encode_text` returns, not normalised |
-| `pooled`    | images                       | index of the token that becomes the embedding: 0, or the text's end |
-| `grid`      | grid_h, grid_w               | patches in height and width; (0, 0) for a text |
-| `own`       | images tokens                | what is explained: patches, a text's own tokens without start and end |
-
-`channels` = heads x width. For a text, read "texts" for "images"; tokens stop at the end of the longest text.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -35,43 +13,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from clip_explain.errors import TensorError
+from clip_explain.models.adapted import image_tower, text_tower
 from clip_explain.models.layers import Affine, constant, join_heads, layer_norm, linear, rotated, scaled, split_heads
-from clip_explain.models.stems import embed_pixels, embed_texts, own_tokens, pooled_tokens
-from clip_explain.models.towers import Layer, Tower, image_tower, layers_on, text_tower
-from clip_explain.models.trace_options import HEADS, STARTS, TOKENS, TraceOptions
-
-__all__ = ["HEADS", "STARTS", "TOKENS", "TraceOptions"]
-# Gradients are carried times this power of two, so that they do not underflow in fp16; exact in the wider formats.
-GRADIENT_SCALE = 1024.0
-# At most so many token rows are carried backward at once: bounds the memory of many targets through deep blocks.
-ROWS_AT_ONCE = 8192
-
-
-@dataclass(frozen=True)
-class Block:
-    """One block of a trace; see the table above."""
-
-    input: Float[Tensor, "images tokens channels"]
-    q: Float[Tensor, "images heads queries width"]
-    k: Float[Tensor, "images heads tokens width"]
-    v: Float[Tensor, "images heads tokens width"]
-    attention: Float[Tensor, "images heads queries tokens"]
-    attended: Float[Tensor, "images queries channels"]
-    output: Float[Tensor, "images queries leaving"]
-    layer: Layer
-    mean: Float[Tensor, "images leaving"] | None = None
-
-
-@dataclass(frozen=True)
-class Trace:
-    """One forward of a tower; see the table above."""
-
-    embedding: Float[Tensor, "images embedding"]
-    blocks: tuple[Block, ...]
-    pooled: Int[Tensor, " images"]
-    grid: tuple[int, int]
-    tower: Tower
-    own: Bool[Tensor, "images tokens"]
+from clip_explain.models.towers import Layer, Patches, Tokens, Tower, layers_on, square
+from clip_explain.models.trace import Block, Trace, TraceOptions, pooled_row
 
 
 def trace_image(
@@ -83,17 +28,20 @@ def trace_image(
     single: int | None = None,
     start: str | None = None,
     tokens: str = "class",
-    score: str = "cosine",
+    similarity: str = "cosine",
     begun: Trace | None = None,
 ) -> Trace:
     """Forward of preprocessed images (images, 3, height, width) of any size that the patch divides.
 
     The options are those of `TraceOptions`. The positional embedding is resized (bicubic) for other sizes than the
-    model's own, for this call only. `score` is handed on to `gradients`, see `Tower`. `begun`: a trace of the same
+    model's own, for this call only. `similarity` is handed on to `gradients`, see `Tower`. `begun`: a trace of the same
     images with native heads, from which this one goes on, if it holds the tokens that enter the first layer asked for.
     Differs from the model in nothing: with native heads, `embedding` is `encode_image` up to rounding.
     """
-    tower, options = replace(image_tower(network), score=score), TraceOptions(heads, layers, single, start, tokens)
+    tower, options = (
+        replace(image_tower(network), similarity=similarity),
+        TraceOptions(heads, layers, single, start, tokens),
+    )
     options.check(len(tower.layers))
     if begun is not None:
         return _go_on(tower, begun, options)
@@ -278,37 +226,6 @@ def project_qkv(layer: Layer, queries_of: Tensor, x: Tensor, heads: int) -> tupl
     return q, k, v
 
 
-def pooled_row(x: Float[Tensor, "images *rest queries last"], pooled: Int[Tensor, " images"]) -> Tensor:
-    """The pooled token's row, (images, *rest, last), of a tensor over queries: all of them or that row alone."""
-    if x.shape[-2] == 1:
-        return x[..., 0, :]
-    return x[torch.arange(len(x), device=x.device), ..., pooled, :]
-
-
-def gradients(
-    embedding: Float[Tensor, "images embedding"],
-    tensors: list[Tensor],
-    directions: Float[Tensor, "targets embedding"],
-    score: str = "cosine",
-) -> list[Float[Tensor, "images targets ..."]]:
-    """d cos(embedding_i, direction_t) / d tensor for every image i, target t and tensor, all targets in one backward.
-
-    `directions` have unit length. With `score="dot"` it is the gradient of the dot product, towards directions of any
-    length. The first axis of each tensor is `images`, and no image may depend on another. The graph is kept, so a
-    cached trace can be read again. In float32 at least, whatever the model's dtype.
-    """
-    precise = torch.promote_types(embedding.dtype, torch.float32)
-    with torch.inference_mode(False), torch.enable_grad():
-        unit = F.normalize(embedding.to(precise), dim=-1) if score == "cosine" else embedding.to(precise)
-    rows = max(tensor[:, ..., 0].numel() for tensor in tensors)
-    found = []
-    for some in (directions.to(unit) * GRADIENT_SCALE).split(max(1, ROWS_AT_ONCE // rows)):
-        cotangents = some[:, None].expand(-1, len(unit), -1)
-        grads = torch.autograd.grad(unit, tensors, cotangents, retain_graph=True, is_grads_batched=True)
-        found.append([grad.transpose(0, 1).to(precise) / GRADIENT_SCALE for grad in grads])
-    return [torch.cat(parts, dim=1) for parts in zip(*found, strict=True)]
-
-
 def _take(x: Tensor, rows: Tensor) -> Tensor:
     """Row `rows[i]` of image i, the axis kept: (images, 1, channels)."""
     return x[torch.arange(len(x), device=x.device), rows][:, None]
@@ -322,3 +239,71 @@ def _future(tokens: int, rows: Tensor | None, device: torch.device) -> Tensor:
     """True where a request may not look: (queries, tokens), or (images, 1, 1, tokens) for one row of each image."""
     position = torch.arange(tokens, device=device)
     return position > (position[:, None] if rows is None else rows[:, None, None, None])
+
+
+# -- from pixels or token numbers to the tokens that enter the first layer
+
+
+def embed_pixels(stem: Patches, pixels: Tensor) -> tuple[Float[Tensor, "images tokens channels"], tuple[int, int]]:
+    """Tokens entering the first vision layer (class token first) and the patch grid (height, width)."""
+    _check_pixels(pixels, stem.kernel.shape[-2:])
+    patches = F.conv2d(pixels.to(stem.kernel), stem.kernel, stem.bias, stride=stem.kernel.shape[-2:])
+    grid = (patches.shape[-2], patches.shape[-1])
+    x = patches.flatten(2).transpose(1, 2)
+    if stem.class_token is not None:
+        x = torch.cat([stem.class_token.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
+    x = x + resize_positions(stem.positions, grid, stem.grid, stem.antialias).to(x.dtype)
+    return layer_norm(x, stem.norm), grid
+
+
+def embed_texts(stem: Tokens, texts: Int[Tensor, "texts tokens"]) -> Float[Tensor, "texts tokens channels"]:
+    """Tokens entering the first text layer."""
+    return F.embedding(texts, stem.embedding).to(stem.dtype) + stem.positions[: texts.shape[1]].to(stem.dtype)
+
+
+def pooled_tokens(tower: Tower, texts: Int[Tensor, "texts context"]) -> Int[Tensor, " texts"]:
+    """The place of each text's token that becomes its embedding: its end token, or the last of all."""
+    if tower.pooling == "last":
+        return torch.full_like(texts[:, 0], texts.shape[1] - 1, dtype=torch.long)
+    end = tower.stem.end
+    return (texts if end is None else (texts == end).int()).argmax(dim=-1)
+
+
+def own_tokens(tower: Tower, texts: Int[Tensor, "texts context"]) -> Bool[Tensor, "texts context"]:
+    """True for a text's own tokens: all between its start and its end, and none of the padding."""
+    if tower.stem.special:
+        return ~torch.isin(texts, torch.tensor(tower.stem.special, device=texts.device))
+    place = torch.arange(texts.shape[1], device=texts.device)
+    return (place > 0) & (place < pooled_tokens(tower, texts)[:, None])
+
+
+def resize_positions(
+    position: Float[Tensor, "tokens channels"],
+    grid: tuple[int, int],
+    own: tuple[int, int] | None = None,
+    antialias: bool = False,
+) -> Tensor:
+    """The positional embedding, its grid part resized to `grid`; tokens before the grid keep theirs.
+
+    `own` is the grid that it was made for; where it is not given, a class token and then a square. Bicubic, or bilinear
+    with `antialias`.
+    """
+    own = square(len(position) - 1) if own is None else own
+    if grid == own:
+        return position
+    before = len(position) - own[0] * own[1]
+    cells = position[before:].T.reshape(1, -1, *own)
+    cells = cells.to(torch.promote_types(cells.dtype, torch.float32))
+    mode = "bilinear" if antialias else "bicubic"
+    resized = F.interpolate(cells, size=grid, mode=mode, align_corners=False, antialias=antialias)
+    return torch.cat([position[:before], resized.flatten(2)[0].T.to(position)])
+
+
+def _check_pixels(pixels: Tensor, patch: tuple[int, int]) -> None:
+    fits = pixels.ndim == 4 and pixels.shape[1] == 3 and pixels.is_floating_point() and len(pixels) > 0
+    sized = fits and all(side >= step and side % step == 0 for side, step in zip(pixels.shape[-2:], patch, strict=True))
+    if not sized:
+        raise TensorError(
+            f"got images of shape {tuple(pixels.shape)} and {pixels.dtype}, expected floats (images, 3, height, width)"
+            f" with height and width multiples of the patch, {patch[0]} x {patch[1]}"
+        )

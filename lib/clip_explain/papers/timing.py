@@ -18,8 +18,7 @@ from clip_explain.errors import MethodError
 from clip_explain.explainers import explain, explain_words, names_of
 from clip_explain.metrics.faithfulness import PROTOCOLS, curves
 from clip_explain.metrics.readouts import classification
-from clip_explain.models.embed import unit
-from clip_explain.models.model import Model
+from clip_explain.models.model import Model, unit
 from clip_explain.models.weights import VOCABULARY, clip
 
 Call = Callable[[], object]

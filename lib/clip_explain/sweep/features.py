@@ -23,8 +23,7 @@ from clip_explain.datasets.record import Dataset, Record
 from clip_explain.directions import directions
 from clip_explain.errors import ModelError, TensorError, TextError, WeightsError, nearest
 from clip_explain.images import Images, pixel_batches, preprocess
-from clip_explain.models.embed import image_features, unit
-from clip_explain.models.model import Model
+from clip_explain.models.model import Model, image_features, unit
 from clip_explain.models.probe import Features, fitted_probe
 from clip_explain.sweep.store import write
 
