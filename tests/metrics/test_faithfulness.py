@@ -361,7 +361,7 @@ def test_points_and_fills_of_ones_own():
     some = perturbed_embeddings(model, images, maps, "chefer", "positive", at=[0, 1, 2, 5, 9])
     torch.testing.assert_close(some, whole[:, :, [0, 1, 2, 5, 9]])
     for name in FILLS:
-        filled = embed_images(model, fill(name, images, model.mean, model.std, seed=3))
+        filled = model.embed_images(fill(name, images, model.mean, model.std, seed=3))
         emptied = perturbed_embeddings(model, images, maps, "rise", "deletion", at=[0, 64], filled=name, seed=3)
         start = perturbed_embeddings(model, images, maps, "rise", "insertion", at=[0, 64], filled=name, seed=3)
         torch.testing.assert_close(emptied[:, :, 1], filled[:, None].expand(2, 2, 64))
