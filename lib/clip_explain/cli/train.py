@@ -1,12 +1,11 @@
-"""`clip-explain train tiny-vit`: train an embedded model, or go on with its training.
+"""`clip-explain train tiny-vit`: train an embedded model, or go on with its training; or several side by side.
 
 Also `tiny-dino`, and `iclip` with its ablations, here or on one's own captioned images.
 """
 
 import argparse
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,7 +17,9 @@ from clip_explain.embedded.training.dino import train_dino
 from clip_explain.embedded.training.iclip import train_iclip
 from clip_explain.embedded.training.loop import train
 from clip_explain.embedded.training.plans import DINO_PLANS, ICLIP_PLANS, PLANS, IclipPlan, lengthened
-from clip_explain.files import make_folder, write
+from clip_explain.embedded.training.together import train_together
+from clip_explain.errors import MethodError
+from clip_explain.files import make_folder
 from clip_explain.models import device_of
 from clip_explain.models.pooling import POOLINGS
 
@@ -30,21 +31,32 @@ def main(argv: Sequence[str]) -> None:
     args = parser().parse_args(argv)
     check_numbers(args)
     device_of(args.device)
-    folder = make_folder(args.folder or default_folder(args.model))
-    plan = (PLANS | DINO_PLANS | ICLIP_PLANS | {blip.NAME: blip.PLAN})[args.model]
-    if isinstance(plan, IclipPlan):
-        plan = with_changes(plan, args)
-    if args.model in PLANS:
-        plan = lengthened(plan, args.length)
-    write(folder / "plan.json", lambda place: place.write_text(json.dumps(asdict(plan), indent=1)))
-    if isinstance(plan, IclipPlan):
-        train_iclip(plan, folder, args.cache or folder.parent, args.device, args.until, args.root)
-    elif args.model == blip.NAME:
-        train(plan, folder, args.device, args.until, args.workers, blip.build_blip, blip.embed_batch)
-    elif args.model in PLANS:
-        train(plan, folder, args.device, args.until, args.workers)
+    if len(args.models) == 1:
+        train_one(args.models[0], args)
     else:
-        train_dino(plan, folder, args.device, args.until)
+        train_several(args)
+
+
+def train_one(name: str, args: argparse.Namespace) -> None:
+    """Train the one model that was asked for."""
+    folder = make_folder(args.folder or default_folder(name))
+    if name in ICLIP_PLANS:
+        plan = with_changes(ICLIP_PLANS[name], args)
+        train_iclip(plan, folder, args.cache or folder.parent, args.device, args.until, args.root)
+    elif name == blip.NAME:
+        train(blip.PLAN, folder, args.device, args.until, args.workers, blip.build_blip, blip.embed_batch)
+    elif name in DINO_PLANS:
+        train_dino(DINO_PLANS[name], folder, args.device, args.until)
+    else:
+        train(lengthened(PLANS[name], args.length), folder, args.device, args.until, args.workers)
+
+
+def train_several(args: argparse.Namespace) -> None:
+    """Train CLIPs side by side, each in a folder of its own under --folder, by default runs."""
+    if others := [name for name in args.models if name not in PLANS]:
+        raise MethodError(f"{', '.join(others)} cannot be trained beside others, only {', '.join(PLANS)}")
+    plans = {name: lengthened(PLANS[name], args.length) for name in args.models}
+    train_together(plans, make_folder(args.folder or Path("runs")), args.device, args.until, args.workers)
 
 
 def check_numbers(args: argparse.Namespace) -> None:
@@ -63,8 +75,9 @@ def default_folder(name: str) -> Path:
 
 
 def parser() -> argparse.ArgumentParser:
+    names = [*PLANS, *DINO_PLANS, *ICLIP_PLANS, blip.NAME]
     found = argparse.ArgumentParser("clip-explain train", description="Train an embedded model, or go on with it.")
-    found.add_argument("model", choices=[*PLANS, *DINO_PLANS, *ICLIP_PLANS, blip.NAME])
+    found.add_argument("models", nargs="+", metavar="model", choices=names, help=", ".join(names))
     found.add_argument("--folder", type=Path, default=None, help="checkpoints and pools; default runs/MODEL")
     found.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     found.add_argument("--length", type=float, default=1.0, help="of a CLIP: each stage takes so many times its steps")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 from tqdm import tqdm
@@ -74,19 +74,24 @@ def share(hits) -> Interval:
 # -- recognition
 
 
+def pictures_of(pool: Pool, rows: slice) -> UInt8[Tensor, "images 3 height width"]:
+    """A pool's pictures."""
+    return torch.from_numpy(pool.images[rows].copy()).permute(0, 3, 1, 2)
+
+
 def pixels_of(pool: Pool, rows: slice) -> Float[Tensor, "images 3 height width"]:
     """Preprocessed pixels of a pool's pictures."""
-    return normalized(torch.from_numpy(pool.images[rows].copy()).permute(0, 3, 1, 2).float() / 255)
+    return normalized(pictures_of(pool, rows))
 
 
 def features(model: Model, pool: Pool, change: Callable[[Tensor, int], Tensor] | None = None) -> Tensor:
-    """Unit image embeddings of all of a pool's pictures; `change` (one picture's pixels, its row) alters each first."""
+    """Unit image embeddings of all of a pool's pictures; `change` (one picture, its row) alters each first."""
     found = []
     for start in tqdm(range(0, len(pool), AT_ONCE), "embedding", leave=False):
-        shown = pixels_of(pool, slice(start, start + AT_ONCE))
+        shown = pictures_of(pool, slice(start, start + AT_ONCE))
         if change is not None:
             shown = torch.stack([change(image, start + i) for i, image in enumerate(shown)])
-        found.append(encode_image(model, preprocess(model, shown)))
+        found.append(encode_image(model, preprocess(model, normalized(shown))))
     return torch.cat(found)
 
 
@@ -120,7 +125,7 @@ def removals(model: Model, pool: Pool) -> Figures:
 
 
 def remove(pool: Pool, draw: Callable, filling: str, image: Tensor, row: int) -> Tensor:
-    """The pixels of a pool's picture less what `draw` (its ids, a generator) says; the row decides the generator."""
+    """A pool's picture less what `draw` (its ids, a generator) says; the row decides the generator."""
     rng = np.random.default_rng([HELD_OUT, row])
     return fill_in(image, draw(pool.ids[row], rng), filling, rng)
 
@@ -175,7 +180,7 @@ def art(model: Model, folder: Path, count: int, group: int = 100) -> Figures:
     """Zero-shot mood of faces, and recall@1 of paintings among `group` by their fullest caption."""
     made = make_art(folder / f"held-out-art-{count}", count, HELD_OUT)
     shown = torch.from_numpy(np.array(made.images)).permute(0, 3, 1, 2)
-    parts = [normalized(some.float() / 255) for some in shown.split(AT_ONCE)]
+    parts = [normalized(some) for some in shown.split(AT_ONCE)]
     parts = tqdm(parts, "embedding", leave=False)
     embedded = torch.cat([encode_image(model, preprocess(model, part)) for part in parts])
     paintings, faces = embedded[0::2], embedded[1::2]

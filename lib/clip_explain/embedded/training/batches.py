@@ -4,7 +4,8 @@ Each batch is decided by the plan's seed and its step alone, so that several pro
 and loop.py.
 """
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, Int8
+from jaxtyping import Int, Int8, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -32,44 +33,80 @@ from clip_explain.embedded.training.windows import (
 )
 from clip_explain.models.weights import clip
 
+SIDE = 224  # of all embedded models' pictures, in pixels
+
 
 @dataclass(frozen=True)
-class Batch:
-    """Windows, captions and which is true of which; `corner` is the window's place in the model's grid, in patches."""
+class Shown:
+    """Windows of scenes, paintings and faces, captions, and which is true of which."""
 
-    pixels: Float[Tensor, "images 3 height width"]
+    pixels: UInt8[Tensor, "images 3 height width"]
     texts: list[str]
     tokens: Int[Tensor, "texts context"]
     truth: Int8[Tensor, "images texts"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What is shown, and how a network reads it.
+
+    corner: (row, column) of the windows' top left patch in the model's own grid. reads_from: the class token reads
+    patches only in the blocks after this share of all (0: in all), as the end token of texts reads words. kept: the
+    patches that are looked at, all when None. cells: patches attend only to those of the same number, if given.
+    """
+
+    shown: Shown
     corner: tuple[int, int]
-    reads_from: float  # the class token reads patches only in the last blocks, after this share of all; 0: in all
+    reads_from: float
     kept: Int[Tensor, "images patches"] | None
     cells: Int[Tensor, " grid"] | None
 
 
 class Batches(Dataset):
-    """A plan's batches by step; its pools are rendered first if they are not there yet."""
+    """A plan's batches by step; its pools are rendered first if they are not there yet.
 
-    def __init__(self, plan: Plan, folder: Path, first: int = 0) -> None:
-        self.plan = plan
-        self.stages = [stage for stage in plan.stages for _ in range(stage.steps)]
-        coming = set(self.stages[first:])
-        self.pools = {stage.pool: open_stage_pool(folder, stage) for stage in plan.stages if stage in coming}
-        self.art = make_art(folder / "art-1", plan.art, 1) if any(stage.art for stage in coming) else None
+    With several `plans` that show and say the same, each step has one batch for each: drawn once, read by each network
+    in its plan's own way.
+    """
+
+    def __init__(self, plans: Sequence[Plan], folder: Path, first: int = 0) -> None:
+        self.plans = plans
+        self.stages = steps_of(plans[0])
+        coming = {plans[0].stages[number] for number in self.stages[first:]}
+        self.pools = {stage.pool: open_stage_pool(folder, stage) for stage in plans[0].stages if stage in coming}
+        self.art = make_art(folder / "art-1", plans[0].art, 1) if any(stage.art for stage in coming) else None
 
     def __len__(self) -> int:
         return len(self.stages)
 
-    def __getitem__(self, step: int) -> Batch:
-        stage = self.stages[step]
-        rng = np.random.default_rng([self.plan.seed, step])
-        return draw_batch(self.pools[stage.pool], self.art if stage.art else None, stage, self.plan.patch, rng)
+    def __getitem__(self, step: int) -> list[Batch]:
+        number, plan = self.stages[step], self.plans[0]
+        stage = plan.stages[number]
+        rng = np.random.default_rng([plan.seed, step])
+        shown = draw_pictures(self.pools[stage.pool], self.art if stage.art else None, stage, rng)
+        return [read_pictures(shown, plan.stages[number], plan.patch, copy.deepcopy(rng)) for plan in self.plans]
+
+
+def steps_of(plan: Plan) -> list[int]:
+    """The number of each step's stage."""
+    return [number for number, stage in enumerate(plan.stages) for _ in range(stage.steps)]
 
 
 def draw_batches(plan: Plan, folder: Path, start: int, end: int, workers: int = 0) -> Iterator[Batch]:
     """The batches of some steps, drawn ahead by so many processes."""
-    batches = Batches(plan, folder, start)
+    return (batch for (batch,) in draw_for_each([plan], folder, start, end, workers))
+
+
+def draw_for_each(plans: Sequence[Plan], folder: Path, start: int, end: int, workers: int = 0) -> Iterator[list[Batch]]:
+    """For some steps a batch for each plan, all of the same pictures and captions."""
+    batches = Batches(plans, folder, start)
     return iter(DataLoader(batches, batch_size=None, sampler=range(start, end), num_workers=workers))
+
+
+def what_is_shown(plan: Plan) -> tuple:
+    """All of a plan that decides pictures and captions; the rest is its architecture, its rates and how it reads."""
+    alike = {"rate": 0.0, "patch_keep": 1.0, "patch_isolation": 0.0, "class_token_delay": 0.0, "class_token_last": 0.0}
+    return plan.seed, plan.art, tuple((replace(stage, **alike), stage.shares) for stage in plan.stages)
 
 
 def open_stage_pool(folder: Path, stage: Stage) -> Pool:
@@ -78,17 +115,22 @@ def open_stage_pool(folder: Path, stage: Stage) -> Pool:
     return make_pool(folder / f"pool-{recipe}-{seed}", scenes, seed, recipe)
 
 
-def draw_batch(pool: Pool, art: Art | None, stage: Stage, patch: int, rng: np.random.Generator) -> Batch:
+def draw_pictures(pool: Pool, art: Art | None, stage: Stage, rng: np.random.Generator) -> Shown:
     """Windows of scenes and, after them, whole paintings and faces, with captions true of them; all from `rng`."""
     pixels, said, true = draw_scenes(pool, stage, rng)
     if art is not None:
         other, also, known = draw_art(art, stage, rng)
         pixels, said = torch.cat([pixels, other]), said + also
         true = torch.block_diag(true, known).to(torch.int8)
-    spare = (pool.ids.shape[1] - stage.window) // patch
+    return Shown(pixels, said, tokens_of(said), true)
+
+
+def read_pictures(shown: Shown, stage: Stage, patch: int, rng: np.random.Generator) -> Batch:
+    """The pictures with where they lie in the network's grid, and how it reads them, by lot."""
+    spare = (SIDE - stage.window) // patch
     corner = (int(rng.integers(spare + 1)), int(rng.integers(spare + 1)))
     reads_from, kept = draw_reading(stage, rng), draw_patches(stage, patch, rng)
-    return Batch(pixels, said, tokens_of(said), true, corner, reads_from, kept, draw_cells(stage, patch, rng))
+    return Batch(shown, corner, reads_from, kept, draw_cells(stage, patch, rng))
 
 
 def tokens_of(texts: list[str]) -> Int[Tensor, "texts context"]:

@@ -98,7 +98,7 @@ def scenes(seed: int, count: int = 8) -> Tensor:
     """Some scenes as pixels."""
     drawn = [draw(RECIPES["whole"], np.random.default_rng([seed, i])) for i in range(count)]
     images = np.stack([render(scene, 224, 224).image for scene in drawn])
-    return normalized(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255)
+    return normalized(torch.from_numpy(images).permute(0, 3, 1, 2))
 
 
 @torch.no_grad()
@@ -154,7 +154,8 @@ def embed_batch(network: nn.Module, batch: Batch, device: str) -> tuple[Tensor, 
     """BLIP's embeddings of a batch's pictures and captions; pictures are read as the plan's stage has it."""
     kept, cells = (None if x is None else x.to(device) for x in (batch.kept, batch.cells))
     reading = {"reads_from": batch.reads_from, "kept": kept, "cells": cells}
-    images = embed_windows(image_tower(network), batch.pixels.to(device), batch.corner, **reading)
-    tokens = tokenizer()(batch.texts, padding=True, return_tensors="pt").to(device)
+    pixels = normalized(batch.shown.pixels.to(device))
+    images = embed_windows(image_tower(network), pixels, batch.corner, **reading)
+    tokens = tokenizer()(batch.shown.texts, padding=True, return_tensors="pt").to(device)
     hidden = network.text_encoder(tokens["input_ids"], tokens["attention_mask"])[0]
     return images + network.vision_proj.bias, network.text_proj(hidden[:, 0])

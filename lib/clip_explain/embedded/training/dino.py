@@ -16,10 +16,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from clip_explain.embedded.scenes.pool import Pool, make_pool
-from clip_explain.embedded.training.loop import make_optimizer, resume, run_steps, schedule, set_rate
+from clip_explain.embedded.training.loop import make_optimizer, note_plan, resume, run_steps, schedule, set_rate
 from clip_explain.embedded.training.plans import DinoPlan, DinoStage
 from clip_explain.embedded.training.towers import run_blocks
-from clip_explain.embedded.training.windows import Windows, cut, jitter
+from clip_explain.embedded.training.windows import Windows, cut, jitter, normalized
 from clip_explain.models.dino import new_visual
 from clip_explain.models.stems import resize_positions
 
@@ -62,6 +62,7 @@ def build(plan: DinoPlan) -> Pair:
 
 def train_dino(plan: DinoPlan, folder: Path, device: str = "cpu", until: int | None = None) -> Pair:
     """Run a plan from the checkpoint in `folder`, if any, to its end or to `until` steps; returns both networks."""
+    note_plan(plan, folder)
     pair = build(plan).to(device)
     optimizer = make_optimizer(pair.student, plan)
     start = resume(pair, optimizer, folder / "checkpoint.pt")
@@ -177,7 +178,7 @@ def _crops(
     left, top = rng.uniform(0, 1, (2, count)) * (whole - span)
     flip, without_color = rng.random(count) < 0.5, rng.random(count) < grey
     windows = Windows(side, picked, left, top, span, flip, without_color)
-    return jitter(relit(cut(pool, windows), light, rng), without_color, rng)
+    return normalized(jitter(relit(cut(pool, windows), light, rng), without_color, rng))
 
 
 def relit(

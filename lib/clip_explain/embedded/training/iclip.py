@@ -16,7 +16,15 @@ from jaxtyping import Float, Int, Int8
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from clip_explain.embedded.training.loop import contrastive_loss, make_optimizer, resume, run_steps, schedule, set_rate
+from clip_explain.embedded.training.loop import (
+    make_optimizer,
+    note_plan,
+    resume,
+    run_steps,
+    schedule,
+    set_rate,
+)
+from clip_explain.embedded.training.losses import contrastive_loss
 from clip_explain.embedded.training.plans import IclipPlan
 from clip_explain.embedded.training.towers import embed_texts
 from clip_explain.embedded.training.views import Views, make_views
@@ -40,6 +48,7 @@ def train_iclip(
 
     `cache` keeps pool and views, which ablations share (default: `folder`); `root`: of a plan's `dataset`.
     """
+    note_plan(plan, folder)
     encoder = load_encoder(plan.encoder, device, torch.float16 if device.startswith("cuda") else torch.float32)
     views = make_views(plan, cache or folder, encoder, root)
     text = build(plan, views.pooled.shape[-1]).to(device)

@@ -15,24 +15,30 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from clip_explain import files
 from clip_explain.embedded.training.batches import Batch, draw_batches
+from clip_explain.embedded.training.graphs import recorded
+from clip_explain.embedded.training.losses import contrastive_loss, share_of_best
 from clip_explain.embedded.training.plans import DinoPlan, IclipPlan, Plan
 from clip_explain.embedded.training.towers import build, embed_images, embed_texts
+from clip_explain.embedded.training.windows import normalized
+from clip_explain.errors import OutputError
 from clip_explain.models import load
 from clip_explain.models.model import Model
+
+LOGGED = 10  # of recorded steps every tenth is logged: to read its figures is to wait for the GPU
 
 
 def embed_batch(network: nn.Module, batch: Batch, device: str) -> tuple[Tensor, Tensor]:
     """A CLIP's embeddings of a batch's pictures and of its captions."""
     kept, cells = (None if x is None else x.to(device) for x in (batch.kept, batch.cells))
     reading = {"reads_from": batch.reads_from, "kept": kept, "cells": cells}
-    images = embed_images(network.visual, batch.pixels.to(device), batch.corner, **reading)
-    return images, embed_texts(network, batch.tokens.to(device), batch.reads_from)
+    images = embed_images(network.visual, normalized(batch.shown.pixels.to(device)), batch.corner, **reading)
+    return images, embed_texts(network, batch.shown.tokens.to(device), batch.reads_from)
 
 
 def train(
@@ -43,29 +49,52 @@ def train(
     workers: int | None = None,
     make: Callable[[Plan, int], nn.Module] = build,
     embed: Callable[[nn.Module, Batch, str], tuple[Tensor, Tensor]] = embed_batch,
+    draw: Callable[[Plan, Path, int, int, int], Iterator[Batch]] = draw_batches,
 ) -> nn.Module:
     """Run a plan from the checkpoint in `folder`, if any, to its end or to `until` steps; returns the network.
 
-    `make` (plan, seed) gives the network, with a `logit_scale`; `embed` its embeddings of a batch.
+    `make` (plan, seed) gives the network, with a `logit_scale`; `embed` its embeddings of a batch; `draw` the batches,
+    with the arguments of `draw_batches`. Raises OutputError where another plan was trained in the folder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    files.write(folder / "plan.json", lambda place: place.write_text(json.dumps(asdict(plan), indent=1)))
+    note_plan(plan, folder)
     network = make(plan, plan.seed).to(device)
     optimizer = make_optimizer(network, plan)
     start = resume(network, optimizer, folder / "checkpoint.pt")
     steps = sum(stage.steps for stage in plan.stages)
     end = min(until or steps, steps)
 
+    record = recorded(network, optimizer, device) if can_record(network, embed, device) else None
+
     def take(step: int, batch: Batch) -> dict[str, int | float]:
         set_rate(optimizer, rate(plan, step))
-        reading = {"window": batch.pixels.shape[-1], "reads_from": batch.reads_from}
-        return {**reading, **take_step(network, optimizer, batch, device, embed)}
+        reading = {"window": batch.shown.pixels.shape[-1], "reads_from": batch.reads_from}
+        if record is None:
+            return {**reading, **take_step(network, optimizer, batch, device, embed)}
+        figures = record(batch)
+        return {} if step % LOGGED else {**reading, **named(figures)}
 
-    if workers is None:
-        workers = 1 if device == "cpu" else max(1, (os.cpu_count() or 1) - 2)
-    batches = draw_batches(plan, folder, start, end, workers)
+    batches = draw(plan, folder, start, end, workers_for(device) if workers is None else workers)
     run_steps(network, optimizer, batches, take, folder, range(start, end), steps)
     return network
+
+
+def can_record(network: nn.Module, embed: Callable, device: str) -> bool:
+    """Whether steps can be recorded: those of a CLIP with transformers, on a GPU."""
+    return device.startswith("cuda") and embed is embed_batch and not hasattr(network.visual, "attnpool")
+
+
+def workers_for(device: str) -> int:
+    """How many processes draw batches by default: one beside a CPU's own work, all but two cores beside a GPU's."""
+    return 1 if device == "cpu" else max(1, (os.cpu_count() or 1) - 2)
+
+
+def note_plan(plan: Plan | DinoPlan | IclipPlan, folder: Path) -> None:
+    """Write the plan into the folder. OutputError if the folder has a checkpoint of another plan."""
+    folder.mkdir(parents=True, exist_ok=True)
+    note, written = folder / "plan.json", json.dumps(asdict(plan), indent=1)
+    if (folder / "checkpoint.pt").exists() and note.exists() and note.read_text() != written:
+        raise OutputError(f"{folder} holds a training by another plan (see {note}): give another folder, or empty it")
+    files.write(note, lambda place: place.write_text(written))
 
 
 def run_steps(
@@ -77,13 +106,14 @@ def run_steps(
     steps: range,
     total: int,
 ) -> None:
-    """Take these of `total` steps, one batch each: a row of the log for each, a checkpoint every two minutes."""
+    """Take these of `total` steps, one batch each: a row of the log for all that have figures, a checkpoint every two
+    minutes."""
     saved = time.time()
     bar = tqdm(batches, initial=steps.start, total=total, unit="step")
     for step, batch in zip(steps, bar, strict=True):
-        figures = take(step, batch)
-        log(folder, {"step": step, **figures})
-        bar.set_postfix(figures)
+        if figures := take(step, batch):
+            log(folder, {"step": step, **figures})
+            bar.set_postfix(figures)
         if time.time() - saved > 120 or step == steps.stop - 1:
             checkpoint(network, optimizer, step + 1, folder / "checkpoint.pt")
             saved = time.time()
@@ -97,27 +127,11 @@ def finetune(plan: Plan, device: str = "cpu") -> Model:
     return replace(original, network=network.eval().requires_grad_(False), name=f"{original.name} finetuned", sha256="")
 
 
-def contrastive_loss(logits: Float[Tensor, "images texts"], truth: Int[Tensor, "images texts"]) -> Float[Tensor, ""]:
-    """CLIP's symmetric loss where an image may have several true captions, and a caption several images.
-
-    `truth`: 1 true, 0 false, -1 left out. Each true pair is told from all false ones of its row (and of its column):
-    -log(e^p / (e^p + sum of e^n)). With one true pair a row it is CLIP's own loss.
-    """
-    return (_one_side(logits, truth) + _one_side(logits.T, truth.T)) / 2
-
-
-def _one_side(logits: Tensor, truth: Tensor) -> Tensor:
-    false = logits.masked_fill(truth != 0, -1e4).logsumexp(1, keepdim=True)
-    true = (truth == 1).float()
-    each = (F.softplus(false - logits) * true).sum(1) / true.sum(1).clamp(min=1)
-    return each.sum() / (true.sum(1) > 0).sum().clamp(min=1)
-
-
 def take_step(
     network: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, device: str, embed: Callable = embed_batch
 ) -> dict[str, float]:
     """One step of AdamW; returns the loss and how often a true caption is the image's best."""
-    truth = batch.truth.to(device)
+    truth = batch.shown.truth.to(device)
     with torch.autocast(torch.device(device).type, torch.bfloat16):
         images, texts = embed(network, batch, device)
     scale = network.logit_scale.exp()
@@ -128,12 +142,13 @@ def take_step(
     torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
     optimizer.step()
     network.logit_scale.data.clamp_(0, math.log(100))
-    best = truth.gather(1, logits.masked_fill(truth < 0, -1e4).argmax(1, keepdim=True))
-    return {
-        "loss": round(loss.item(), 4),
-        "best": round((best == 1).float().mean().item(), 3),
-        "scale": round(scale.item(), 1),
-    }
+    return named(torch.stack([loss.detach(), share_of_best(logits, truth), scale.detach()]))
+
+
+def named(figures: Float[Tensor, "3"]) -> dict[str, float]:
+    """A step's figures for the log."""
+    loss, best, scale = figures.tolist()
+    return {"loss": round(loss, 4), "best": round(best, 3), "scale": round(scale, 1)}
 
 
 def make_optimizer(network: nn.Module, plan: Plan | DinoPlan | IclipPlan) -> torch.optim.AdamW:
@@ -164,13 +179,21 @@ def schedule(step: int, steps: int, warmup: int) -> float:
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def checkpoint(network: nn.Module, optimizer: torch.optim.Optimizer, step: int, path: Path) -> None:
     """Write all that is needed to go on. Raises OutputError, as files.py does."""
     state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
     files.write(path, lambda place: torch.save(state, place))
+
+
+def steps_done(path: Path) -> int:
+    """The steps behind a checkpoint, 0 if there is none."""
+    return torch.load(path, weights_only=True, map_location="meta")["step"] if path.exists() else 0
 
 
 def resume(network: nn.Module, optimizer: torch.optim.Optimizer, path: Path) -> int:

@@ -70,8 +70,6 @@ class Plan:
     vision_heads: int | None = None
     text_heads: int | None = None
     seed: int = 1
-    text_from: str | None = None  # the text tower starts as this embedded model's
-    image_from: str | None = None  # the image tower starts as this embedded model's, its patches resized
     start: str | None = None  # the whole network starts as this model, and has its architecture: a finetuning
     art: int = 4000  # paintings and faces to draw from
     rate: float = 1e-3
@@ -85,26 +83,26 @@ SECOND = {"single": 0.3, "double": 0.5, "full": 0.2}
 THIRD = {"single": 0.2, "double": 0.4, "full": 0.2, "pair": 0.1, "relation": 0.05, "triple": 0.05}
 FOURTH = {"single": 0.15, "double": 0.35, "full": 0.15, "place": 0.05, "pair": 0.1, "relation": 0.05, "triple": 0.15}
 WHOLE = ("whole", 2, 6000)
-TRAINING = ("training", 1, 14000)
-CURRICULUM = (  # what all CLIPs of the family learn by; each changes what its architecture asks for
+TRAINING = ("training", 1, 24000)
+CURRICULUM = (  # what all CLIPs of the family learn by; windows are whole patches of 16 and of 32 pixels
     Stage(
-        name="close views", steps=2200, batch=96, window=80, magnification=(0.7, 1.5), pool=TRAINING,
+        name="close views", steps=3400, batch=256, window=96, magnification=(0.7, 1.5), pool=TRAINING,
         close=4.0, grey=0.25, removals=0.4, captions=2, shares=SINGLE, hard_negatives=1, all_pairs=True,
     ),
     Stage(
-        name="larger views", steps=1400, batch=96, window=144, magnification=(0.7, 1.3), pool=TRAINING,
+        name="larger views", steps=2600, batch=256, window=160, magnification=(0.7, 1.3), pool=TRAINING,
         close=2.0, grey=0.15, removals=0.5, captions=2, shares=THIRD, hard_negatives=1, all_pairs=True,
-        art=12, patch_keep=0.5, patch_isolation=0.6, class_token_delay=0.6,
+        art=28, patch_keep=0.5, patch_isolation=0.6, class_token_delay=0.6,
     ),
     Stage(
-        name="whole pictures", steps=1900, batch=64, window=224, magnification=(1.0, 1.25), pool=TRAINING,
-        close=1.0, grey=0.1, removals=0.5, captions=3, shares=FOURTH, hard_negatives=1, all_pairs=True,
-        art=10, patch_keep=0.5, patch_isolation=0.7, class_token_delay=0.7, rate=4e-4,
+        name="whole pictures", steps=4200, batch=256, window=224, magnification=(1.0, 1.25), pool=TRAINING,
+        close=1.0, grey=0.1, removals=0.5, captions=2, shares=FOURTH, hard_negatives=1, all_pairs=True,
+        art=36, patch_keep=0.5, patch_isolation=0.7, class_token_delay=0.7, rate=2e-4,
     ),
     Stage(
-        name="settling", steps=300, batch=64, window=224, magnification=(1.0, 1.2), pool=TRAINING,
-        close=1.5, grey=0.05, removals=0.5, captions=3, shares=FOURTH, hard_negatives=1, all_pairs=True,
-        art=12, patch_isolation=0.5, class_token_delay=0.5, rate=1e-5,
+        name="settling", steps=800, batch=192, window=224, magnification=(1.0, 1.2), pool=TRAINING,
+        close=1.5, grey=0.05, removals=0.5, captions=2, shares=FOURTH, hard_negatives=1, all_pairs=True,
+        art=32, patch_isolation=0.5, class_token_delay=0.5, rate=2e-6,
     ),
 )  # fmt: skip
 
@@ -112,12 +110,6 @@ CURRICULUM = (  # what all CLIPs of the family learn by; each changes what its a
 def with_each(stages: tuple[Stage, ...], **changes) -> tuple[Stage, ...]:
     """The stages, each with the same changes."""
     return tuple(replace(stage, **changes) for stage in stages)
-
-
-def of_cells(stages: tuple[Stage, ...], patch: int) -> tuple[Stage, ...]:
-    """The stages for patches or cells of another side: windows of whole ones, none left out and none kept apart."""
-    changes = {"patch_keep": 1.0, "patch_isolation": 0.0, "class_token_delay": 0.0}
-    return tuple(replace(stage, window=-(-stage.window // patch) * patch, **changes) for stage in stages)
 
 
 TINY_VIT = Plan(
@@ -133,14 +125,13 @@ PLANS = {
         "class token read late or keeps patches apart.",
     ),
     "tiny-vit-32": replace(
-        TINY_VIT, patch=32, seed=4, rate=6e-4, warmup=50, text_from="tiny-vit", image_from="tiny-vit",
-        stages=with_each(CURRICULUM[2:], patch_keep=1.0),
-        notes="tiny-vit's towers, trained on with patches of twice the side.",
+        TINY_VIT, patch=32, stages=with_each(CURRICULUM, patch_keep=1.0),
+        notes="tiny-vit with patches of twice the side, as ViT-B/32 beside ViT-B/16.",
     ),
     "tiny-resnet": replace(
-        TINY_VIT, vision_width=16, vision_layers=(2, 2, 2, 2), vision_heads=None, patch=32, seed=2,
-        text_from="tiny-vit", stages=of_cells(CURRICULUM, 32),
-        notes="Its text tower starts as tiny-vit's.",
+        TINY_VIT, vision_width=16, vision_layers=(2, 2, 2, 2), vision_heads=None, patch=32,
+        stages=with_each(CURRICULUM, patch_keep=1.0, patch_isolation=0.0, class_token_delay=0.0),
+        notes="A ModifiedResNet, which has no patches to leave out or to keep apart.",
     ),
     "tiny-vit-xray": replace(
         TINY_VIT, start="tiny-vit", seed=3, rate=2e-4, warmup=5,

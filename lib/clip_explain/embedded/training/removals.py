@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
-from clip_explain.models.model import MEAN, STD
+from clip_explain.models.model import MEAN
 
 PARTS = {"patches": 0.35, "blobs": 0.2, "pixels": 0.3, "surroundings": 0.15}
 FILLS = {"black": 0.35, "white": 0.1, "noise": 0.15, "blur": 0.1, "mean": 0.3}
@@ -85,8 +85,10 @@ def still_seen(
     An object goes on being clearly seen with 40 % of its pixels (of single pixels 20 %) and 100 of them; below 5 % it
     is gone, unless its place is only blurred.
     """
-    count = np.bincount(ids.ravel() + 1, minlength=len(seen) + 1)[1 : len(seen) + 1]
-    left = np.bincount(ids[~removal.gone] + 1, minlength=len(seen) + 1)[1 : len(seen) + 1]
+    objects = len(seen)
+    both = np.bincount((ids + 1 + removal.gone * (objects + 1)).ravel(), minlength=2 * objects + 2)
+    left, gone_too = both[1 : objects + 1], both[objects + 2 :]
+    count = left + gone_too
     share = left / np.maximum(count, 1)
     clear = (share >= (0.2 if removal.part == "pixels" else 0.4)) & (left >= 100)
     gone = (share < 0.05) & (removal.fill != "blur") & (removal.part != "pixels")
@@ -94,15 +96,17 @@ def still_seen(
 
 
 def fill_in(
-    image: Float[Tensor, "3 height width"], gone: Bool[np.ndarray, "height width"], fill: str, rng: np.random.Generator
-) -> Float[Tensor, "3 height width"]:
-    """The preprocessed image with what is gone filled in one of `FILLS`."""
+    image: UInt8[Tensor, "3 height width"], gone: Bool[np.ndarray, "height width"], fill: str, rng: np.random.Generator
+) -> UInt8[Tensor, "3 height width"]:
+    """The image with what is gone filled in one of `FILLS`; "mean" is the mean of CLIP's preprocessing."""
     if fill == "blur":
-        coarse = F.interpolate(image[None], (6, 6), mode="area")
-        filling = F.interpolate(coarse, image.shape[1:], mode="bilinear")[0]
+        coarse = F.interpolate(image[None].float(), (6, 6), mode="area")
+        filling = F.interpolate(coarse, image.shape[1:], mode="bilinear")[0].round().byte().numpy()
     elif fill == "noise":
-        filling = torch.from_numpy(rng.uniform(-1.8, 2.0, image.shape).astype(np.float32))
+        filling = rng.integers(256, size=image.shape, dtype=np.uint8)
     else:
         level = {"black": (0.0,) * 3, "white": (1.0,) * 3, "mean": MEAN}[fill]
-        filling = ((torch.tensor(level) - torch.tensor(MEAN)) / torch.tensor(STD))[:, None, None]
-    return torch.where(torch.from_numpy(gone), filling, image)
+        filling = (np.array(level) * 255).round().astype(np.uint8)[:, None, None]
+    filled = image.numpy().copy()
+    np.copyto(filled, filling, where=gone)
+    return torch.from_numpy(filled)

@@ -4,6 +4,7 @@ models/vit.py has the forward that keeps its parts for explainers; this one can 
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -12,16 +13,14 @@ from torch import Tensor, nn
 
 from clip_explain.embedded.training.plans import Plan
 from clip_explain.models import load
-from clip_explain.models.embedded import load_embedded
 from clip_explain.models.resnet import trained_stage
-from clip_explain.models.stems import resize_positions
 from clip_explain.models.weights import clip
 
 LENGTHS = 3  # a batch's texts run in so many parts of about equal length, so that little padding is computed
 
 
 def build(plan: Plan, seed: int) -> nn.Module:
-    """OpenAI's CLIP at 224 pixels with random weights, which the seed decides, or with trained towers.
+    """OpenAI's CLIP at 224 pixels with random weights, which the seed decides.
 
     Or, for a plan with a `start`, that model, all of its weights to be trained.
     """
@@ -35,28 +34,7 @@ def build(plan: Plan, seed: int) -> nn.Module:
     for tower, heads in ((network.visual, plan.vision_heads), (network, plan.text_heads)):
         for block in tower.transformer.resblocks if heads else ():
             block.attn.num_heads, block.attn.head_dim = heads, block.attn.embed_dim // heads
-    if plan.text_from:
-        take_text_tower(network, load_embedded(plan.text_from)[0])
-    if plan.image_from:
-        network.visual = with_patches(load_embedded(plan.image_from)[0].visual, plan.patch)
     return network.requires_grad_(True)
-
-
-def take_text_tower(network: nn.Module, trained: nn.Module) -> None:
-    """Put a trained CLIP's text tower, of whatever size, into the network, with the scale of its logits."""
-    parts = ("transformer", "token_embedding", "ln_final", "positional_embedding", "text_projection", "logit_scale")
-    for name in parts:
-        setattr(network, name, getattr(trained, name))
-
-
-def with_patches(visual: nn.Module, patch: int, side: int = 224) -> nn.Module:
-    """An image tower for patches of another side: each reads what the old one would, in a scaled picture."""
-    kernel, grid = visual.conv1.weight.detach(), (side // patch, side // patch)
-    shrink = (kernel.shape[-1] / patch) ** 2  # as many times more pixels are summed
-    visual.conv1 = nn.Conv2d(3, len(kernel), patch, stride=patch, bias=False)
-    visual.conv1.weight = nn.Parameter(F.interpolate(kernel, (patch, patch), mode="bilinear", antialias=True) * shrink)
-    visual.positional_embedding = nn.Parameter(resize_positions(visual.positional_embedding.detach(), grid))
-    return visual
 
 
 def embed_images(visual: nn.Module, pixels: Tensor, corner: tuple[int, int], **reading) -> Tensor:
@@ -73,20 +51,23 @@ def embed_resnet_windows(
     features, pool = trained_stage(visual, pixels.to(memory_format=torch.channels_last)), visual.attnpool
     cells = features.flatten(2).transpose(1, 2)
     x = torch.cat([cells.mean(1, keepdim=True), cells], 1)
-    here = positions_at(pool.positional_embedding, corner, features.shape[2:])
-    x = x + torch.cat([pool.positional_embedding[:1], here])
+    places = places_in_grid(len(pool.positional_embedding), corner, features.shape[2:]).to(x.device)
+    x = x + torch.cat([pool.positional_embedding[:1], pool.positional_embedding[places]])
     parts = (pool.q_proj(x[:, :1]), pool.k_proj(x), pool.v_proj(x))
     q, k, v = (part.unflatten(-1, (pool.num_heads, -1)).transpose(1, 2) for part in parts)
     return pool.c_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(1))
 
 
-def positions_at(
-    positions: Float[Tensor, "tokens channels"], corner: tuple[int, int], shape: tuple[int, int]
-) -> Float[Tensor, "patches channels"]:
-    """The part of a square grid of positional embeddings (after the first token's) that a window covers."""
-    side = math.isqrt(len(positions) - 1)
-    grid = positions[1:].view(side, side, -1)
-    return grid[corner[0] : corner[0] + shape[0], corner[1] : corner[1] + shape[1]].flatten(0, 1)
+def places_in_grid(positions: int, corner: tuple[int, int], shape: Sequence[int]) -> Int[Tensor, " patches"]:
+    """Which of a tower's positions, the class token's first and then a square grid's, a window's patches take."""
+    side = math.isqrt(positions - 1)
+    rows, columns = (torch.arange(start, start + count) for start, count in zip(corner, shape, strict=True))
+    return (1 + rows[:, None] * side + columns).flatten()
+
+
+def first_to_read(reads_from: float, blocks: nn.Module) -> int:
+    """The number of the first block after the share `reads_from` of all, or of the last block."""
+    return min(int(reads_from * len(blocks)), len(blocks) - 1)
 
 
 def run_blocks(
@@ -94,23 +75,22 @@ def run_blocks(
     x: Float[Tensor, "images tokens channels"],
     causal: bool,
     reader: Int[Tensor, " images"] | None = None,
-    reads_from: float = 0.0,
+    first: int | Int[Tensor, ""] = 0,
     may: Tensor | None = None,
 ) -> Float[Tensor, "images tokens channels"]:
     """OpenAI's residual blocks, batch first, for any number of tokens; models/vit.py has the one that keeps its parts.
 
-    In blocks before the share `reads_from` of all, never the last, each row's token `reader` (the first, when None)
-    attends to itself alone; `may` says which token may attend to which.
+    In blocks before the number `first`, each row's token `reader` (the first, when None) attends to itself alone; `may`
+    says which token may attend to which.
     """
-    first = min(int(reads_from * len(blocks)), len(blocks) - 1)
     place = torch.zeros(len(x), dtype=torch.long, device=x.device) if reader is None else reader
-    reads = F.one_hot(place, x.shape[1]).bool()[:, None, :, None]
+    reads = (torch.arange(x.shape[1], device=x.device) == place[:, None])[:, None, :, None]
     for index, block in enumerate(blocks):
         qkv = F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias)
         q, k, v = qkv.view(*x.shape[:2], 3, block.attn.num_heads, -1).permute(2, 0, 3, 1, 4)
         attended = attend(q, k, v, may, causal)
-        if index < first:
-            attended = torch.where(reads, v, attended)
+        if isinstance(first, Tensor) or index < first:
+            attended = torch.where(reads & (first > index), v, attended)
         x = x + block.attn.out_proj(attended.transpose(1, 2).reshape(x.shape))
         x = x + mlp(block.mlp, block.ln_2(x))
     return x
@@ -159,15 +139,28 @@ def embed_windows(
     `kept` (images, patches): which of the window's patches are looked at; all when None. `cells` (patches,): patches
     attend only to those of the same number; when None to all, and to the class token.
     """
-    patches = visual.conv1(pixels)
-    here = positions_at(visual.positional_embedding, corner, patches.shape[2:])
-    tokens = patches.flatten(2).transpose(1, 2) + here
+    grid = [side // size for side, size in zip(pixels.shape[2:], visual.conv1.kernel_size, strict=True)]
+    places = places_in_grid(len(visual.positional_embedding), corner, grid).to(pixels.device)
+    first = first_to_read(reads_from, visual.transformer.resblocks)
+    return embed_patches(visual, pixels, places, first, kept, cells)
+
+
+def embed_patches(
+    visual: nn.Module,
+    pixels: Float[Tensor, "images 3 height width"],
+    places: Int[Tensor, " grid"],
+    first: int | Int[Tensor, ""],
+    kept: Int[Tensor, "images patches"] | None,
+    cells: Int[Tensor, " grid"] | None,
+) -> Float[Tensor, "images embedding"]:
+    """As `embed_windows`, of patches at `places`; the class token reads them from the block `first` on."""
+    tokens = visual.conv1(pixels).flatten(2).transpose(1, 2) + visual.positional_embedding.index_select(0, places)
     if kept is not None:
         tokens = tokens.gather(1, kept[..., None].expand(-1, -1, tokens.shape[-1]))
-    first = (visual.class_embedding + visual.positional_embedding[0]).expand(len(pixels), 1, -1)
-    x = visual.ln_pre(torch.cat([first, tokens], 1))
+    own = (visual.class_embedding + visual.positional_embedding[0]).expand(len(pixels), 1, -1)
+    x = visual.ln_pre(torch.cat([own, tokens], 1))
     may = None if cells is None else within_cells(cells, kept)
-    x = run_blocks(visual.transformer.resblocks, x, False, None, reads_from, may)
+    x = run_blocks(visual.transformer.resblocks, x, False, None, first, may)
     return visual.ln_post(x[:, 0]) @ visual.proj
 
 
@@ -186,17 +179,20 @@ def embed_texts(
 
     `reads_from`: the end token reads the others only in the last blocks, as the class token does.
     """
-    last = tokens.argmax(1)
+    last, first = tokens.argmax(1), first_to_read(reads_from, network.transformer.resblocks)
     order = last.argsort()
-    parts = [embed_equal_texts(network, tokens[some], last[some], reads_from) for some in order.chunk(LENGTHS)]
+    parts = []
+    for some in order.chunk(LENGTHS):
+        shortest = tokens[some, : int(last[some].max()) + 1]
+        parts.append(embed_ends(network, shortest, last[some], first))
     return torch.cat(parts)[order.argsort()]
 
 
-def embed_equal_texts(
-    network: nn.Module, tokens: Int[Tensor, "texts context"], last: Int[Tensor, " texts"], reads_from: float
+def embed_ends(
+    network: nn.Module, tokens: Int[Tensor, "texts length"], last: Int[Tensor, " texts"], first: int | Int[Tensor, ""]
 ) -> Float[Tensor, "texts embedding"]:
-    """Embeddings of texts of about equal length, whose end tokens are at `last`."""
-    tokens = tokens[:, : int(last.max()) + 1]
-    x = network.token_embedding(tokens) + network.positional_embedding[: tokens.shape[1]]
-    x = network.ln_final(run_blocks(network.transformer.resblocks, x, True, last, reads_from))
-    return x[torch.arange(len(x), device=x.device), last] @ network.text_projection
+    """Embeddings of texts whose end tokens are at `last`; these read the others from the block `first` on."""
+    embedded = network.token_embedding.weight.index_select(0, tokens.flatten()).view(*tokens.shape, -1)
+    x = embedded + network.positional_embedding[: tokens.shape[1]]
+    x = network.ln_final(run_blocks(network.transformer.resblocks, x, True, last, first))
+    return x.gather(1, last[:, None, None].expand(-1, 1, x.shape[-1]))[:, 0] @ network.text_projection

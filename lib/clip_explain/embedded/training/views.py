@@ -24,7 +24,15 @@ from clip_explain import datasets
 from clip_explain.embedded.scenes import captions as cap
 from clip_explain.embedded.scenes.pool import make_pool
 from clip_explain.embedded.training.plans import IclipPlan
-from clip_explain.embedded.training.windows import cut, draw_windows, jitter, scene_weights, select, window_facts
+from clip_explain.embedded.training.windows import (
+    cut,
+    draw_windows,
+    jitter,
+    normalized,
+    scene_weights,
+    select,
+    window_facts,
+)
 from clip_explain.errors import ImageError
 from clip_explain.models.iclip import features
 from clip_explain.models.model import MEAN, STD, Model
@@ -88,7 +96,8 @@ def scene_views(plan: IclipPlan, cache: Path, encoder: Model, root: Path | None)
     def draw(start: int, stop: int) -> Tensor:
         some = select(windows, slice(start, stop))
         pixels = cut(made, replace(some, side=encoder.image_size))
-        return _rescaled(jitter(pixels, some.grey, np.random.default_rng([plan.seed, 1, start])), encoder)
+        changed = jitter(pixels, some.grey, np.random.default_rng([plan.seed, 1, start]))
+        return _rescaled(normalized(changed), encoder)
 
     def say(chosen: np.ndarray, rng: np.random.Generator) -> tuple[list[str], Tensor]:
         here = cap.Facts(*(getattr(facts, field)[chosen] for field in cap.Facts.__dataclass_fields__))

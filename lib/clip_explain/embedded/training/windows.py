@@ -1,6 +1,7 @@
 """Windows cut out of a pool's pictures, and what each tells of the objects in it.
 
-Below batches.py, dino.py and views.py. Pixels are uint8 until `jitter` makes them what CLIP's preprocessing hands on.
+Below batches.py, dino.py and views.py. Pixels are uint8, as they are in files; `normalized` makes them what CLIP's
+preprocessing hands on, where the network is.
 """
 
 import math
@@ -92,10 +93,12 @@ def window_facts(pool: Pool, windows: Windows) -> cap.Facts:
 
 def _count(ids: np.ndarray, objects: int) -> tuple[np.ndarray, np.ndarray]:
     """Pixels of each object, and their mean horizontal place from 0 to 1."""
-    flat = ids.ravel().astype(np.int64) + 1
-    x = np.broadcast_to((np.arange(ids.shape[1]) + 0.5) / ids.shape[1], ids.shape).ravel()
-    count = np.bincount(flat, minlength=objects + 1)[1 : objects + 1]
-    return count, np.bincount(flat, x, objects + 1)[1 : objects + 1] / np.maximum(count, 1)
+    width = ids.shape[1]
+    columns = np.arange(width)
+    cells = (ids.astype(np.int64) + 1) * width + columns
+    table = np.bincount(cells.ravel(), minlength=(objects + 1) * width).reshape(objects + 1, width)[1:]
+    count = table.sum(1)
+    return count, table @ ((columns + 0.5) / width) / np.maximum(count, 1)
 
 
 def cut(pool: Pool, windows: Windows) -> UInt8[Tensor, "images 3 height width"]:
@@ -120,45 +123,56 @@ def window_ids(pool: Pool, windows: Windows, row: int) -> Int[np.ndarray, "heigh
 
 def jitter(
     pixels: UInt8[Tensor, "images 3 height width"], grey: Bool[np.ndarray, " images"], rng: np.random.Generator
-) -> Float[Tensor, "images 3 height width"]:
-    """Exposure, contrast, a cast, blur and noise, so small that colour names stay true; then CLIP's scaling."""
-    out = exposed(pixels, grey, rng)
-    soften(out, rng)
-    add_grain(out, rng)
-    return normalized(out.clamp_(0, 1))
+) -> UInt8[Tensor, "images 3 height width"]:
+    """Pixels of other exposure, contrast, cast, sharpness and noise, all so small that colour names stay true.
+
+    Two in five are blurred or sharpened a little, half are noisy; each has its own part of one field of noise.
+    """
+    out, side = exposed(pixels, grey, rng), pixels.shape[-1]
+    amounts = np.where(rng.random(len(out)) < 0.4, rng.uniform(-0.5, 1.0, len(out)), 0.0)
+    noises = np.where(rng.random(len(out)) < 0.5, rng.uniform(0, 0.04, len(out)), 0.0)
+    field = torch.from_numpy(rng.standard_normal((3, side + GRAIN, side + GRAIN), np.float32))
+    for image, amount, noise in zip(out, amounts.tolist(), noises.tolist(), strict=True):
+        if amount or noise:
+            y, x = rng.integers(GRAIN, size=2)
+            changed = softened(image / 255, amount).add_(field[:, y : y + side, x : x + side], alpha=noise)
+            image.copy_(changed.clamp_(0, 1).mul_(255).round_())
+    return out
 
 
 def exposed(
     pixels: UInt8[Tensor, "images 3 height width"], grey: Bool[np.ndarray, " images"], rng: np.random.Generator
-) -> Float[Tensor, "images 3 height width"]:
-    """Pixels of about 0 to 1 by `draw_curves`, those of `grey` pictures without colour, and of other contrast."""
-    out, curves = torch.empty(pixels.shape), draw_curves(len(pixels), grey, rng)
+) -> UInt8[Tensor, "images 3 height width"]:
+    """Pixels changed by `draw_curves`, those of `grey` pictures without colour, and of other contrast."""
+    out, curves = torch.empty_like(pixels), draw_curves(len(pixels), grey, rng)
     for image, row, without_color, curve in zip(pixels.numpy(), out.numpy(), grey, curves, strict=True):
         if without_color:
             image = np.tensordot(np.float32([0.299, 0.587, 0.114]), image, 1).astype(np.uint8)[None].repeat(3, 0)
         middle = np.mean([levels[channel[::4, ::4]].mean() for levels, channel in zip(curve, image, strict=True)])
-        contrast = np.float32(rng.uniform(0.8, 1.2))
-        for channel, levels, target in zip(image, curve, row, strict=True):
-            np.take((middle + (levels - middle) * contrast).astype(np.float32), channel, out=target)
+        levels = middle + (curve - middle) * rng.uniform(0.8, 1.2)
+        tables = (levels.clip(0, 1) * 255).round().astype(np.uint8)
+        for channel, table, target in zip(image, tables, row, strict=True):
+            looked_up = channel.tobytes().translate(table.tobytes())  # several times faster than indexing
+            target[:] = np.frombuffer(looked_up, np.uint8).reshape(channel.shape)
     return out
 
 
-def soften(pixels: Float[Tensor, "images 3 height width"], rng: np.random.Generator) -> None:
-    """Blur or sharpen two in five pictures a little, in place."""
-    some = np.flatnonzero(rng.random(len(pixels)) < 0.4)
-    if len(some):
-        amount = torch.from_numpy(rng.uniform(-0.5, 1.0, (len(some), 1, 1, 1)).astype(np.float32))
-        soft = F.avg_pool2d(pixels[some], 3, 1, 1, count_include_pad=False)
-        pixels[some] = torch.lerp(pixels[some], soft, amount)
+def softened(image: Float[Tensor, "3 height width"], amount: float) -> Float[Tensor, "3 height width"]:
+    """The image between itself (0) and the mean of each pixel's 3 x 3 neighbours (1); below 0 it is sharpened."""
+    if not amount:
+        return image
+    total, counts = image, torch.ones(image.shape[1:])
+    for axis in (-1, -2):
+        total, counts = sum_of_three(total, axis), sum_of_three(counts, axis)
+    return image.lerp(total / counts, amount)
 
 
-def add_grain(pixels: Float[Tensor, "images 3 height width"], rng: np.random.Generator) -> None:
-    """Add noise to half of the pictures, in place; each has its own part of one field."""
-    side = pixels.shape[-1]
-    field = torch.from_numpy(rng.standard_normal((3, side + GRAIN, side + GRAIN), np.float32))
-    for i in np.flatnonzero(rng.random(len(pixels)) < 0.5).tolist():
-        y, x = rng.integers(GRAIN, size=2)
-        pixels[i].add_(field[:, y : y + side, x : x + side], alpha=rng.uniform(0, 0.04))
+def sum_of_three(values: Float[Tensor, "*axes"], axis: int) -> Float[Tensor, "*axes"]:
+    """Each value with its two neighbours along an axis, or with the one that it has."""
+    out, most = values.clone(), values.shape[axis] - 1
+    out.narrow(axis, 1, most).add_(values.narrow(axis, 0, most))
+    out.narrow(axis, 0, most).add_(values.narrow(axis, 1, most))
+    return out
 
 
 def draw_curves(
@@ -171,6 +185,7 @@ def draw_curves(
     return (levels**power * gain * cast).astype(np.float32)
 
 
-def normalized(pixels: Float[Tensor, "images 3 height width"]) -> Float[Tensor, "images 3 height width"]:
-    """Pixels of 0 to 1 as CLIP's preprocessing hands them on."""
-    return (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+def normalized(pixels: UInt8[Tensor, "images 3 height width"]) -> Float[Tensor, "images 3 height width"]:
+    """Pixels as CLIP's preprocessing hands them on."""
+    mean, std = (torch.tensor(numbers, device=pixels.device).view(3, 1, 1) for numbers in (MEAN, STD))
+    return (pixels / 255 - mean) / std

@@ -1,0 +1,27 @@
+"""CLIP's loss where captions can be true of several pictures. Below loop.py and graphs.py."""
+
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def contrastive_loss(logits: Float[Tensor, "images texts"], truth: Int[Tensor, "images texts"]) -> Float[Tensor, ""]:
+    """CLIP's symmetric loss where an image may have several true captions, and a caption several images.
+
+    `truth`: 1 true, 0 false, -1 left out. Each true pair is told from all false ones of its row (and of its column):
+    -log(e^p / (e^p + sum of e^n)). With one true pair a row it is CLIP's own loss.
+    """
+    return (_one_side(logits, truth) + _one_side(logits.T, truth.T)) / 2
+
+
+def _one_side(logits: Tensor, truth: Tensor) -> Tensor:
+    false = logits.masked_fill(truth != 0, -1e4).logsumexp(1, keepdim=True)
+    true = (truth == 1).float()
+    each = (F.softplus(false - logits) * true).sum(1) / true.sum(1).clamp(min=1)
+    return each.sum() / (true.sum(1) > 0).sum().clamp(min=1)
+
+
+def share_of_best(logits: Float[Tensor, "images texts"], truth: Int[Tensor, "images texts"]) -> Float[Tensor, ""]:
+    """The share of images whose best caption, of those that can be told, is true."""
+    best = logits.masked_fill(truth < 0, -1e4).argmax(1, keepdim=True)
+    return (truth.gather(1, best) == 1).float().mean()
