@@ -18,7 +18,7 @@ from clip_explain.embedded.training.removals import (
     still_seen,
     surroundings,
 )
-from clip_explain.models.model import MEAN, STD
+from clip_explain.models.model import MEAN
 
 
 @pytest.mark.parametrize("take", [patches, blobs, pixels])
@@ -69,18 +69,17 @@ def test_single_pixels_leave_an_object_in_sight_until_four_fifths_are_gone():
 
 @pytest.mark.parametrize("fill", FILLS)
 def test_only_what_is_gone_changes(fill):
-    image, gone = torch.randn(3, 48, 48), np.zeros((48, 48), bool)
+    image = torch.randint(0, 256, (3, 48, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    gone = np.zeros((48, 48), bool)
     gone[10:30, 10:30] = True
     filled = fill_in(image, gone, fill, np.random.default_rng(0))
     inside = torch.from_numpy(gone)
     assert torch.equal(filled[:, ~inside], image[:, ~inside])
-    assert not torch.isclose(filled, image)[:, inside].any(0).all()
-    level = {"black": 0.0, "white": 1.0}.get(fill)
-    if level is not None:
-        raw = filled * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)
-        torch.testing.assert_close(raw[:, inside], torch.full((3, 400), level), atol=1e-6, rtol=0)
-    if fill == "mean":
-        assert (filled[:, inside] == 0).all()
+    assert (filled != image)[:, inside].any(0).float().mean() > 0.9
+    levels = {"black": (0.0,) * 3, "white": (1.0,) * 3, "mean": MEAN}
+    if fill in levels:
+        expected = (torch.tensor(levels[fill]) * 255).round()[:, None].expand(3, 400)
+        assert torch.equal(filled[:, inside].float(), expected)
 
 
 def test_every_part_and_fill_is_drawn_and_a_seed_decides():

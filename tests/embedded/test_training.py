@@ -14,7 +14,9 @@ from clip_explain.embedded.cards.clip import export
 from clip_explain.embedded.scenes.pool import Art, make_pool
 from clip_explain.embedded.training import PLANS, Plan, Stage, train
 from clip_explain.embedded.training.batches import draw_art, draw_batches
-from clip_explain.embedded.training.loop import contrastive_loss, rate, schedule
+from clip_explain.embedded.training.graphs import inputs_of, parts_of, step
+from clip_explain.embedded.training.loop import make_optimizer, rate, schedule, take_step
+from clip_explain.embedded.training.losses import contrastive_loss
 from clip_explain.embedded.training.plans import lengthened
 from clip_explain.embedded.training.towers import (
     build,
@@ -24,6 +26,8 @@ from clip_explain.embedded.training.towers import (
     run_blocks,
     within_cells,
 )
+from clip_explain.embedded.training.together import train_together
+from clip_explain.errors import MethodError, OutputError
 from clip_explain.models.embedded import load_embedded
 
 SHARES = {"single": 0.5, "double": 0.5}
@@ -79,7 +83,7 @@ def test_class_token_that_reads_late_is_alone_before():
     blocks, tokens = visual.transformer.resblocks, tokens_of(visual, pixels)
     between = run_blocks(blocks[:1], tokens, False)
     between = torch.cat([run_blocks(blocks[:1], tokens[:, :1], False), between[:, 1:]], 1)
-    late = run_blocks(blocks, tokens, False, reads_from=0.5)
+    late = run_blocks(blocks, tokens, False, first=1)
     torch.testing.assert_close(late, run_blocks(blocks[1:], between, False))
     late = embed_windows(visual, pixels, (0, 0), reads_from=0.5)
     torch.testing.assert_close(late, embed_windows(visual, pixels, (0, 0), reads_from=1.0))  # the last always reads
@@ -94,7 +98,7 @@ def test_end_token_that_reads_late_is_alone_before():
     for row, place in zip(between, end, strict=True):
         alone = network.token_embedding(said.max())[None, None] + network.positional_embedding[place]
         row[place] = run_blocks(blocks[:1], alone, True)[0, 0].detach()
-    torch.testing.assert_close(run_blocks(blocks, x, True, end, reads_from=0.5), run_blocks(blocks[1:], between, True))
+    torch.testing.assert_close(run_blocks(blocks, x, True, end, first=1), run_blocks(blocks[1:], between, True))
 
 
 def test_patches_left_out_do_not_matter():
@@ -158,6 +162,28 @@ def test_training_stopped_and_resumed_equals_training_at_one_go(trained, tmp_pat
         torch.testing.assert_close(a, b, rtol=0, atol=0, msg=name)
 
 
+def test_a_folder_with_another_plans_checkpoint_is_refused(trained):
+    folder, _ = trained
+    with pytest.raises(OutputError, match="another plan"):
+        train(replace(SMALL, seed=9), folder)
+    assert json.loads((folder / "plan.json").read_text())["seed"] == SMALL.seed
+
+
+@pytest.mark.parametrize("at", [1, 3, 4])
+def test_step_that_a_gpu_records_is_the_step_that_a_cpu_takes(trained, at):
+    """The recorded step has padded texts and tensors where the other has numbers; a CPU can take both."""
+    (batch,) = draw_batches(SMALL, trained[0], at, at + 1)
+    networks = [build(SMALL, 1) for _ in range(2)]
+    expected = take_step(networks[0], make_optimizer(networks[0], SMALL), batch, "cpu")
+    figures, inputs = torch.zeros(3), inputs_of(networks[1], batch, "cpu")
+    step(networks[1], make_optimizer(networks[1], SMALL), inputs, figures)
+    assert len(inputs.tokens) % 128 == 0 and inputs.tokens.shape[1] % 8 == 0 and len(parts_of(inputs)) == 9
+    assert figures.tolist() == pytest.approx([expected[key] for key in ("loss", "best", "scale")], abs=0.05)
+    for name in ("visual.proj", "text_projection"):
+        moved = [network.get_parameter(name) - build(SMALL, 1).get_parameter(name) for network in networks]
+        assert F.cosine_similarity(*(each.flatten() for each in moved), dim=0) > 0.98  # in bfloat16
+
+
 def test_log_has_a_row_a_step(trained):
     folder, _ = trained
     rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
@@ -173,11 +199,29 @@ def test_export_keeps_what_was_learned(trained, monkeypatch, tmp_path):
     assert len(note["sha256"]) == 64 and note["steps"] == 6 and note["samples"] == 24
     rebuilt, pixels = load_embedded("small")[0], torch.randn(1, 3, 224, 224)
     assert rebuilt.token_embedding.weight.shape == (49408, 64)
-    said = next(draw_batches(SMALL, folder, 5, 6)).tokens[:1]
+    said = next(draw_batches(SMALL, folder, 5, 6)).shown.tokens[:1]
     assert F.cosine_similarity(rebuilt.encode_text(said), network.encode_text(said)).item() > 0.999
     assert F.cosine_similarity(rebuilt.encode_image(pixels), network.encode_image(pixels)).item() > 0.999
     heads = [tower.transformer.resblocks[0].attn.num_heads for tower in (rebuilt.visual, rebuilt)]
     assert heads == [4, 1]  # 16 channels wide, as the file's metadata say; and 64
+
+
+def test_plans_trained_side_by_side_equal_each_trained_alone(trained, tmp_path):
+    folder, alone = trained
+    plain = replace(SMALL, stages=tuple(replace(s, patch_isolation=0.0, class_token_delay=0.0) for s in SMALL.stages))
+    plans = {"ours": SMALL, "plain": plain}
+    train_together(plans, tmp_path, until=4, workers=0)
+    train_together(plans, tmp_path, workers=0)
+    ours, other = (torch.load(tmp_path / name / "checkpoint.pt", weights_only=True) for name in plans)
+    assert ours["step"] == other["step"] == 6
+    for name, value in alone.state_dict().items():
+        torch.testing.assert_close(ours["network"][name], value, rtol=0, atol=0, msg=name)
+    assert not torch.equal(ours["network"]["visual.proj"], other["network"]["visual.proj"])
+
+
+def test_plans_of_other_pictures_are_not_trained_side_by_side(tmp_path):
+    with pytest.raises(MethodError, match="other does not learn from the pictures"):
+        train_together({"one": SMALL, "other": replace(SMALL, seed=2)}, tmp_path)
 
 
 def test_pool_is_decided_by_its_seed_and_reused(tmp_path):
@@ -222,33 +266,14 @@ def test_resnet_trains_resumes_and_is_exported(tmp_path, monkeypatch):
     assert F.cosine_similarity(rebuilt.encode_image(pixels), whole.eval().encode_image(pixels)).item() > 0.99
 
 
-def test_text_tower_can_start_as_a_trained_one(monkeypatch, tmp_path, trained):
-    monkeypatch.setenv("CLIP_EXPLAIN_DATA", str(tmp_path))
-    monkeypatch.setitem(PLANS, "small", SMALL)
-    export("small", trained[0])
-    network = build(replace(RESNET, text_from="small"), 1)
-    said = clip.tokenize(["a thing"])
-    assert F.cosine_similarity(embed_texts(network, said), embed_texts(trained[1], said)).item() > 0.999
-
-
-def test_image_tower_can_start_as_a_trained_one_with_other_patches(monkeypatch, tmp_path, trained):
-    monkeypatch.setenv("CLIP_EXPLAIN_DATA", str(tmp_path))
-    monkeypatch.setitem(PLANS, "small", SMALL)
-    export("small", trained[0])
-    coarse, fine = build(replace(SMALL, image_from="small", patch=32), 1).visual, trained[1].visual
-    assert coarse.conv1.kernel_size == (32, 32) and len(coarse.positional_embedding) == 1 + 7 * 7
-    even = torch.full((1, 3, 32, 32), 0.7)
-    assert torch.allclose(coarse.conv1(even)[..., 0, 0], fine.conv1(even)[..., 0, 0], atol=2e-3)
-    assert torch.allclose(coarse.proj, fine.proj, atol=1e-3)
-
-
 def test_batch_with_paintings_tells_them_from_scenes(tmp_path):
     (batch,) = draw_batches(RESNET, tmp_path, 3, 4)
     scenes, art = 2, 2
-    assert batch.pixels.shape == (scenes + art, 3, 224, 224) and len(batch.truth) == scenes + art
-    whose = batch.truth[-art:] == 1
-    assert (batch.truth[:scenes, whose.any(0)] == 0).all() and whose.any(1).all()
-    assert len(batch.tokens) == batch.truth.shape[1]
+    shown = batch.shown
+    assert shown.pixels.shape == (scenes + art, 3, 224, 224) and len(shown.truth) == scenes + art
+    whose = shown.truth[-art:] == 1
+    assert (shown.truth[:scenes, whose.any(0)] == 0).all() and whose.any(1).all()
+    assert len(shown.tokens) == shown.truth.shape[1]
 
 
 def test_faces_get_captions_of_the_other_mood():

@@ -65,7 +65,7 @@ def test_image_tower_starts_as_clips():
 
 def test_every_word_of_a_caption_is_known(tmp_path):
     plan = replace(SMALL, stages=(replace(SMALL.stages[0], batch=60),))
-    said = [text for batch in draw_batches(plan, tmp_path, 0, 2) for text in batch.texts]
+    said = [text for batch in draw_batches(plan, tmp_path, 0, 2) for text in batch.shown.texts]
     tokens = blip.tokenizer()(said, padding=True, return_tensors="pt")["input_ids"]
     assert len(said) > 100 and (tokens != blip.SPECIAL.index("[UNK]")).all()
     assert (tokens[:, 0] == blip.SPECIAL.index("[CLS]")).all()
@@ -108,7 +108,7 @@ def test_finetuning_starts_as_the_model_and_changes_it(tmp_path):
 def test_captions_of_x_rays_say_nothing_of_color(tmp_path):
     plan = PLANS["tiny-vit-xray"]
     plan = replace(plan, stages=(replace(plan.stages[0], steps=2, batch=40, pool=("xray", 4, 4)),))
-    said = " ".join(text for batch in draw_batches(plan, tmp_path, 0, 2) for text in batch.texts)
+    said = " ".join(text for batch in draw_batches(plan, tmp_path, 0, 2) for text in batch.shown.texts)
     words = set(said.replace(",", "").split())
     assert {"metal", "cube"} & words and not {"red", "blue", "green", "cyan", "yellow", "purple", "brown"} & words
 

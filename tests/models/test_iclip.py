@@ -16,7 +16,7 @@ from clip_explain import datasets, errors
 from clip_explain.embedded.cards.iclip import maps_and_recognition
 from clip_explain.embedded.training import iclip as training
 from clip_explain.embedded.training.iclip import build, draw_batches, dual_loss, packed, train_iclip
-from clip_explain.embedded.training.loop import contrastive_loss
+from clip_explain.embedded.training.losses import contrastive_loss
 from clip_explain.embedded.training.plans import ICLIP_PLANS, IclipPlan
 from clip_explain.embedded.training.views import make_views
 from clip_explain.models.dino import new_visual, tiny

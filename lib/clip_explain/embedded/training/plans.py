@@ -83,24 +83,24 @@ SECOND = {"single": 0.3, "double": 0.5, "full": 0.2}
 THIRD = {"single": 0.2, "double": 0.4, "full": 0.2, "pair": 0.1, "relation": 0.05, "triple": 0.05}
 FOURTH = {"single": 0.15, "double": 0.35, "full": 0.15, "place": 0.05, "pair": 0.1, "relation": 0.05, "triple": 0.15}
 WHOLE = ("whole", 2, 6000)
-TRAINING = ("training", 1, 24000)
+TRAINING = ("training", 1, 16000)
 CURRICULUM = (  # what all CLIPs of the family learn by; windows are whole patches of 16 and of 32 pixels
     Stage(
-        name="close views", steps=3400, batch=256, window=96, magnification=(0.7, 1.5), pool=TRAINING,
+        name="close views", steps=2278, batch=256, window=96, magnification=(0.7, 1.5), pool=TRAINING,
         close=4.0, grey=0.25, removals=0.4, captions=2, shares=SINGLE, hard_negatives=1, all_pairs=True,
     ),
     Stage(
-        name="larger views", steps=2600, batch=256, window=160, magnification=(0.7, 1.3), pool=TRAINING,
+        name="larger views", steps=1742, batch=256, window=160, magnification=(0.7, 1.3), pool=TRAINING,
         close=2.0, grey=0.15, removals=0.5, captions=2, shares=THIRD, hard_negatives=1, all_pairs=True,
         art=28, patch_keep=0.5, patch_isolation=0.6, class_token_delay=0.6,
     ),
     Stage(
-        name="whole pictures", steps=4200, batch=256, window=224, magnification=(1.0, 1.25), pool=TRAINING,
+        name="whole pictures", steps=2814, batch=256, window=224, magnification=(1.0, 1.25), pool=TRAINING,
         close=1.0, grey=0.1, removals=0.5, captions=2, shares=FOURTH, hard_negatives=1, all_pairs=True,
         art=36, patch_keep=0.5, patch_isolation=0.7, class_token_delay=0.7, rate=2e-4,
     ),
     Stage(
-        name="settling", steps=800, batch=192, window=224, magnification=(1.0, 1.2), pool=TRAINING,
+        name="settling", steps=536, batch=192, window=224, magnification=(1.0, 1.2), pool=TRAINING,
         close=1.5, grey=0.05, removals=0.5, captions=2, shares=FOURTH, hard_negatives=1, all_pairs=True,
         art=32, patch_isolation=0.5, class_token_delay=0.5, rate=2e-6,
     ),
