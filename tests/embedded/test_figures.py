@@ -92,7 +92,7 @@ def test_samples_after_some_steps():
 def test_losses_of_steps_taken_again_are_the_later_ones(tmp_path):
     log = tmp_path / "log.jsonl"
     log.write_text("".join(f'{{"step": {step}, "loss": {loss}}}\n' for step, loss in ((0, 3.0), (1, 2.0), (1, 1.5))))
-    assert read_losses(log) == [3.0, 1.5]
+    assert read_losses(log) == {0: 3.0, 1: 1.5}
 
 
 def test_curve_is_drawn_with_its_stages(tmp_path):
@@ -101,7 +101,7 @@ def test_curve_is_drawn_with_its_stages(tmp_path):
     plan = {"stages": [{"name": "close views", "steps": 40}, {"name": "whole pictures", "steps": 40}]}
     save_curve(tmp_path, plan, tmp_path / "curve.png")
     assert Image.open(tmp_path / "curve.png").size[0] > 1000
-    ax = training([3.0, 2.0, 1.0, 0.0], {"one": 2, "two": 2}, plt.figure().add_subplot(), span=2)
-    assert ax.lines[1].get_ydata().tolist() == [2.5, 1.5, 0.5]
+    ax = training({0: 3.0, 10: 2.0, 20: 1.0, 30: 0.0}, {"one": 15, "two": 25}, plt.figure().add_subplot(), span=2)
+    assert ax.lines[1].get_ydata().tolist() == [2.5, 1.5, 0.5] and ax.lines[1].get_xdata().tolist() == [5, 15, 25]
     assert [text.get_text() for text in ax.texts] == ["one", "two"]
     plt.close("all")

@@ -18,6 +18,7 @@ from clip_explain.embedded.training.graphs import inputs_of, parts_of, step
 from clip_explain.embedded.training.loop import make_optimizer, rate, schedule, take_step
 from clip_explain.embedded.training.losses import contrastive_loss
 from clip_explain.embedded.training.plans import lengthened
+from clip_explain.embedded.training.together import train_together
 from clip_explain.embedded.training.towers import (
     build,
     embed_images,
@@ -26,7 +27,6 @@ from clip_explain.embedded.training.towers import (
     run_blocks,
     within_cells,
 )
-from clip_explain.embedded.training.together import train_together
 from clip_explain.errors import MethodError, OutputError
 from clip_explain.models.embedded import load_embedded
 

@@ -56,26 +56,31 @@ def curves(rows: Mapping[str, Array | Sequence], ax: Axes | None = None) -> Axes
 
 
 def training(
-    losses: Sequence[float], stages: Mapping[str, int], ax: Axes | None = None, span: int | None = None
+    losses: Mapping[int, float], stages: Mapping[str, int], ax: Axes | None = None, span: int | None = None
 ) -> Axes:
-    """The loss by step, thin, and its running mean over `span` steps (a fiftieth of all); stages by name and steps.
+    """The loss by step, thin, and its running mean over `span` of them (a fiftieth); stages by name and steps.
 
     Losses of stages whose batches hold other numbers of pictures and captions do not compare.
     """
     ax = plt.gca() if ax is None else ax
-    losses = np.asarray(losses, dtype=float)
-    span = min(span or max(1, len(losses) // 50), len(losses))
-    smooth = np.convolve(losses, np.full(span, 1 / span), "valid")
-    ax.plot(losses, color=LINES[0], alpha=0.25, linewidth=0.5)
-    ax.plot(np.arange(len(smooth)) + (span - 1) / 2, smooth, color=LINES[0], linewidth=1.2)
+    steps, values = np.array(list(losses)), np.array(list(losses.values()), dtype=float)
+    span = min(span or max(1, len(values) // 50), len(values))
+    mean = np.full(span, 1 / span)
+    ax.plot(steps, values, color=LINES[0], alpha=0.25, linewidth=0.5)
+    ax.plot(np.convolve(steps, mean, "valid"), np.convolve(values, mean, "valid"), color=LINES[0], linewidth=1.2)
     begins = 0
-    for name, steps in stages.items():
+    for name, count in stages.items():
         if begins:
             ax.axvline(begins, color="0.4", linestyle="--", linewidth=0.8)
-        if begins < len(losses):
-            ax.annotate(name, (begins, 1), (3, -3), ("data", "axes fraction"), "offset points", va="top", fontsize=8)
-        begins += steps
-    ax.set(xlabel="step", ylabel="loss", xlim=(0, len(losses)))
+        if begins <= steps[-1]:
+            at = {"xy": (begins, 1), "xytext": (3, -3), "ha": "left"}
+            if begins > 0.85 * steps[-1]:  # too little room to the right
+                at = {"xy": (begins, 1), "xytext": (-3, -3), "ha": "right"}
+            ax.annotate(
+                name, **at, xycoords=("data", "axes fraction"), textcoords="offset points", va="top", fontsize=8
+            )
+        begins += count
+    ax.set(xlabel="step", ylabel="loss", xlim=(0, steps[-1] + 1))
     return ax
 
 

@@ -10,11 +10,11 @@ from clip_explain.papers.saving import png, write
 from clip_explain.plots.charts import training
 
 
-def read_losses(log: Path) -> list[float]:
-    """The loss of each step; of a step that was taken again after a break, the later one."""
+def read_losses(log: Path) -> dict[int, float]:
+    """The loss of each step that was logged; of a step that was taken again after a break, the later one."""
     rows = [json.loads(line) for line in log.read_text().splitlines()]
     found = {row["step"]: row["loss"] for row in rows}
-    return [found[step] for step in sorted(found)]
+    return {step: found[step] for step in sorted(found)}
 
 
 def save_curve(folder: Path, plan: Mapping, path: Path) -> None:

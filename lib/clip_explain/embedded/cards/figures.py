@@ -25,12 +25,13 @@ from clip_explain.embedded.training.windows import normalized
 from clip_explain.explainers import METHODS, explain_words
 from clip_explain.images import encode_image, preprocess
 from clip_explain.metrics.intervals import Interval, bootstrap
-from clip_explain.metrics.pointing import points_at
+from clip_explain.metrics.pointing import pointing_game
 from clip_explain.models.model import Model
 from clip_explain.request import Request
 
 HELD_OUT = 1_000_001  # the seed of the held-out pools; trainings use small ones
 AT_ONCE = 50
+NEAR = 8.0  # pixels: half the side of a ViT-B/16's patch
 MARGIN = 12  # pixels shown around an object that is shown alone
 SQUARE = 16  # the side in pixels of patches that are removed
 PAIRS = [f"a {color} {shape}" for color in ATTRIBUTES["color"] for shape in ATTRIBUTES["shape"]]
@@ -39,7 +40,7 @@ LITTLE = (*ARTICLES, "and")  # words that say nothing of what is seen
 Figures = dict[str, Interval]
 
 
-def measure_clip(model: Model, folder: Path, scenes: int = 2000, values: int = 100) -> Figures:
+def measure_clip(model: Model, folder: Path, scenes: int = 2000, values: int = 20) -> Figures:
     """All figures, on so many held-out pictures each (Shapley values on `values`); pools are rendered into `folder`.
 
     A ResNet points by Grad-CAM alone, and its words are explained as any.
@@ -52,6 +53,7 @@ def measure_clip(model: Model, folder: Path, scenes: int = 2000, values: int = 1
         return found | {"pointing game": pointing(model, several, "grad_cam")}
     layers = len(model.network.visual.transformer.resblocks)
     found["pointing game"] = pointing(model, several, "grad_eclip")
+    found["pointing game, within half a patch"] = pointing(model, several, "grad_eclip", tolerance=NEAR)
     found["pointing game, native heads"] = pointing(model, several, "grad_eclip", heads="native")
     found["pointing game, maps of all layers summed"] = pointing(model, several, "grad_eclip", layers=layers)
     found["pointing game, legrad"] = pointing(model, several, "legrad")
@@ -198,9 +200,15 @@ def art(model: Model, folder: Path, count: int, group: int = 100) -> Figures:
 
 
 def pointing(
-    model: Model, pool: Pool, method: str = "grad_eclip", scenes: int | None = None, dominant: bool = False, **options
+    model: Model,
+    pool: Pool,
+    method: str = "grad_eclip",
+    scenes: int | None = None,
+    dominant: bool = False,
+    tolerance: float = 0.0,
+    **options,
 ) -> Interval:
-    """Pointing game: is the map's maximum on the one object that the phrase "a COLOR SHAPE" names?
+    """Pointing game: is the map's maximum on, or `tolerance` pixels from, the object that "a COLOR SHAPE" names?
 
     Asked of every object that is the only one of its colour and shape in its picture and has 50 pixels in sight, or of
     the first, the dominant one, alone; pictures are what is resampled. On the first `scenes` pictures, or all.
@@ -208,7 +216,8 @@ def pointing(
     directions, hits, owners = targets(model, PAIRS), [], []
     for scene, asked, masks in tqdm(askable(pool, scenes, dominant), "pointing", leave=False):
         request = Request(model, pixels_of(pool, slice(scene, scene + 1)), directions[asked])
-        hits += points_at(METHODS[method].image(request, **options)[0], masks).diagonal().tolist()
+        maps = METHODS[method].image(request, **options)[0]
+        hits += pointing_game(maps, torch.from_numpy(masks), tolerance).tolist()
         owners += [scene] * len(asked)
     return bootstrap(np.asarray(hits, float), seed=0, clusters=owners)
 
