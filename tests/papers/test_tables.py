@@ -43,6 +43,15 @@ def test_a_sweeps_table_is_taken_as_it_is():
     assert papers.long_table(sweep.drop(columns="target").iloc[[0, 2]])["target"].tolist() == [0, 0]
 
 
+def test_levels_of_images_taken_off():
+    table = rows(*[(image, 0, "", name, "m", value) for image, name, value in [("x", "a", 1.0), ("x", "b", 3.0)]])
+    table = pd.concat([table, table.assign(image="y", value=[11.0, 13.0])])
+    found = papers.within_images(table)
+    assert found["value"].tolist() == [6.0, 8.0, 6.0, 8.0]  # the level of all is 7, a lies 1 below it and b above
+    with pytest.raises(TensorError, match="m: some images have fewer rows"):
+        papers.within_images(table.iloc[1:])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

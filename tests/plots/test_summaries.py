@@ -77,6 +77,15 @@ def test_lines_of_a_summary():
         plots.lines(summary, ["f"])
 
 
+def test_trends_over_a_number():
+    axes = plots.trends(SUMMARY, {"m": "first", "n": "second"}, {"b": 3, "a": 1}, "layers", columns=1)
+    assert axes.shape == (2, 1) and [ax.get_title() for ax in axes.flat] == ["first", "second"]
+    drawn = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axes[0, 0].lines}
+    assert drawn == {"fair": ([1, 3], [0.2, 0.5]), "released": ([1], [0.3]), "GE's": ([1], [0.9])}
+    assert axes[0, 0].get_xticks().tolist() == [1, 3] and axes[1, 0].get_xlabel() == "layers"
+    assert [text.get_text() for text in axes[0, 0].figure.legends[0].get_texts()] == ["fair", "released", "GE's"]
+
+
 def test_a_table_of_texts():
     found = plots.table(SUMMARY, columns=["metric", "setting"], form=".1f")
     assert found.index.tolist() == ["b", "a"] and found["m", "GE's"].tolist() == ["-", "0.9"]

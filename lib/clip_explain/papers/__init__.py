@@ -30,6 +30,7 @@ from clip_explain.papers.tables import (
     measured_by_class,
     summarize,
     titled,
+    within_images,
 )
 from clip_explain.papers.verdicts import VERDICTS, closing_table, judge, read_verdicts, tally, totals
 
@@ -82,5 +83,6 @@ __all__ = [
     "titled",
     "totals",
     "true_in_paper",
+    "within_images",
     "write",
 ]

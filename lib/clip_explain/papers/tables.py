@@ -132,6 +132,23 @@ def averaged(table: pd.DataFrame, methods: Sequence[str], name: str) -> pd.DataF
     return pd.concat([table, found.assign(method=name)[list(COLUMNS)]], ignore_index=True)
 
 
+def within_images(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with each value less its image's own level, plus the level of all: for intervals of paired numbers.
+
+    An image's targets are averaged first. The level is the mean over all methods and settings, by metric and image: so
+    means over images stay as they are, and the intervals that `summarize` gives leave out by how much images differ
+    (Cousineau 2005). Every image must have been measured with all methods: TensorError if not.
+    """
+    table = long_table(table).groupby(["image", *BY], sort=False)["value"].mean().reset_index()
+    by_image = table.groupby(["metric", "image"])["value"]
+    counts = by_image.transform("size").groupby(table["metric"])
+    if bool((counts.min() != counts.max()).any()):
+        metric = (counts.min() != counts.max()).idxmax()
+        raise TensorError(f"{metric}: some images have fewer rows than others, expected every method for each image")
+    level = by_image.transform("mean")
+    return table.assign(value=table["value"] - level + level.groupby(table["metric"]).transform("mean"))
+
+
 def summarize(table: pd.DataFrame, by: Sequence[str] = BY, seed: int = 0, level: float = 0.95) -> pd.DataFrame:
     """The mean of each group of rows with its bootstrap interval: columns `by`, mean, low, high and images.
 

@@ -46,7 +46,7 @@ from clip_explain.plots.style import (
     text_width,
     use_style,
 )
-from clip_explain.plots.summaries import by_layer, lines, means, panels, series, table
+from clip_explain.plots.summaries import by_layer, lines, means, panels, series, table, trends
 from clip_explain.plots.words import WORDS, shaded, shaded_html, shades, words_height
 
 __all__ = [
@@ -103,6 +103,7 @@ __all__ = [
     "taken_apart",
     "text_lines",
     "text_width",
+    "trends",
     "use_style",
     "word_panels",
     "word_rows",

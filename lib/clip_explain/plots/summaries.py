@@ -137,6 +137,38 @@ def lines(
     return ax
 
 
+def trends(
+    summary: pd.DataFrame,
+    titles: Mapping[str, str],
+    at: Mapping[str, int | float],
+    xlabel: str = "",
+    columns: int = 4,
+    by: str = "setting",
+) -> np.ndarray:
+    """A figure with a panel for each metric of `titles` (metric -> title): its means over a number; returns its axes.
+
+    `at`: method -> its place along the number's axis, as the layers that it reads. Each kind in the column `by` has its
+    own line, a band over its intervals, and is named in the legend below.
+    """
+    shown = summary[summary["method"].isin(at) & summary["metric"].isin(titles)]
+    shown = shown.assign(place=shown["method"].map(at)).sort_values("place", kind="stable")
+    kinds, high = list(dict.fromkeys(summary[by][shown.index.sort_values()])), -(-len(titles) // columns)
+    places = sorted(set(at.values()))
+    size = (WIDTH, 1.8 * high + 0.3)
+    figure, axes = plt.subplots(high, min(columns, len(titles)), figsize=size, squeeze=False, layout="constrained")
+    for ax, (metric, title) in zip(axes.flat, titles.items(), strict=False):
+        for kind, mark in zip(kinds, "os^Dv<>" * len(kinds), strict=False):
+            part = shown[(shown["metric"] == metric) & (shown[by] == kind)]
+            (line,) = ax.plot(part["place"], part["mean"], marker=mark, markersize=4, label=kind)
+            ax.fill_between(part["place"], part["low"], part["high"], color=line.get_color(), alpha=0.2, linewidth=0)
+        ax.set(title=title, xlabel=xlabel, xticks=places if len(places) < 5 else places[::2])
+    for ax in axes.flat[len(titles) :]:
+        ax.set_axis_off()
+    if len(kinds) > 1:
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
+    return axes
+
+
 def table(
     summary: pd.DataFrame, rows: str = "method", columns: Sequence[str] = ("metric",), form: str = ".3f"
 ) -> pd.DataFrame:
