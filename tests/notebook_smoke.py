@@ -96,38 +96,39 @@ SMOKE = {
         "files": ["1_adjectives.png", "2_relations.png", "3_sums.png", "numbers.csv"],
     },
     "11_layer_ablation": {
-        "parameters": {"n_captions": "2", "counts": "[1, 8, 12]", "every": "50"},
+        "parameters": {"n_curves": "1", "n_captions": "3", "counts": "[1, 8, 12]", "every": "50"},
         "values": {
-            "pointing_game: single 1": SHARE,
-            "energy_pointing_game: native 12": SHARE,
-            "insertion: single 8": DIFFERENCE,  # a mean cosine
-            "word_deletion_ir: single 8": SHARE,
-            "word_insertion_tr: native 1": SHARE,
-            "alike: single 8": (0.999, 1.001),  # with itself
-            "best N: word_insertion_ir": (1, 12),
+            "grad_eclip layers=1: pointing_game": SHARE,
+            "grad_eclip heads=native layers=12: energy_pointing_game": SHARE,
+            "random: average_precision": SHARE,
+            "grad_eclip layers=8: insertion_score": DIFFERENCE,  # a mean cosine
+            "grad_eclip layers=8: word_deletion_ir": SHARE,
+            "grad_eclip heads=native layers=1: word_insertion_tr": SHARE,
+            "grad_eclip layers=8: likeness of words": (0.999, 1.001),  # with itself
         },
-        "files": ["1_image_maps.png", "2_words.png", "3_image_numbers.png", "4_word_numbers.png"],
+        "files": ["1_image_maps.png", "2_words.png", "3_image_numbers.png", "4_word_numbers.png", "table6.csv"],
     },
     "12_head_ablation": {
-        "parameters": {"n_captions": "2", "counts": "[1, 8]", "every": "50"},
+        "parameters": {"n_curves": "1", "n_captions": "2", "counts": "[1, 8]", "every": "50"},
         "values": {
-            "image correlation: 0": (0.999, 1.001),  # no single head: CLIP's own score
-            "text difference: 0": (0.0, 1e-6),
-            "image difference: 1": (1e-6, 1.0),
-            "energy_pointing_game: head 1": SHARE,
-            "deletion: multi head": DIFFERENCE,
-            "look: single": SHARE,
-            "heads": (2, 64),
+            "one_head layers=0: correlation with the own score, image": (0.999, 1.001),  # it is CLIP's own score
+            "one_head layers=0: same first, text": (1.0, 1.0),
+            "one_head layers=8: correlation with the own score, image": (-1.0, 0.9999),
+            "grad_eclip head=1: energy_pointing_game": SHARE,
+            "grad_eclip heads=native: deletion_score": DIFFERENCE,
+            "one softmax: spread of attention": SHARE,
+            "two heads: likeness of maps": DIFFERENCE,
         },
-        "files": ["1_heads_from_1.png", "2_departure.png", "3_numbers.png", "4_curves.png"],
+        "files": ["1_heads.png", "2_departure.png", "3_numbers.png", "numbers.csv"],
     },
     "10_clevr_attributes": {
-        "parameters": {"n_images": "4"},
+        "parameters": {"n_images": "12"},  # so that some scenes are asked for every attribute
         "values": {
             "color: chance": (0.001, 0.5),
             "color: told apart": SHARE,
             "size: pointing_game": SHARE,
             "shape: energy_pointing_game": SHARE,
+            "deciding word: shared energy, size and shape": SHARE,
         },
         "files": ["1_attributes.png", "2_values.png", "3_comparatives.png", "4_phrases.png", "values.csv"],
     },
