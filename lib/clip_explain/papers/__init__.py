@@ -4,6 +4,7 @@ A notebook measures into a `long_table`, then calls `summarize`, `judge` and `sa
 """
 
 from clip_explain.explainers.registry import title_of
+from clip_explain.papers.by_class import maps_by_class, scores_by_class
 from clip_explain.papers.claims import (
     KINDS,
     RELATIONS,
@@ -65,6 +66,7 @@ __all__ = [
     "in_paper",
     "judge",
     "long_table",
+    "maps_by_class",
     "measured",
     "measured_by_class",
     "printed",
@@ -76,6 +78,7 @@ __all__ = [
     "save",
     "save_figure",
     "save_results",
+    "scores_by_class",
     "summarize",
     "table",
     "tally",

@@ -1,0 +1,47 @@
+"""ICLIP's metrics as rows: worked by hand on two images, three maps and two classes."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from clip_explain import papers
+from clip_explain.datasets import Record
+from clip_explain.errors import TensorError
+
+
+def record(name: str, *texts: str) -> Record:
+    """A picture of 2 x 2 pixels, and for each text a mask of the pixel with its number."""
+    masks = np.zeros((len(texts), 4), dtype=bool)
+    for number, mask in enumerate(masks):
+        mask[number] = True
+    return Record(name, Image.new("RGB", (2, 2)), texts, masks.reshape(-1, 2, 2))
+
+
+RECORDS = [record("x", "cube", "ring"), record("y", "ring")]
+MAPS = [torch.tensor([[[1.0, 0], [0, 0]], [[1, 0], [0, 0]]]), torch.tensor([[[1.0, 1], [0, 0]]])]
+
+
+def test_maps_by_hand():
+    """The cube's map is right, both rings' maps are not: one is beside the object, one is twice as large."""
+    rows, ious = papers.maps_by_class("itsm", MAPS, RECORDS, "s")
+    assert ious.tolist() == [1.0, 0.0, 0.5]
+    table = papers.long_table(rows)
+    means = table.groupby("metric")["value"].mean()
+    assert means["searched_iou"] == pytest.approx((1 + (0 + 0.5) / 2) / 2)
+    gaps = 1.0, -1 / 3, 1 - 1 / 3
+    assert means["foreground_minus_background"] == pytest.approx((gaps[0] + (gaps[1] + gaps[2]) / 2) / 2)
+    assert means["background_preferred"] == pytest.approx((0 + 1 / 2) / 2)
+    assert set(table["image"]) == {"x", "y"} and set(table["setting"]) == {"s"}
+    with pytest.raises(TensorError, match="got 2 maps of 1 images"):
+        papers.maps_by_class("itsm", MAPS[:1], RECORDS)
+
+
+def test_scores_by_hand():
+    scores = torch.tensor([[0.9, 0.1], [0.1, 0.2]])
+    present = torch.tensor([[True, True], [False, True]])
+    rows = papers.scores_by_class("CLIP", scores, present, ["cube", "ring"])
+    assert [(row["image"], row["metric"], row["value"]) for row in rows] == [
+        ("cube", "class_average_precision", 1.0),
+        ("ring", "class_average_precision", 1.0),
+    ]
