@@ -37,32 +37,37 @@ SMOKE = {
         "files": ["1_both_sides.png", "2_labels.png", "3_captions.png", "4_numbers.png"],
     },
     "04_image_faithfulness": {
-        "parameters": {"every": "100", "m2ib_samples": "1"},
-        "values": {
-            "accuracy": SHARE,
-            "grad_eclip: deletion": SHARE,
-            "constant: insertion_top5": SHARE,
-            "exact mask: insertion_predicted": SHARE,
-            "random: positive_perturbation": (0.0, 90.0),  # Chefer's area, in percent, of 0 to 90 % of the pixels
+        "parameters": {
+            **{"at": "[0, 100]", "n_errors": "1", "most": "6", "n_few": "1", "m2ib_samples": "1"},
         },
-        "files": ["1_steps.png", "2_curves.png", "3_areas.png", "table1.csv", "areas.csv"],
+        "values": {
+            "untouched: accuracy, equal footing": SHARE,
+            "grad_eclip: deletion, equal footing": SHARE,
+            "clip_surgery: insertion_predicted_top5, as released": SHARE,
+            "exact mask: untied share, equal footing": (0.15, 0.4),  # what is asked of the object
+            "random: untied share, equal footing": (0.99, 1.0),
+            "random: deletion, filled with blur": SHARE,
+            "random: positive_perturbation, equal footing": (0.0, 90.0),  # in percent, of 0 to 90 % of the pixels
+        },
+        "files": ["1_steps.png", "2_curves.png", "3_areas.png", "4_ties.png", "5_fills.png", "table1.csv", "ties.csv"],
     },
     "05_retrieval_faithfulness": {
-        "parameters": {"n_gallery": "4", "every": "100"},
+        "parameters": {"n_gallery": "4", "at": "[0, 100]"},
         "values": {
-            "untouched: ir@10": (1.0, 1.0),  # among 4 images each is one of the first 10, changed or not
-            "random: deletion_ir@10": (1.0, 1.0),
-            "grad_eclip: insertion_tr@1": SHARE,
+            "grad_eclip: deletion_ir@10, as released": (1.0, 1.0),  # among 4 images each is one of the first 10
+            "random: deletion_ir@10, equal footing": (1.0, 1.0),
+            "another caption: deletion_score, equal footing": DIFFERENCE,
+            "exact mask: untied share, equal footing": (0.001, 0.7),
+            "grad_eclip: insertion_tr@1, equal footing": SHARE,
         },
         "files": ["1_maps.png", "2_curves.png", "3_areas.png", "table5.csv", "areas.csv"],
     },
     "06_text_faithfulness": {
         "parameters": {"n_images": "3", "captions": "1", "m2ib_samples": "1"},
         "values": {
-            "whole caption, ir": (0.0, 1.0),
-            "no words, ir": (0.0, 1 / 3),  # the empty text is one for all images: it finds one of the three, or none
             "random: word_deletion_ir, equal footing": SHARE,
-            "grad_eclip: word_insertion_tr, as released": SHARE,
+            "another image: word_deletion_tr, equal footing": SHARE,
+            "grad_eclip: word_insertion_tr, as released": (0.0, 0.9),  # no word finds nothing: less than 1 - 1 / 10
             "m2ib: word_deletion_tr, equal footing": SHARE,
         },
         "files": ["1_words.png", "2_curves.png", "3_areas.png", "table2.csv"],

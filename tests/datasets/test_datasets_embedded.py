@@ -65,6 +65,10 @@ def test_objects_in_an_unknown_domain():
 
 def test_scene_captions_name_every_thing_by_colour():
     for record in datasets.load("scene_captions", 6, size=40):
+        named = {f"a {thing['color']} {thing['shape']}" for thing in record.facts["things"]}
+        assert set(record.parts) == named and all(
+            mask.shape == (40, 40) and mask.any() for mask in record.parts.values()
+        )
         colors = sorted(thing["color"] for thing in record.facts["things"])
         assert len(record.texts) == 5 and len(colors) == 3
         for text in record.texts:

@@ -34,7 +34,13 @@ from clip_explain.metrics.faithfulness import (
 from clip_explain.metrics.fills import FILLS, blur, fill
 from clip_explain.metrics.pixel_order import ranks, tie_breaker, untied_share
 from clip_explain.metrics.readouts import classification, cosines, finds, is_found, retrieval
-from clip_explain.metrics.word_faithfulness import perturbed_tokens, word_confidence, word_curves, word_retrieval
+from clip_explain.metrics.word_faithfulness import (
+    perturbed_tokens,
+    recall_among_perturbed,
+    word_confidence,
+    word_curves,
+    word_retrieval,
+)
 from clip_explain.models import load
 from clip_explain.models.embed import encode_text, tokenize
 from clip_explain.models.model import MEAN, STD, unit
@@ -496,6 +502,29 @@ def texts_of(tokens, model=None):
     model = model or model32()
     inner = (row[1 : int(row.argmax())].tolist() for row in tokens)
     return ["".join(model.tokenizer.decoder[number] for number in row).replace("</w>", " ").strip() for row in inner]
+
+
+def test_recall_among_perturbed_texts_by_hand():
+    """Two images at 0 and 90 degrees, texts 0 and 1 of the first and 2 of the second; one method, three points."""
+    place = lambda *degrees: torch.tensor([[math.cos(math.radians(d)), math.sin(math.radians(d))] for d in degrees])  # noqa: E731
+    texts = torch.stack([place(10, 60, 45), place(20, 20, 45), place(80, 30, 45)])[:, None]
+    found = recall_among_perturbed(texts, place(0, 90), torch.tensor([0, 0, 1]))
+    # Nearest image: 0, 1, 2 keep theirs at 10, 20, 80; at the second point text 0 is nearer to 90, text 2 to 0.
+    assert found["IR"][:, 0].tolist() == [[1, 0, 0], [1, 1, 0], [1, 0, 0]]
+    # Image 0 at the second point: text 2 at 30 beats text 0 at 60, not text 1 at 20; image 1 has text 0 at 30 from it.
+    assert found["TR"][:, 0].tolist() == [[1, 0, 0], [1, 1, 0], [1, 0, 0]]
+    with pytest.raises(TensorError, match="image_of"):
+        recall_among_perturbed(texts, place(0, 90), torch.tensor([0, 0, 2]))
+
+
+def test_recall_of_one_perturbed_text_is_that_of_readouts():
+    """IR is what `word_retrieval` says; TR too where the other texts are left whole."""
+    images, texts = unit(random(4, 8) - 0.5), unit(random(4, 2, 3, 8, seed=1) - 0.5)
+    texts[1:] = texts[1:, :, :1]  # only the first text changes
+    found = recall_among_perturbed(texts, images, torch.arange(4))
+    read = word_retrieval(images, texts[:, 0, 0], torch.arange(4), torch.tensor([0]), (1,))
+    assert torch.equal(found["IR"][:1, :1], read["IR@1"](texts[:1, :1]))
+    assert torch.equal(found["TR"][:1, :1], read["TR@1"](texts[:1, :1]))
 
 
 def test_words_of_equal_weight_go_by_lot():

@@ -55,8 +55,9 @@ def test_both_curves_of_an_image():
         heat = resize(maps[method], (64, 64))[target][None, None]
         alone = curves(model, pixels, heat, read, mode=mode, **given)["score" if "score" in metric else "top1"]
         assert values[metric, method] == pytest.approx(auc(alone, at=given["at"]).item(), abs=1e-6)
-    assert {row["metric"] for row in points} == {"deletion curve", "insertion curve"}
-    assert [row["target"] for row in points][:3] == [0, 0.1, 0.5] and len(points) == 2 * 2 * 3
+    drawn = {"deletion curve_score", "deletion curve", "insertion curve_score", "insertion curve"}
+    assert {row["metric"] for row in points} == drawn
+    assert [row["target"] for row in points][:3] == [0, 0.1, 0.5] and len(points) == 4 * 2 * 3
     assert values["untied share", "a"] == pytest.approx(untied_share(resize(maps["a"], (64, 64)), (64, 64))[0].item())
     heat = maps["mask"][0][None, None]
     heights = curves(model, pixels, heat, read, mode="insertion", **given)["score"][0, 0]

@@ -73,8 +73,9 @@ def dominant_set(seed: int = 0, size: int = 224) -> Dataset:
 def scene_caption_set(seed: int = 0, size: int = 224) -> Dataset:
     """Scenes of three things with five captions each, for retrieval; each caption names all three by colour and shape.
 
-    The first caption is plain; the others order and word the things anew, some with material. Masks: none. Of the first
-    1000 scenes at seed 0, 94 have a twin, another whose things have the same colours and shapes: recall cannot reach 1.
+    The first caption is plain; the others order and word the things anew, some with material. No masks of texts, but
+    `parts`: each thing's mask by its colour and shape. Of the first 1000 scenes at seed 0, 94 have a twin, another
+    whose things have the same colours and shapes: recall cannot reach 1.
     """
     return Dataset("scene_captions", (), range(LENGTH), partial(_captioned, checked(seed, size), size))
 
@@ -175,8 +176,11 @@ def _captioned(seed: int, size: int, index: int) -> Record:
     things = picture.scene.things
     plain = say(Caption(tuple(phrase(color=thing.color, shape=thing.shape) for thing in things)))
     texts = (plain, *(_reworded(things, rng) for _ in range(CAPTIONS - 1)))
+    parts: dict[str, np.ndarray] = {}
+    for thing, mask in zip(things, picture.masks, strict=True):
+        parts[_name(thing)] = mask | parts.get(_name(thing), np.zeros_like(mask))
     name, facts = f"scene-captions {seed - HELD_OUT}-{index}", {"things": described(things)}
-    return Record(name, rendered(picture.image), texts, facts=facts)
+    return Record(name, rendered(picture.image), texts, parts=parts, facts=facts)
 
 
 def _reworded(things: Sequence[Thing], rng: np.random.Generator) -> str:

@@ -28,8 +28,8 @@ class Record:
     """An image, the texts that are asked of it, and for each text the mask of what it names, if known.
 
     `source` is the image or its path; `image` opens it, once. `labels` are indices into the dataset's `classes`.
-    `ignore` are pixels that the annotators left undecided. `parts` are regions that no text names, as a face's mouth.
-    `facts` is what else the dataset says of the image; each reader's docstring lists its own.
+    `ignore` are pixels that the annotators left undecided. `parts` are regions that no text names
+    alone, as a face's mouth. `facts` is what else the dataset says of the image; each reader's docstring lists its own.
     """
 
     id: str

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from clip_explain.checks import check_counts, checked, finite, one_of, out_of_memory
 from clip_explain.errors import MethodError, TensorError, nearest
-from clip_explain.metrics.readouts import Readout, change, check_candidates, finds, is_found
+from clip_explain.metrics.readouts import Readout, change, check_candidates, check_index, finds, is_found
 from clip_explain.models.adapted import text_tower
 from clip_explain.models.model import Model
 from clip_explain.models.vit import own_tokens
@@ -49,9 +49,48 @@ def word_curves(
     The paper says no more than "one word deleted/inserted at a time", 5 steps; its code has no text metric.
     Raises TensorError (shape, NaN) and MethodError (unknown mode or ties, counts below 1, out of memory).
     """
-    tokens = perturbed_tokens(request, weights, mode, steps, ties, seed)
-    embeddings = embed_batches(request.model, tokens.flatten(0, 2), batch_size).unflatten(0, tokens.shape[:3])
+    embeddings = perturbed_texts(request, weights, mode, steps=steps, ties=ties, seed=seed, batch_size=batch_size)
     return {name: readout(embeddings) for name, readout in readouts.items()}
+
+
+@checked()
+def perturbed_texts(
+    request: WordRequest,
+    weights: Float[Tensor, "texts images tokens"],
+    mode: str = "deletion",
+    *,
+    steps: int = 5,
+    ties: str = "random",
+    seed: int = 0,
+    batch_size: int = 256,
+) -> Float[Tensor, "texts images points embedding"]:
+    """Unit embeddings of the perturbed texts, for readouts of one's own; arguments and errors as in `word_curves`."""
+    tokens = perturbed_tokens(request, weights, mode, steps, ties, seed)
+    return embed_batches(request.model, tokens.flatten(0, 2), batch_size).unflatten(0, tokens.shape[:3])
+
+
+@checked()
+def recall_among_perturbed(
+    embeddings: Float[Tensor, "texts methods points embedding"],
+    images: Float[Tensor, "images embedding"],
+    image_of: Int[Tensor, " texts"],
+) -> dict[str, Float[Tensor, "texts methods points"]]:
+    """Recall at 1, "IR" and "TR", where every text of the gallery is perturbed, each by its own weights.
+
+    IR: is the text's image the first of all for what is left of the text? TR: is what is left of it the first for its
+    image, against what is left of the other images' texts, by the same method, at the same point? So a text of no words
+    finds nothing and is never found: all are the same, and a tie is a miss. Against whole texts, as `word_retrieval`
+    has it, the empty text may be nearer to an image than most, which says nothing of the words. GE (4.2) leaves open
+    which it is. TensorError for ids that do not fit.
+    """
+    check_index("image_of", image_of, len(images))
+    scores = torch.einsum("tmpe,ie->tmpi", embeddings, images.to(embeddings))
+    own = F.one_hot(image_of.long(), len(images)).bool()
+    mine = scores.gather(-1, image_of.long()[:, None, None, None].expand(*scores.shape[:3], 1))[..., 0]
+    others = scores.masked_fill(own[:, None, None], -torch.inf).amax(dim=-1)
+    rivals = scores.masked_fill(own[:, None, None], -torch.inf).amax(dim=0)  # methods, points, images
+    best = rivals[..., image_of.long()].permute(2, 0, 1)
+    return {"IR": (mine > others).float(), "TR": (mine > best).float()}
 
 
 @checked()

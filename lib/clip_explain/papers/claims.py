@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from clip_explain.errors import DatasetError, nearest
+from clip_explain.explainers import names_of
 from clip_explain.files import data_folder
 from clip_explain.metrics.registry import METRICS
 from clip_explain.papers.published import LIBRARY_NAMES, PAPERS, published
@@ -137,7 +138,10 @@ def read_claims(path: Path) -> tuple[Statement, ...]:
     except tomllib.TOMLDecodeError as error:
         raise DatasetError(f"{path} is damaged: {error}") from error
     _check_keys(path.name, file, {"claim": list}, {"measured": dict, "compared": dict})
-    metrics, methods = {*METRICS, *file.get("measured", {})}, {*METHODS, *file.get("compared", {})}
+    metrics, methods = (
+        {*METRICS, *file.get("measured", {})},
+        {*METHODS, *names_of(words=True), *file.get("compared", {})},
+    )
     seen, found = set(), []
     for number, entry in enumerate(file["claim"], 1):
         name = f"claim {number} ({entry.get('id', 'without an id')})"

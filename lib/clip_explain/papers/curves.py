@@ -40,10 +40,10 @@ def deletion_and_insertion(
 
     `maps` are raw, by method, each (targets, grid_h, grid_w) of a grid of its own. `endings` names the targets: the
     areas of target i are called "deletion" and endings[i] and what the readout adds, as "deletion_predicted_top5"; one
-    map serves for all endings. Of the first readout and the first target there are also the heights, called "deletion
-    curve" and "insertion curve", whose targets are the shares of pixels, the areas "deletion to the untied share" and
-    so on, and the "untied share" itself. `at`: which of the 100 steps are looked at; `signed`, the maps before the
-    ReLU, and `options` as in `curves`. TensorError for maps of other numbers of targets.
+    map serves for all endings. Of the first target there are also the heights, called "deletion curve_top5" and so on,
+    whose targets are the shares of pixels; and by the first readout the areas "deletion to the untied share" and
+    "insertion to ...", and the "untied share" itself. `at`: which of the 100 steps are looked at; `signed`, the maps
+    before the ReLU, and `options` as in `curves`. TensorError for maps of other numbers of targets.
     """
     stacked = on_one_grid(maps, model, pixels)
     if stacked.shape[1] not in (1, len(endings)):
@@ -58,8 +58,9 @@ def deletion_and_insertion(
         for number, ending in enumerate(endings):
             of_target = {name: curve[:, min(number, curve.shape[1] - 1)] for name, curve in by_target.items()}
             areas_found += areas(image, list(maps), of_target, mode + ending, setting, at)
+        for name, curve in by_target.items():
+            heights_found += heights(image, list(maps), curve[:, 0], f"{mode} curve{_ending(name)}", shares, setting)
         first = next(iter(by_target.values()))[:, 0]
-        heights_found += heights(image, list(maps), first, f"{mode} curve", shares, setting)
         for method, area in zip(maps, auc_until(first, untied, shares), strict=True):
             areas_found += measured(image, method, {f"{mode} to the untied share": area}, setting)
     for method, share in zip(maps, untied, strict=True):
@@ -98,10 +99,14 @@ def areas(
     """
     rows = []
     for readout, drawn in curves.items():
-        name = metric + ENDINGS.get(readout, f"_{readout.lower()}")
+        name = metric + _ending(readout)
         for method, area in zip(methods, auc(drawn, protocol, at).tolist(), strict=True):
             rows += measured(image, method, {name: area}, setting)
     return rows
+
+
+def _ending(readout: str) -> str:
+    return ENDINGS.get(readout, f"_{readout.lower()}")
 
 
 def heights(

@@ -100,7 +100,7 @@ def panels(
         by_name = {name: _by_name(rows[rows[names] == name], by) for name in order}
         charts.series(by_name, ax, (chance or {}).get(metric), kinds)
         ax.set_title(title)
-        ax.locator_params(axis="x", nbins=4)
+        ax.locator_params(axis="x", nbins=4 if columns < 4 else 3)
     if len(kinds) > 1:
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     return axes
@@ -124,16 +124,15 @@ def lines(
     by_name = dict(tuple(summary.groupby(names, sort=False)))
     if missing := [name for name in (*shown, *references) if name not in by_name]:
         raise MethodError(f"no rows of {missing[0]!r}: {nearest(missing[0], by_name)}")
-    for name in by_name:
-        if name not in (*shown, *references):
-            label = "others" if "others" not in ax.get_legend_handles_labels()[1] else None
-            ax.plot(by_name[name][x], by_name[name]["mean"], color="0.8", linewidth=0.8, label=label)
-    for number, name in enumerate(references):
-        ax.plot(by_name[name][x], by_name[name]["mean"], color="0.4", dashes=REFERENCES[number % 2], label=name)
     for name, color in zip(shown, LINES[-1:] + LINES, strict=False):
         rows = by_name[name]
-        ax.plot(rows[x], rows["mean"], color=color, label=name, linewidth=1.4)
+        ax.plot(rows[x], rows["mean"], color=color, label=name, linewidth=1.4, zorder=3)
         ax.fill_between(rows[x], rows["low"], rows["high"], color=color, alpha=0.12, linewidth=0)
+    for number, name in enumerate(references):
+        ax.plot(by_name[name][x], by_name[name]["mean"], color="0.4", dashes=REFERENCES[number % 2], label=name)
+    for number, name in enumerate(name for name in by_name if name not in (*shown, *references)):
+        label = None if number else "others"
+        ax.plot(by_name[name][x], by_name[name]["mean"], color="0.8", linewidth=0.8, label=label, zorder=1)
     return ax
 
 

@@ -24,7 +24,7 @@ from clip_explain.metrics.faithfulness import auc, confidence, perturbed_embeddi
 from clip_explain.metrics.readouts import classification, cosines
 from clip_explain.metrics.registry import Area, Confidence, Metric
 from clip_explain.models.model import Model
-from clip_explain.request import Request
+from clip_explain.request import Request, WordRequest
 from clip_explain.texts import BARE, Templates
 
 TEXTS_KEPT = 20_000  # text features that a process keeps at most
@@ -104,6 +104,15 @@ def maps_of(
 ) -> Float[Tensor, "images targets grid_h grid_w"]:
     """The raw maps of one of METHODS with its own options; if it draws anything, it draws from the seed."""
     explainer = METHODS[method]
+    drawn = {"generator": seed} if "generator" in explainers.options_of(explainer) else {}
+    return explainer(request, **{**drawn, **(options or {})})
+
+
+def weights_of(
+    request: WordRequest, method: str, options: Mapping[str, Any] | None = None, seed: int = 0
+) -> Float[Tensor, "texts images tokens"]:
+    """The raw weights of words by an explainer with its own options; if it draws anything, it draws from the seed."""
+    explainer = explainers.METHODS[method].words
     drawn = {"generator": seed} if "generator" in explainers.options_of(explainer) else {}
     return explainer(request, **{**drawn, **(options or {})})
 
