@@ -168,30 +168,34 @@ SMOKE = {
     "15_attention_and_gradient_by_layer": {
         "parameters": {"n_pictures": "40", "n_shown": "1"},
         "values": {
-            "chance": (0.001, 0.5),
-            "text gradient 1": SHARE,
-            "text attention 1: own - others": (-1e-6, 1e-6),  # attention takes no notice of the target
+            "chance: energy_pointing_game, texts": (0.001, 0.5),
+            "gradient, layer 0: energy_pointing_game, texts": SHARE,
+            "gradient, random direction: energy_pointing_game, texts": SHARE,
+            "attention, all layers: energy, own less others, texts": (-1e-6, 1e-6),  # it does not depend on the target
+            "gradient, last layer: energy, own less others, texts": DIFFERENCE,
         },
         "files": ["1_text.png", "2_image.png", "3_numbers.png", "layers.csv"],
     },
     "16_last_gradient": {
         "parameters": {"n_pictures": "40", "n_faces": "4", "n_labelled": "1"},
         "values": {
-            "text: last_gradient: energy_pointing_game": SHARE,
-            "text: all_gradients: corner_bias": (0.0, 196 / 16),  # 14 x 14 cells, 2 x 2 in each corner
-            "corner bias of the mean map: last_gradient": (0.0, 196 / 16),
-            "text: random: positive_perturbation": (0.0, 90.0),
+            "last_gradient: energy_pointing_game, texts": SHARE,
+            "random: energy_pointing_game, texts": (0.001, 0.5),  # about the object's share of the image
+            "all_gradients: corner_bias, faces": (0.0, 49 / 4),  # 7 x 7 cells, one in each corner
+            "all_gradients: corner_excess, faces": (0.0, 45 / 4),
+            "random: positive_perturbation, single objects": (0.0, 90.0),
         },
         "files": ["1_text.png", "2_image.png", "3_mean_maps.png", "4_numbers.png", "numbers.csv"],
     },
     "17_positive_negative_saliency": {
         "parameters": {"n_pictures": "40", "resnet": "tiny-resnet" if "tiny-resnet" in available_models() else ""},
         "values": {
-            "specifications: numbers": (61, 61),
-            "specifications: agree": (58, 58),  # 224 for 336 px, and twice 12 text heads for 8
-            "ViT-B/32: text heads": (8, 8),  # the report says 12
-            "text: vit: positive and negative: overlap": SHARE,
-            "text: vit: negated target: energy_on_others": SHARE,
+            "printed in Table I: wrong numbers, specifications": (0, 0),
+            "printed in Table II: wrong numbers, specifications": (1, 1),  # ViT-L/14@336px takes 336 px, not 224
+            "printed of text heads: wrong numbers, specifications": (2, 2),  # 8 in both, not 12
+            "target and negated target: overlap, ViT, ViT, texts": SHARE,
+            "negated target: energy_on_others, ViT, texts": SHARE,
+            "chance: energy_on_others, ViT, texts": (0.001, 0.7),
         },
         "files": ["1_text.png", "2_image.png", "3_numbers.png", "specifications.csv", "numbers.csv"],
     },
@@ -214,22 +218,21 @@ SMOKE = {
             "resnet": "tiny-resnet" if "tiny-resnet" in available_models() else "",
         },
         "values": {
-            "chance": (0.125, 1.0),
-            "vit: probe: accuracy": SHARE,
-            "vit: variance: awe": (0.0001, 0.25),  # of values from 0 to 1
-            "vit: entropy: awe": (1.0, 13.91),  # bits: half precision has 15,361 values from 0 to 1
-            "vit: p of map": (0.0, 1.0),
-            "vit: centre - elsewhere": DIFFERENCE,
+            "chance: accuracy of the probe, ViT": (0.125, 1.0),
+            "probe: accuracy of the probe, ViT": SHARE,
+            "Awe: variance, ViT": (0.0001, 0.25),  # of values from 0 to 1
+            "Awe: entropy, ViT": (0.5, 13.91),  # bits: half precision has 15,361 values from 0 to 1
+            "centre: mean map, ViT, shuffled labels": SHARE,
         },
-        "files": ["1_probe.png", "4_mean_maps.png", "5_numbers.png", "emotions_vit.safetensors"],
+        "files": ["1_probe.png", "4_mean_maps.png", "5_numbers.png", "emotions_vit.safetensors", "numbers.csv"],
     },
     "19_word_wise_saliency": {
         "parameters": {"n_shown": "1", "resnet": "tiny-resnet" if "tiny-resnet" in available_models() else ""},
         "values": {
-            "chance": (0.001, 0.5),
-            "pointing_game: vit: last_gradient: difference: own": SHARE,
-            "energy_pointing_game: vit: grad_eclip: alone: apart": DIFFERENCE,
-            "vit: cosine": DIFFERENCE,
+            "chance: energy_pointing_game, ViT, EP's method": (0.001, 0.7),
+            "own word: pointing_game, ViT, EP's method": SHARE,
+            "word alone: energy_pointing_game, ViT, Grad-ECLIP": SHARE,
+            "random direction: energy_pointing_game, ViT, EP's method": SHARE,
         },
         "files": ["1_words.png", "2_numbers.png", "numbers.csv"],
     },

@@ -25,9 +25,9 @@ def test_the_report_errs_in_a_resolution_and_in_the_heads_of_the_text_encoders()
     assert len(table) == 5 * 7 + 4 * 5 + 2 * 3 and set(table["model"]) == set(OPENAI)
     wrong = table[~table["agrees"]].drop(columns="agrees").to_numpy().tolist()
     assert sorted(wrong) == [
-        ["RN101", "Text heads", 12, 8],
-        ["ViT-B/32", "Text heads", 12, 8],
-        ["ViT-L/14@336px", "Input resolution", 224, 336],
+        ["Table II", "ViT-L/14@336px", "Input resolution", 224, 336],
+        ["section IV", "RN101", "Text heads", 12, 8],
+        ["section IV", "ViT-B/32", "Text heads", 12, 8],
     ]
 
 

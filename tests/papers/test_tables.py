@@ -37,6 +37,18 @@ def test_what_is_measured_becomes_rows():
         papers.measured("x", "game", {"m": [1, 2]}, targets=["a cube"])
 
 
+def test_numbers_of_many_images_become_rows():
+    rows = papers.measured_each(["x", "y"], "a", {"m": np.array([1.0, 2.0]), "n": [True, False]}, "fair")
+    assert [(row["image"], row["metric"], row["value"], row["setting"]) for row in rows] == [
+        ("x", "m", 1.0, "fair"),
+        ("y", "m", 2.0, "fair"),
+        ("x", "n", 1.0, "fair"),
+        ("y", "n", 0.0, "fair"),
+    ]
+    with pytest.raises(TensorError, match="m: got 1 values for 2 images"):
+        papers.measured_each(["x", "y"], "a", {"m": [1.0]})
+
+
 def test_a_sweeps_table_is_taken_as_it_is():
     sweep = TWO_IMAGES.drop(columns="setting").assign(text="a cube", error=None, index=range(6))
     pd.testing.assert_frame_equal(papers.long_table(sweep), TWO_IMAGES)
@@ -104,6 +116,18 @@ def test_several_methods_averaged_are_one_more():
     assert papers.long_table(table).columns.tolist() == table.columns.tolist()
     with pytest.raises(MethodError, match="'c' has no rows: Available: a, b"):
         papers.averaged(TWO_IMAGES, ["a", "c"], "both")
+
+
+def test_the_cases_in_which_two_methods_differ_most():
+    """Of image x the second target, of y the only one; z's has no answer."""
+    rows = papers.measured("x", "a", {"m": [0.0, 1.0]}) + papers.measured("x", "b", {"m": [0.1, 0.2]})
+    rows += papers.measured("y", "a", {"m": [0.0]}) + papers.measured("y", "b", {"m": [0.9]})
+    rows += papers.measured("z", "a", {"m": [0.0]}) + papers.measured("z", "b", {"m": [np.nan]})
+    table = papers.long_table(rows)
+    assert papers.furthest_apart(table, "m", ("a", "b"), 5) == [("y", 0), ("x", 1)]
+    assert papers.furthest_apart(table, "m", ("b", "a"), 1) == [("y", 0)]
+    with pytest.raises(MethodError, match="'c' has no numbers of m"):
+        papers.furthest_apart(table, "m", ("a", "c"), 1)
 
 
 def test_images_by_methods():

@@ -5,6 +5,7 @@ own photos.
 """
 
 from clip_explain.datasets.embedded import FEWEST_PIXELS, HELD_OUT, export_karpathy, scenes
+from clip_explain.datasets.joined import Joined, joined
 from clip_explain.datasets.record import Dataset, Record
 from clip_explain.datasets.sources import DATASETS, Source, folder_of, images_of, load, missing, photos, read, state
 
@@ -13,11 +14,13 @@ __all__ = [
     "FEWEST_PIXELS",
     "HELD_OUT",
     "Dataset",
+    "Joined",
     "Record",
     "Source",
     "export_karpathy",
     "folder_of",
     "images_of",
+    "joined",
     "load",
     "missing",
     "photos",

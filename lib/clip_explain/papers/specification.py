@@ -75,7 +75,7 @@ def specification(network: nn.Module) -> dict[str, int]:
 
 
 def against_report(networks: Mapping[str, nn.Module]) -> pd.DataFrame:
-    """What EPFL prints of OpenAI's models, beside their `specification`: model, quantity, report, ours, agrees.
+    """What EPFL prints of OpenAI's models, beside their `specification`: place, model, quantity, report, ours, agrees.
 
     A row for each number of Tab. I and II, and for the three that section IV gives of the text encoders.
     """
@@ -85,10 +85,11 @@ def against_report(networks: Mapping[str, nn.Module]) -> pd.DataFrame:
         ours = specification(network)
         printed = tables[tables["row"] == IN_REPORT.get(name, name)]
         numbers = zip(printed["column"], printed["value"].astype(int), strict=True)
-        rows += [(name, what, number, ours[what]) for what, number in numbers]
+        place = "Table II" if "ViT layers" in ours else "Table I"
+        rows += [(place, name, what, number, ours[what]) for what, number in numbers]
         said = TEXT_IN_REPORT if name in USED_IN_REPORT else {}
-        rows += [(name, what, number, ours[what]) for what, number in said.items()]
-    found = pd.DataFrame(rows, columns=["model", "quantity", "report", "ours"])
+        rows += [("section IV", name, what, number, ours[what]) for what, number in said.items()]
+    found = pd.DataFrame(rows, columns=["place", "model", "quantity", "report", "ours"])
     return found.assign(agrees=found["report"] == found["ours"])
 
 

@@ -46,6 +46,19 @@ def measured(
     return rows
 
 
+def measured_each(
+    images: Sequence[str], method: str, values: Mapping[str, Any], setting: str = ""
+) -> list[dict[str, Any]]:
+    """Rows of the long table for many images and one method; `values` has for each metric one number an image."""
+    rows = []
+    for metric, numbers in values.items():
+        if len(numbers) != len(images):
+            raise TensorError(f"{metric}: got {len(numbers)} values for {len(images)} images, expected one each")
+        for image, number in zip(images, numbers, strict=True):
+            rows += measured(image, method, {metric: number}, setting)
+    return rows
+
+
 def measured_by_class(
     images: Sequence[str], classes: Sequence, method: str, values: Mapping[str, Any], setting: str = ""
 ) -> list[dict[str, Any]]:
@@ -166,6 +179,24 @@ def summarize(table: pd.DataFrame, by: Sequence[str] = BY, seed: int = 0, level:
         names = names if isinstance(names, tuple) else (names,)
         rows.append((*names, found.mean, found.low, found.high, found.count))
     return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "images"])
+
+
+def furthest_apart(
+    table: pd.DataFrame, metric: str, methods: tuple[str, str], count: int, setting: str = ""
+) -> list[tuple[str, Any]]:
+    """The images, each with one of its targets, in which two methods' values of a metric differ most: cases to draw.
+
+    The furthest first; of each image the target that it differs most in. Fewer than `count` if there are no more.
+    MethodError for a method without numbers of the metric in this setting.
+    """
+    rows = table[(table["metric"] == metric) & (table["setting"] == setting)]
+    wide = rows.pivot(index=["image", "target"], columns="method", values="value")
+    for method in methods:
+        if method not in wide:
+            raise MethodError(f"{method!r} has no numbers of {metric}: {nearest(method, wide.columns)}")
+    gap = (wide[methods[0]] - wide[methods[1]]).abs().dropna().sort_values(ascending=False, kind="stable")
+    by_image = gap[~gap.index.get_level_values("image").duplicated()]
+    return list(by_image.index[:count])
 
 
 def by_method(table: pd.DataFrame, metric: str, methods: Sequence[str]) -> pd.DataFrame:

@@ -1,0 +1,66 @@
+"""Texts that join the names of two objects of an image, and what their words name: for saliency word by word."""
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from jaxtyping import Bool
+
+from clip_explain.checks import checked
+from clip_explain.datasets.record import Record
+from clip_explain.errors import DatasetError
+
+
+@dataclass(frozen=True, eq=False)
+class Joined:
+    """A text as "a blue cone and a red ring", and its words that tell the two objects apart.
+
+    `named` has for each word all objects of the image that it is true of, `other` the object of the text that it is not
+    about. `nouns` says which words are the last of their name.
+    """
+
+    record: Record
+    text: str
+    words: tuple[str, ...]
+    nouns: tuple[bool, ...]
+    named: Bool[np.ndarray, "words height width"]
+    other: Bool[np.ndarray, "words height width"]
+
+
+@checked(DatasetError)
+def joined(record: Record) -> Joined | None:
+    """The first two objects of an image whose names share at most one word, joined by "and"; None if there are none.
+
+    Asked is each word that stands in one of the two names alone, unless it is also true of a thing of the image
+    (`facts["things"]`) that has no mask. DatasetError for a record without masks.
+    """
+    if record.masks is None:
+        raise DatasetError(f"{record.id} has no masks, so nothing says what its words name")
+    names = [text.split() for text in record.texts]
+    for first, second in combinations(range(len(names)), 2):
+        if len(set(names[first]) & set(names[second])) < 2:
+            text = f"{record.texts[first]} and {record.texts[second]}"
+            return _asked(record, text, names, [(first, second), (second, first)])
+    return None
+
+
+def _asked(record: Record, text: str, names: list[list[str]], pairs: list[tuple[int, int]]) -> Joined | None:
+    """The words of either name, with what they name."""
+    assert record.masks is not None
+    words, nouns, named, others = [], [], [], []
+    for own, other in pairs:
+        for word in names[own]:
+            if word not in names[other] and _all_masked(record, word, names):
+                words.append(word)
+                nouns.append(word == names[own][-1])
+                named.append(record.masks[[word in name for name in names]].any(axis=0))
+                others.append(record.masks[other])
+    if not words:
+        return None
+    return Joined(record, text, tuple(words), tuple(nouns), np.stack(named), np.stack(others))
+
+
+def _all_masked(record: Record, word: str, names: list[list[str]]) -> bool:
+    """Is a word true of no thing without a mask? So also where the record does not list its things."""
+    things = record.facts.get("things", ())
+    return not things or sum(word in name for name in names) == sum(word in thing.values() for thing in things)
