@@ -28,6 +28,7 @@ SMOKE = {
             "grad_eclip: average_precision, all images": (0.001, 1.0),
             "rollout: own less others, all images": (-1e-6, 1e-6),  # its map is the same for every text
             "shapley: pointing_game, first images": SHARE,
+            "legrad: pointing_game, control model": SHARE,
         },
         "files": ["1_comparison.png", "2_numbers.png", "methods.csv"],
     },
@@ -87,8 +88,9 @@ SMOKE = {
             "grad_eclip: iou_searched, as released": SHARE,
             "clip_surgery: pixel_accuracy_mask, equal footing": SHARE,
             "shapley: pointing_game, first images": SHARE,
+            "legrad: pointing_game, control model": SHARE,
         },
-        "files": ["1_maps.png", "3_pointing.png", "4_segmentation.png", "table3.csv", "numbers.csv"],
+        "files": ["1_maps.png", "3_pointing.png", "4_segmentation.png", "5_control.png", "table3.csv", "numbers.csv"],
     },
     "09_concept_composition": {
         "parameters": {"n_images": "12"},  # so that some scenes have two objects of a shape

@@ -252,8 +252,8 @@ def unique_objects(attributes: Int[np.ndarray, "scenes objects 4"]) -> list[list
 def word_order(model: Model, pool: Pool, count: int) -> Figures:
     """In how many captions of three objects do content words weigh more than every article and "and"?
 
-    The heaviest content word, and all of them, by Grad-ECLIP's weights and by leaving one word out; each caption with its
-    own picture. Grad-ECLIP gives many words exactly 0, so that all of them seldom outweigh an article.
+    The heaviest content word, and all of them, by Grad-ECLIP's weights and by leaving one word out; each caption with
+    its own picture. Grad-ECLIP gives many words exactly 0, so that all of them seldom outweigh an article.
     """
     captions = [list_objects(row) for row in pool.attributes[:count]]
     found = {f"{which}, {method}": [] for method in ("grad_eclip", "leave_one_out") for which in (HEAVIEST, ALL)}
