@@ -226,7 +226,7 @@ class IclipPlan:
     encoder: str = "tiny-dino"
     pooling: str = "masked_max"
     dual: bool = True
-    steps: int = 2400
+    steps: int = 800
     batch: int = 128
     views: int = 8000
     dataset: str | None = None
