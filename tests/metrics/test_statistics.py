@@ -17,8 +17,6 @@ from clip_explain.metrics.intervals import (
     class_means_by_image,
     correlation,
     correlation_by_image,
-    exchange_test,
-    holm,
     jackknife,
     paired_test,
     resampled_means,
@@ -169,12 +167,6 @@ def test_the_interval_of_one_image_has_no_width():
     assert bootstrap([0.5, 1.0], seed=0, clusters=["a", "a"]) == Interval(0.75, 0.75, 0.75, 1)
 
 
-def test_holm_by_hand():
-    """0.01 x 3, then 0.03 x 2, then 0.04 x 1, which may not fall below 0.06."""
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.5, 0.6]) == [1, 1] and holm([0.2]) == [0.2] and holm([]) == []
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -182,8 +174,6 @@ def test_holm_by_hand():
         (lambda: paired_test([], [], seed=0), "at least one finite"),
         (lambda: paired_test([float("nan")], [1.0], seed=0), "at least one finite"),
         (lambda: bootstrap([1.0, 2.0], seed=0, clusters=["a"]), "1 clusters for 2 values"),
-        (lambda: holm([0.5, 1.5]), "0 to 1"),
-        (lambda: holm([float("nan")]), "0 to 1"),
         (lambda: mean_map(torch.ones(0, 2, 2)), "at least one to average"),
         (lambda: variance(torch.full((2, 2), float("nan"))), "NaN"),
     ],
@@ -206,26 +196,6 @@ def test_mean_map_by_hand():
 def test_variance_by_hand():
     maps = torch.tensor([[[0.0, 1.0], [1.0, 0.0]], [[-2.0, -2.0], [-2.0, 6.0]], [[3.0, 3.0], [3.0, 3.0]]])
     assert variance(maps).tolist() == [0.25, (3 * 0.25**2 + 0.75**2) / 4, 0]
-
-
-def test_conditions_exchanged_by_hand():
-    """Two images, conditions 0 and 2 in each: of the four ways to order them, two have a spread of 1 and two of 0."""
-    found = exchange_test([[0.0, 2.0], [0.0, 2.0]], seed=0, resamples=2000)
-    assert (found.spread, found.count) == (1, 2) and found.p == pytest.approx(0.5, abs=0.05)
-
-
-def test_conditions_exchanged_of_maps_and_against_friedman():
-    values = np.random.default_rng(2).normal(size=(40, 3))
-    friedman = scipy.stats.friedmanchisquare(*values.argsort(axis=1).argsort(axis=1).T).pvalue
-    ranks = values.argsort(axis=1).argsort(axis=1)  # within images the same ranks: the same test, but for its table
-    assert exchange_test(ranks, seed=0).p == pytest.approx(friedman, abs=0.06)
-    maps = np.stack([values, values[:, ::-1]], axis=-1)
-    assert exchange_test(maps, 0, 10).spread == pytest.approx(values.mean(axis=0).std())
-    shifted = values + [0, 1, 2]
-    assert exchange_test(shifted, 0).p == pytest.approx(1 / 1001)
-    for wrong in ([1.0, 2.0], np.zeros((0, 2)), [[1.0, np.nan]]):
-        with pytest.raises(TensorError):
-            exchange_test(wrong, 0)
 
 
 def test_resampled_means_give_the_bootstraps_interval():

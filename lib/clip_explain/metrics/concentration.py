@@ -47,8 +47,8 @@ def value_entropy(maps: Float[Tensor, "*axes grid_h grid_w"], bins: int | None =
     and does not fit `entropy`, where a high value means an even map. Its values reach 13.5 bits: more than the 8 bits
     of 256 bins, less than the 15.6 bits of 224 x 224 distinct values. So it must take maps resized to the image. The
     values of its ViT, all near 10.9, fit maps of 7 x 7 that are resized and stored in half precision, which has few
-    distinct values. Those of its ResNet, 5.8 to 13.5, fit float32 maps with many zeros, from Grad-CAM's ReLU. Notebook
-    18 tries both.
+    distinct values. Those of its ResNet, 5.8 to 13.5, fit float32 maps with many zeros, from Grad-CAM's ReLU.
+    Notebook 18 reads them so.
     """
     scaled = normalize(maps)
     if bins is not None and bins < 1:

@@ -1,11 +1,11 @@
-"""How sure a number is: bootstrap intervals, paired tests, corrections for several tests, correlation.
+"""How sure a number is: bootstrap intervals, paired tests, statistics of means, correlation.
 
 Images are drawn anew, or their signs flipped; scipy.stats does it wherever it has the test.
 """
 
 import functools
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -175,51 +175,7 @@ def _flipped_sums(values: np.ndarray, seed: int, resamples: int) -> Iterator[np.
         yield signs @ values
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction: below 0.05 only with a chance of 5 % that any one of the tests is wrong.
-
-    In the given order. The smallest of m p values is multiplied by m, the next by m - 1, and so on. None falls below
-    one before it, and none rises above 1. TensorError for values outside 0 to 1, and NaN.
-    """
-    values = np.asarray(p_values, dtype=float)
-    if values.ndim != 1 or not ((values >= 0) & (values <= 1)).all():
-        raise TensorError(f"got p values {p_values!r}, expected a list of numbers from 0 to 1")
-    order = values.argsort(kind="stable")
-    raised = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
-    adjusted = np.empty_like(values)
-    adjusted[order] = raised.clip(max=1)
-    return adjusted.tolist()
-
-
-# -- several conditions, and statistics of means
-
-
-@dataclass(frozen=True)
-class Spread:
-    """How far the means of several conditions lie apart, and the p value of the test that exchanges the conditions."""
-
-    spread: float
-    p: float
-    count: int
-
-
-def exchange_test(values, seed: int, resamples: int = 1000) -> Spread:
-    """Do several conditions differ on the same images? A permutation test within images.
-
-    `values` (images, conditions) has a number for each image and condition; (images, conditions, *cells) has a map.
-    The spread is the standard deviation over conditions of the means over images; of maps, its root mean square over
-    cells. If conditions did not matter, the values of an image could as well be exchanged among them. p is
-    (1 + as far apart) / (1 + drawn). TensorError without values, or with NaN.
-    """
-    values = _images_first(values)
-    if values.ndim < 2:
-        raise TensorError(f"got values of shape {values.shape}, expected (images, conditions) or more")
-    rows = values.reshape(*values.shape[:2], -1)
-    random, found, hits = np.random.default_rng(seed), _spread(rows), 0
-    for _ in range(resamples):
-        order = random.random(rows.shape[:2]).argsort(axis=1)
-        hits += _spread(np.take_along_axis(rows, order[..., None], axis=1)) >= found * (1 - 1e-12)
-    return Spread(found, (1 + hits) / (1 + resamples), len(rows))
+# -- statistics of means
 
 
 def resampled_means(values, seed: int, resamples: int = RESAMPLES) -> Float[np.ndarray, "resamples *axes"]:
@@ -338,7 +294,3 @@ def _images_first(values) -> np.ndarray:
     if not values.size or not np.isfinite(values).all():
         raise TensorError(f"got values of shape {values.shape}, expected finite numbers for at least one image")
     return values
-
-
-def _spread(rows: Float[np.ndarray, "images conditions cells"]) -> float:
-    return float(np.sqrt(rows.mean(axis=0).var(axis=0).mean()))
