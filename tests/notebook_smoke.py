@@ -33,9 +33,14 @@ SMOKE = {
         "files": ["1_comparison.png", "2_numbers.png", "methods.csv"],
     },
     "03_image_text_pairs": {
-        "parameters": {"n_slow": "1"},
-        "values": {"chance": (0.001, 0.7), "grad_eclip: content": SHARE, "m2ib: there": SHARE, "game: agree": SHARE},
-        "files": ["1_both_sides.png", "2_labels.png", "3_captions.png", "4_numbers.png"],
+        "parameters": {"m2ib_samples": "1"},
+        "values": {
+            "chance: pointing_game": (0.001, 0.7),
+            "grad_eclip: named words above filler": SHARE,
+            "m2ib: words of what is there": SHARE,
+            "game: sides agree": SHARE,
+        },
+        "files": ["1_both_sides.png", "2_labels.png", "3_captions.png", "4_numbers.png", "numbers.csv"],
     },
     "04_image_faithfulness": {
         "parameters": {
@@ -202,12 +207,22 @@ SMOKE = {
         "files": ["1_text.png", "2_image.png", "3_numbers.png", "specifications.csv", "numbers.csv"],
     },
     "08_processing_time": {
-        "parameters": {"model": "tiny-vit", "masks": "4", "grown": "['grad_eclip']", "rounds": "1", "steps": "2"},
+        "parameters": {
+            **{
+                "model": "tiny-vit",
+                "masks": "4",
+                "prompts": "1",
+                "grown": "['grad_eclip']",
+                "rounds": "1",
+                "steps": "2",
+            },
+        },
         "values": {
-            "encode_image: ratio": (1.0, 1.0),
-            "grad_eclip: ratio": (0.01, 1000.0),  # no timed test: wide enough for any machine
-            "deletion: of bare forwards": (0.01, 1000.0),
-            "rise: ratio": (1.0, 1e6),
+            "encode_image: cost": (1.0, 1.0),
+            "grad_eclip: cost": (0.01, 1000.0),  # no timed test: wide enough for any machine
+            "deletion, of bare forwards: cost": (0.01, 1000.0),
+            "rise: cost": (1.0, 1e6),
+            "self_attention: times raw attention, as released": (1.0, 1.0),
             "protocol: GPU hours": (1.0, 1e4),
             "protocol: files": (5, 50_004),
         },

@@ -10,7 +10,7 @@ from clip_explain.maps import resize
 from clip_explain.metrics.faithfulness import auc, auc_until, curves
 from clip_explain.metrics.pixel_order import untied_share
 from clip_explain.metrics.readouts import classification
-from clip_explain.models.embed import unit
+from clip_explain.models.model import unit
 
 CURVES = torch.tensor([[1.0, 0.5, 0.0], [1.0, 1.0, 0.0]])
 

@@ -218,6 +218,8 @@ def test_means_and_curves():
     assert {text.get_text() for text in left.texts} == {"0.50", "0.20", "chance"}
     counted = plots.means({"a": Interval(1234.5, 1000.0, 2000.0, 20)}, plt.figure().gca(), form=",.0f")
     assert [text.get_text() for text in counted.texts] == ["1,234"]
+    many = plots.means({"a": Interval(0.5, 0.4, 0.7, 20)}, plt.figure().gca(), beside=True)
+    assert many.texts[0].xy == (0.7, 0) and many.texts[0].get_ha() == "left"
     plots.curves({"c": [[0.2, 1.0], [0.6, 1.0]]}, right)
     np.testing.assert_allclose(right.lines[0].get_xydata(), [[0.5, 0.4], [1.0, 1.0]])
 

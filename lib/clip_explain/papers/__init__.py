@@ -17,7 +17,7 @@ from clip_explain.papers.claims import (
 )
 from clip_explain.papers.curves import ENDINGS, areas, deletion_and_insertion, heights
 from clip_explain.papers.first_edition import ENOUGH, Claim, evaluate, table
-from clip_explain.papers.provenance import PACKAGES, provenance, save, save_results
+from clip_explain.papers.provenance import PACKAGES, named, provenance, save, save_results
 from clip_explain.papers.published import LIBRARY_NAMES, PAPERS, printed, published
 from clip_explain.papers.ranking import OVERALL, ranks, ranks_of_means
 from clip_explain.papers.saving import DPI, save_figure, write
@@ -73,6 +73,7 @@ __all__ = [
     "measured",
     "measured_by_class",
     "measured_each",
+    "named",
     "printed",
     "provenance",
     "published",

@@ -24,15 +24,24 @@ def bars(values: Array, ax: Axes | None = None, limit: float | None = None) -> A
 
 
 def means(
-    rows: Mapping[str, Interval], ax: Axes | None = None, chance: int | float | None = None, form: str = ".2f"
+    rows: Mapping[str, Interval],
+    ax: Axes | None = None,
+    chance: int | float | None = None,
+    form: str = ".2f",
+    beside: bool = False,
 ) -> Axes:
-    """Means with their intervals, by name from top to bottom, numbers by `form`; the level of chance is dashed."""
+    """Means with their intervals, by name from top to bottom, numbers by `form`; the level of chance is dashed.
+
+    A number stands above its mean, or, where there are many rows, `beside` its interval.
+    """
     ax = plt.gca() if ax is None else ax
     for place, row in enumerate(rows.values()):
         ax.plot([row.low, row.high], [place, place], color=LINES[0], linewidth=2, solid_capstyle="butt")
         ax.plot(row.mean, place, "o", color=LINES[0], markersize=5)
-        number = ax.annotate(format(row.mean, form), (row.mean, place), (0, 5), textcoords="offset points", fontsize=8)
-        number.set(ha="center", bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
+        at, off = ((row.high, place), (7, 0)) if beside else ((row.mean, place), (0, 5))
+        number = ax.annotate(format(row.mean, form), at, off, textcoords="offset points", fontsize=8)
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+        number.set(ha="left" if beside else "center", va="center" if beside else "baseline", bbox=box)
     if chance is not None:
         ax.axvline(chance, color="0.4", linestyle="--", linewidth=1, zorder=0)
         ax.annotate("chance", (chance, len(rows) - 0.5), (3, 3), textcoords="offset points", color="0.4", fontsize=8)

@@ -29,12 +29,14 @@ def means(
     chance: int | float | None = None,
     form: str = ".2f",
     names: str = "method",
+    beside: bool = False,
 ) -> Axes:
     """Means with their intervals from top to bottom, numbers by `form`; the level of chance is dashed.
 
+    A number stands above its mean, or, where there are many rows, `beside` its interval.
     `rows`: intervals by name, or a summary, whose column `names` names them. TensorError if two rows have one name.
     """
-    return charts.means(_by_name(rows, names), ax, chance, form)
+    return charts.means(_by_name(rows, names), ax, chance, form, beside)
 
 
 def series(
