@@ -23,6 +23,7 @@ from clip_explain.explainers.interactions import (
     explain_pair,
     fixlip,
     make_pair,
+    pair_maps,
     token_effects,
     whole,
 )
@@ -171,6 +172,27 @@ def test_fixlip_over_all_sets_is_the_weighted_banzhaf_interaction(p):
     assert abs(float(found.patches.flatten()[2]) - banzhaf([2], 4, 3, p)) < 1e-6
     assert abs(float(found.words[1]) - banzhaf([5], 4, 3, p)) < 1e-6
     assert abs(found.score - values()[(True,) * 7]) < 1e-6
+
+
+@pytest.mark.parametrize("p", [0.5, 0.7])
+def test_fixlips_map_is_the_change_of_its_fit_while_all_words_are_said(p):
+    """The fit, written out: products of one patch and one word, each coded as taking part less p."""
+    found = fixlip(pair(), p=p)
+
+    def fitted(patches: list[float]) -> float:
+        shown = torch.tensor(patches) - p
+        said = torch.full((3,), 1 - p)
+        return float(found.patches.flatten() @ shown + said @ found.pairs.flatten(1) @ shown)
+
+    for patch in range(4):
+        with_it, without = [[float(i == patch) * on for i in range(4)] for on in (1.0, 0.0)]
+        assert abs(float(found.map.flatten()[patch]) - (fitted(with_it) - fitted(without))) < 1e-6
+    maps = pair_maps(exact(), images((64, 64), (64, 64)), [TEXT, "a blue ball"], "fixlip", p=p)
+    assert maps.shape == (2, 2, 2, 2) and torch.equal(maps[0, 0], fixlip(pair_of(0), p=p).map)
+
+
+def pair_of(seed: int) -> Pair:
+    return make_pair(exact(), images((64, 64), (64, 64))[seed : seed + 1], TEXT)
 
 
 def test_fixlip_of_drawn_sets_comes_near_and_follows_its_seed():

@@ -4,6 +4,7 @@ A map says what an image has for one text, weights what a text has for one image
 Here the score of one image and one text is shared out to pairs of a patch and a word.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +32,7 @@ class Interactions:
     """What each pair of a patch and a word adds to the score of one image and one text; raw, signed, float32.
 
     `pairs` are the interactions; `patches` and `words` what each of them adds on its own, averaged over the other side.
+    `map` is what each patch adds while the whole text is said: its own effect and its interactions with all words.
     `names` are the words (or tokens) as they are read.
     """
 
@@ -38,6 +40,7 @@ class Interactions:
     pairs: Float[Tensor, "words grid_h grid_w"]
     patches: Float[Tensor, "grid_h grid_w"]
     words: Float[Tensor, " words"]
+    map: Float[Tensor, "grid_h grid_w"]
     score: float
 
 
@@ -105,8 +108,9 @@ def fixlip(
     effects = player_effects(patches, patch_weights, p) @ seen  # constant and patches, embedding
     answers = player_effects(words, word_weights, p) @ said
     table = (effects @ answers.T).float()  # (1 + patches, 1 + words)
-    pairs = table[1:, 1:].T.unflatten(-1, pair.grid)
-    return Interactions(pair.names, pairs, table[1:, 0].unflatten(0, pair.grid), table[0, 1:], score)
+    pairs, patches = table[1:, 1:].T.unflatten(-1, pair.grid), table[1:, 0].unflatten(0, pair.grid)
+    spoken = patches + (1 - p) * pairs.sum(dim=0)  # the fit's players are coded as taking part less p
+    return Interactions(pair.names, pairs, patches, table[0, 1:], spoken, score)
 
 
 def draw_players(
@@ -184,9 +188,8 @@ def exclip(pair: Pair, *, layer: int = 11, steps: int = 50) -> Interactions:
     table = (said @ seen.T).float()  # text tokens, image tokens
     by_word = pair.members[:, : table.shape[0]].to(table) @ table
     patches = table.sum(dim=0)[1:].unflatten(0, pair.grid)
-    return Interactions(
-        pair.names, by_word[:, 1:].unflatten(-1, pair.grid), patches, by_word.sum(dim=1), float(whole(pair).detach())
-    )
+    pairs, score = by_word[:, 1:].unflatten(-1, pair.grid), float(whole(pair).detach())
+    return Interactions(pair.names, pairs, patches, by_word.sum(dim=1), patches, score)
 
 
 def token_effects(trace: Trace, reference: Trace, steps: int) -> Float[Tensor, "tokens embedding"]:
@@ -223,3 +226,16 @@ def explain_pair(
     if len(pixels) != 1:
         raise ImageError(f"got {len(pixels)} images, expected one: a pair is one image and one text")
     return found.pairs(make_pair(model, pixels, text, per), **options)
+
+
+def pair_maps(
+    model: Model, pixels: Float[Tensor, "images 3 height width"], texts: Sequence[str], method: str, **options
+) -> Float[Tensor, "images targets grid_h grid_w"]:
+    """What a method for pairs says of images alone, in the form of `explain`: the `map` of each image and text.
+
+    `pixels` are preprocessed. MethodError as `explain_pair`.
+    """
+    found = find_pair_method(method)
+    found.check_pair_options(options)
+    rows = [[found.pairs(make_pair(model, each, text), **options).map for text in texts] for each in pixels.split(1)]
+    return torch.stack([torch.stack(row) for row in rows])

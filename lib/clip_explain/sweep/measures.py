@@ -4,7 +4,7 @@ Below plan.py. A method is an explainer or one of two baselines; a metric takes 
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
@@ -19,6 +19,8 @@ from clip_explain import explainers
 from clip_explain.datasets import Dataset, Record
 from clip_explain.directions import targets
 from clip_explain.errors import DatasetError
+from clip_explain.explainers.interactions import pair_maps
+from clip_explain.explainers.registry import find_pair_method, names_of_pairs
 from clip_explain.metrics import registry
 from clip_explain.metrics.faithfulness import auc, confidence, perturbed_embeddings
 from clip_explain.metrics.readouts import classification, cosines
@@ -115,6 +117,19 @@ def weights_of(
     explainer = explainers.METHODS[method].words
     drawn = {"generator": seed} if "generator" in explainers.options_of(explainer) else {}
     return explainer(request, **{**drawn, **(options or {})})
+
+
+def maps_for_texts(
+    request: Request, texts: Sequence[str], method: str, options: Mapping[str, Any] | None = None, seed: int = 0
+) -> Float[Tensor, "images targets grid_h grid_w"]:
+    """`maps_of`, also of a method that explains pairs of a patch and a word, such as "fixlip": it reads the `texts`.
+
+    The request's targets must be those of the texts. See `explainers.interactions.pair_maps`.
+    """
+    if method not in names_of_pairs():
+        return maps_of(request, method, options, seed)
+    drawn = {"generator": seed} if "generator" in explainers.options_of(find_pair_method(method).pairs) else {}
+    return pair_maps(request.model, request.pixels, texts, method, **{**drawn, **(options or {})})
 
 
 def _measure(name: str, metric: Metric) -> Callable[..., Tensor]:
