@@ -254,23 +254,20 @@ SMOKE = {
         "files": ["1_words.png", "2_numbers.png", "numbers.csv"],
     },
     "24_beyond_the_papers": {
-        "parameters": {"every": "50", "masked": "8", "m2ib_samples": "1", "n_grids": "1", "n_random": "1"},
+        "parameters": {"at": "[0, 50, 100]", "masked": "8", "steps": "2", "n_grids": "1", "n_random": "1"},
         "values": {
             "grad_eclip: pointing_game": SHARE,
             "constant: pointing_game": (0.0, 0.0),  # it has no peak
             "random: random weights": (1.0, 1.0),  # it does not look at the model
             "legrad: random weights": DIFFERENCE,
-            "gem: grid": SHARE,
-            "constant: grid": (0.0, 0.0),
-            "shapley: rank": (1.0, 17.0),
-            "legrad: cost": (0.01, 1000.0),  # no timed test: wide enough for any machine
+            "fixlip: grid_pointing": SHARE,
+            "exclip: insertion_score": DIFFERENCE,  # a mean cosine
+            "constant: grid_pointing": (0.0, 0.0),
+            "shapley: mean rank": (1.0, 22.0),
+            "exact mask: deletion_score": DIFFERENCE,
         },
         "files": [
-            "2_localization.png",
-            "3_maps.png",
-            "4_grid.png",
-            "5_grid_numbers.png",
-            "6_random_weights.png",
+            *("1_faithfulness.png", "2_localization.png", "3_maps.png", "4_grid.png", "5_words.png"),
             "table.csv",
         ],
     },

@@ -14,6 +14,7 @@ import pandas as pd
 
 from clip_explain.errors import DatasetError, nearest
 from clip_explain.explainers import names_of
+from clip_explain.explainers.registry import names_of_pairs
 from clip_explain.files import data_folder
 from clip_explain.metrics.registry import METRICS
 from clip_explain.papers.published import LIBRARY_NAMES, PAPERS, published
@@ -140,7 +141,7 @@ def read_claims(path: Path) -> tuple[Statement, ...]:
     _check_keys(path.name, file, {"claim": list}, {"measured": dict, "compared": dict})
     metrics, methods = (
         {*METRICS, *file.get("measured", {})},
-        {*METHODS, *names_of(words=True), *file.get("compared", {})},
+        {*METHODS, *names_of(words=True), *names_of_pairs(), *file.get("compared", {})},
     )
     seen, found = set(), []
     for number, entry in enumerate(file["claim"], 1):
