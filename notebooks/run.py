@@ -2,10 +2,12 @@
 
     python notebooks/run.py                                         every notebook
     python notebooks/run.py 01 04 -p model ViT-B/16 -p n_images 50  some, with other parameters
+    clip-explain notebook 01 --work mine                            the same from any folder, all results in mine/
 
 Several run at once, one a core; the one that measures times runs last, alone. A notebook N writes <out_dir>/N/: figures
 (.png with a .pdf beside each), claims.csv and provenance.json (the keys in PROVENANCE). Executed copies go to
-build/notebooks/. It stands on papermill alone; the notebooks use the library.
+build/notebooks/. With --work WORK, figures go to WORK/figures and copies to WORK/notebooks, and nothing is written to
+the clone. It stands on papermill alone; the notebooks use the library.
 """
 
 import argparse
@@ -94,7 +96,8 @@ def typed(name: str, text: str, default: object) -> object:
         value = float(value) if isinstance(default, float) and type(value) is int else value
     else:
         value = literal(text)
-        return text if value is None else value
+        value = text if value is None else value
+        return [value] if isinstance(default, list) and not isinstance(value, list | tuple) else value
     if type(value) is not type(default):
         raise NotebookError(f"{name}: expected a {type(default).__name__} such as {default!r}, got {text!r}")
     return value
@@ -229,9 +232,13 @@ def main(arguments: list[str] | None = None, folder: Path = NOTEBOOKS, executed:
     parser.add_argument("notebooks", nargs="*", metavar="NB", help="number or start of the name; all when left out")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter")
     most = min(cores(), MOST_JOBS)
+    parser.add_argument("--work", type=Path, metavar="FOLDER", help="where results go (default: the clone's own)")
     parser.add_argument("--jobs", type=int, default=most, help=f"notebooks that run at once (default here: {most})")
     options = parser.parse_args(arguments)
     given = dict(options.p)
+    if options.work:
+        given = {"out_dir": str(options.work / "figures")} | given
+        executed = options.work.resolve() / "notebooks"
     try:
         if options.jobs < 1:
             raise NotebookError(f"got --jobs {options.jobs}, expected at least 1")

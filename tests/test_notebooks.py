@@ -19,6 +19,7 @@ from PIL import Image
 
 import run as runner
 import small_clip
+from clip_explain import cli
 from notebook_smoke import EVERY, SMOKE
 
 NOTEBOOKS = sorted(runner.NOTEBOOKS.glob("*.ipynb"))
@@ -192,6 +193,7 @@ def test_parameters_are_typed_as_their_defaults(tmp_path):
         **{"model": "ViT-B/16", "n_images": 50, "scale": 2.0, "log": True, "texts": ["b"], "layer": 9, "side": "wide"}
     }
     assert isinstance(chosen["scale"], float)
+    assert runner.choose(path, {"texts": "a red cone"}) == {"texts": ["a red cone"]}  # one alone is a list of one
 
 
 def test_several_images_become_a_list_of_whole_paths(tmp_path, monkeypatch):
@@ -281,6 +283,34 @@ def test_a_notebook_runs_in_its_own_folder_on_this_interpreter(tmp_path, monkeyp
     assert record["n_images"] == 3
     assert record["versions"] == {"prefix": sys.prefix, "folder": str(tmp_path)}
     assert nbformat.read(tmp_path / "executed" / "01_test.ipynb", as_version=4).cells[-1].execution_count
+
+
+def test_a_clone_that_cannot_be_written_to_is_only_read(tmp_path, monkeypatch):
+    clone, work = tmp_path / "clone", tmp_path / "work"
+    clone.mkdir()
+    write(clone, parameters_cell(), new_code_cell(RESULTS))
+    clone.chmod(0o555)
+    monkeypatch.chdir(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in clone.rglob("*")}
+    assert runner.main(["01", "--work", "work"], folder=clone, executed=clone / "executed") == 0
+    assert {path: path.stat().st_mtime_ns for path in clone.rglob("*")} == before
+    assert (work / "figures" / "01_test" / "claims.csv").is_file() and (work / "notebooks" / "01_test.ipynb").is_file()
+
+
+def test_the_command_line_runs_notebooks_of_the_clone(tmp_path, monkeypatch, capfd):
+    notebooks = tmp_path / "notebooks"
+    notebooks.mkdir()
+    monkeypatch.setenv("CLIP_EXPLAIN_DATA", str(tmp_path / "data"))
+    assert cli.main(["notebook", "01"]) == 2
+    assert f"no notebooks at {notebooks}: they live in the repository" in capfd.readouterr().err
+    (notebooks / "run.py").write_text((runner.NOTEBOOKS / "run.py").read_text())
+    write(notebooks, parameters_cell(), new_code_cell(RESULTS))
+    assert cli.main(["notebook", "01", "-p", "n_images", "3", "--work", str(tmp_path / "work")]) == 0
+    record = json.loads((tmp_path / "work" / "figures" / "01_test" / "provenance.json").read_text())
+    assert record["n_images"] == 3
+    with pytest.raises(SystemExit) as left:
+        cli.main(["notebook", "02"])
+    assert left.value.code == 2 and "no notebook starts with '02'" in capfd.readouterr().err
 
 
 def test_a_failing_notebook_does_not_stop_the_others(tmp_path, capsys):

@@ -50,6 +50,12 @@ def run_check(argv: Sequence[str]) -> None:
     check.main(argv)
 
 
+def run_notebook(argv: Sequence[str]) -> None:
+    from clip_explain.cli import notebook
+
+    notebook.main(argv)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "explain": run_explain,
     "sweep": run_sweep,
@@ -57,6 +63,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "train": run_train,
     "card": run_card,
     "check": run_check,
+    "notebook": run_notebook,
 }
 
 

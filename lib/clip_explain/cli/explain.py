@@ -26,7 +26,7 @@ EXAMPLES = """examples:
   clip-explain photo.png "a blue cone" --method legrad --option layers=6
   clip-explain photo.png "a blue cone behind a red ring" --words
 
-other commands, each with its own --help: clip-explain check, data, sweep, train, card
+other commands, each with its own --help: clip-explain check, notebook, data, sweep, train, card
 """
 
 
