@@ -46,6 +46,15 @@ def test_scenes_are_labelled_with_all_things_in_sight():
         assert set(record.texts) <= labelled <= things
 
 
+def test_scenes_are_the_same_in_every_domain():
+    plain, sketched = (datasets.load("scenes", 2, seed=1, size=48, domain=name) for name in ("render", "sketch"))
+    for one, other in zip(plain, sketched, strict=True):
+        assert other.id == f"{one.id} sketch" and other.texts == one.texts and other.labels == one.labels
+        assert np.array_equal(other.masks, one.masks) and not np.array_equal(other.image, one.image)
+    with pytest.raises(DatasetError, match="unknown domain"):
+        datasets.load("scenes", domain="oil")
+
+
 @pytest.mark.parametrize("domain", list(DOMAINS))
 def test_objects_are_the_same_in_every_domain(domain):
     whole, render = (datasets.load("objects", 3, seed=1, size=48, domain=name) for name in (domain, "render"))

@@ -40,14 +40,16 @@ def scenes(count: int, seed: int = 0, size: int = 224) -> Iterator[Record]:
     return iter(Dataset("scenes", PAIRS, range(count), scene_set(seed, size).one))
 
 
-def scene_set(seed: int = 0, size: int = 224) -> Dataset:
+def scene_set(seed: int = 0, size: int = 224, domain: str = "render") -> Dataset:
     """Rendered scenes of 3 to 5 things, a multi-label segmentation set of 40 classes "a COLOUR SHAPE".
 
     Asked is every thing that is the only one of its colour and shape and has 50 pixels in sight; a scene with fewer
     than two such things is drawn again. `labels` are the classes of all things in sight, asked for or not.
-    `facts["things"]`: all things.
+    `facts["things"]`: all things. In the other domains of `object_set` the same scenes are drawn otherwise; the texts
+    still name the colours, also where none show.
     """
-    return Dataset("scenes", PAIRS, range(LENGTH), partial(_scene, checked(seed, size), size))
+    pick(domain, tuple(domains.DOMAINS), "domain")
+    return Dataset("scenes", PAIRS, range(LENGTH), partial(_scene, checked(seed, size), size, domain))
 
 
 def object_set(seed: int = 0, size: int = 224, domain: str = "render") -> Dataset:
@@ -120,8 +122,8 @@ def described(things: Sequence[Thing]) -> tuple[dict[str, str], ...]:
     return tuple({key: getattr(thing, key) for key in ("size", "color", "material", "shape")} for thing in things)
 
 
-def _scene(seed: int, size: int, index: int) -> Record:
-    for picture, _ in pictures("several", seed, index, "scenes", size):
+def _scene(seed: int, size: int, domain: str, index: int) -> Record:
+    for picture, rng in pictures("several", seed, index, "scenes", size):
         things, masks = picture.scene.things, picture.masks
         asked = [i for i in _alone(things) if in_sight(masks[i])]
         if len(asked) < 2:
@@ -130,7 +132,9 @@ def _scene(seed: int, size: int, index: int) -> Record:
         seen = {_name(thing) for thing, mask in zip(things, masks, strict=True) if in_sight(mask)}
         labels = tuple(sorted(PAIRS.index(name) for name in seen))
         name, facts = f"scene {seed - HELD_OUT}-{index}", {"things": described(things)}
-        return Record(name, rendered(picture.image), texts, masks[asked], labels, facts=facts)
+        name += "" if domain == "render" else f" {domain}"
+        image = rendered(domains.apply(picture, domain, rng))
+        return Record(name, image, texts, masks[asked], labels, facts=facts)
     raise AssertionError("pictures are endless")
 
 

@@ -129,8 +129,10 @@ def overlay(
     """A map over its image by the rule of `blend`, without axes; a map without a positive value says so."""
     ax = show(blend(image, map, fit, signed), ax, title)
     if float(as_map(map).max()) <= 0:
-        note = ax.annotate(NOTHING, (0.5, 0.03), xycoords="axes fraction", ha="center", va="bottom")
-        note.set(fontsize=plt.rcParams["font.size"] - 3, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})
+        size, inches = plt.rcParams["font.size"] - 3, ax.get_position().width * ax.figure.get_figwidth()
+        lines = "\n".join(text_lines(NOTHING, inches, size))
+        note = ax.annotate(lines, (0.5, 0.03), xycoords="axes fraction", ha="center", va="bottom")
+        note.set(fontsize=size, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})
     return ax
 
 
