@@ -1,4 +1,4 @@
-"""Verdicts at their edges, the files of a notebook as its checks want them, and nothing half-written."""
+"""The files of a notebook as its checks want them, and nothing half-written."""
 
 import csv
 import json
@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 from PIL import Image
@@ -19,6 +20,8 @@ from clip_explain.metrics.intervals import Interval
 
 matplotlib.use("agg")
 OURS = Interval(0.5, 0.4, 0.6, 30)
+SUMMARY = pd.DataFrame({"method": ["game"], "mean": [0.123456]})
+VERDICTS = pd.DataFrame({"claim": ['a "quoted", claim'], "paper": ["0.9"], "ours": [0.5], "verdict": ["undecided"]})
 
 
 @pytest.fixture(scope="module")
@@ -34,50 +37,10 @@ def figure():
     plt.close(figure)
 
 
-@pytest.mark.parametrize(
-    ("bar", "verdict"),
-    [
-        ({"above": 0.39}, "holds"),
-        ({"above": 0.4}, "undecided"),
-        ({"above": 0.6}, "undecided"),
-        ({"above": 0.61}, "does not hold"),
-        ({"below": 0.39}, "does not hold"),
-        ({"below": 0.4}, "undecided"),
-        ({"below": 0.6}, "undecided"),
-        ({"below": 0.61}, "holds"),
-    ],
-)
-def test_the_interval_decides(bar, verdict):
-    assert papers.Claim("c", "p", OURS, **bar).verdict == verdict
-
-
-def test_few_images_decide_nothing():
-    assert papers.Claim("c", "p", replace(OURS, count=papers.ENOUGH), above=0.0).verdict == "holds"
-    assert papers.Claim("c", "p", replace(OURS, count=papers.ENOUGH - 1), above=0.0).verdict == "undecided"
-
-
-def test_two_equal_things_are_undecided():
-    assert papers.Claim("no difference at all", "", Interval(0.0, 0.0, 0.0, 200), above=0.0).verdict == "undecided"
-
-
-@pytest.mark.parametrize("bar", [{}, {"above": 0.0, "below": 1.0}])
-def test_a_claim_has_one_bar(bar):
-    with pytest.raises(ValueError, match="either above= or below="):
-        _ = papers.Claim("c", "p", OURS, **bar).verdict
-
-
-def test_the_closing_table():
-    holds, fails = papers.Claim("c", "0.9 (Tab 3)", OURS, above=0.0), papers.Claim("d", "", OURS, below=0.01)
-    shown = papers.table([holds, fails])
-    assert shown["here"].tolist() == ["holds", "does not hold"]
-    assert shown["ours [95 %]"][0] == "0.500 [0.400, 0.600]" and shown["holds if"].tolist() == ["> 0", "< 0.01"]
-
-
 def test_what_is_saved_passes_the_notebooks_checks(tmp_path, model, figure):
     folder = tmp_path / "new" / "01_test"
     record = papers.provenance(model, "scenes", 3, 30, {"hit": OURS, "chance": np.float32(0.25)}, {"texts": ["a"]})
-    claims = [papers.Claim('a "quoted", claim', "0.9", OURS, above=0.45)]
-    papers.save_results(folder, claims, record)
+    papers.save(folder, {"numbers": SUMMARY}, VERDICTS, record)
     papers.save_figure(figure, folder, "a")
     read = runner.check_results(folder)
     assert read == json.loads(json.dumps(record))
@@ -86,7 +49,8 @@ def test_what_is_saved_passes_the_notebooks_checks(tmp_path, model, figure):
     assert set(papers.PACKAGES) | {"python"} == set(read["versions"])
     with (folder / "claims.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
-    assert (row["claim"], row["ours"], row["holds"]) == ('a "quoted", claim', "0.5", "undecided")
+    assert (row["claim"], row["ours"], row["verdict"]) == ('a "quoted", claim', "0.5", "undecided")
+    assert (folder / "numbers.csv").read_text() == "method,mean\ngame,0.1235\n"
 
 
 @pytest.mark.parametrize(("count", "value"), [(0, 0.5), (5, float("nan")), (5, float("inf"))])
@@ -119,7 +83,7 @@ def test_a_figure_keeps_every_pixel_as_it_is_drawn(tmp_path):
 def test_a_place_that_cannot_be_written(tmp_path, figure):
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot write .*claims.csv"):
-        papers.save_results(tmp_path / "file", [papers.Claim("c", "p", OURS, above=0.0)], {})
+        papers.save(tmp_path / "file", {}, VERDICTS, {})
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):

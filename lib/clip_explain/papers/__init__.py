@@ -16,8 +16,7 @@ from clip_explain.papers.claims import (
     true_in_paper,
 )
 from clip_explain.papers.curves import ENDINGS, areas, deletion_and_insertion, heights
-from clip_explain.papers.first_edition import ENOUGH, Claim, evaluate, table
-from clip_explain.papers.provenance import PACKAGES, named, provenance, save, save_results
+from clip_explain.papers.provenance import PACKAGES, named, provenance, save
 from clip_explain.papers.published import LIBRARY_NAMES, PAPERS, printed, published
 from clip_explain.papers.ranking import OVERALL, ranks, ranks_of_means
 from clip_explain.papers.saving import DPI, save_figure, write
@@ -35,12 +34,9 @@ from clip_explain.papers.tables import (
     titled,
     within_images,
 )
-from clip_explain.papers.verdicts import VERDICTS, closing_table, judge, read_verdicts, tally, totals
-
-PaperClaim = Statement  # its name in the first edition
+from clip_explain.papers.verdicts import ENOUGH, VERDICTS, closing_table, judge, read_verdicts, tally, totals
 
 __all__ = [
-    "Claim",
     "DPI",
     "ENDINGS",
     "ENOUGH",
@@ -49,7 +45,6 @@ __all__ = [
     "OVERALL",
     "PACKAGES",
     "PAPERS",
-    "PaperClaim",
     "RELATIONS",
     "Statement",
     "VERDICTS",
@@ -63,7 +58,6 @@ __all__ = [
     "control",
     "deletion_and_insertion",
     "differences",
-    "evaluate",
     "furthest_apart",
     "heights",
     "in_paper",
@@ -82,10 +76,8 @@ __all__ = [
     "read_verdicts",
     "save",
     "save_figure",
-    "save_results",
     "scores_by_class",
     "summarize",
-    "table",
     "tally",
     "title_of",
     "titled",

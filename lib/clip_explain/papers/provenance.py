@@ -3,7 +3,7 @@
 import json
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -12,7 +12,6 @@ import pandas as pd
 from clip_explain.errors import OutputError
 from clip_explain.metrics.intervals import Interval
 from clip_explain.models.model import Model
-from clip_explain.papers.first_edition import Claim, as_csv
 from clip_explain.papers.saving import write
 
 PACKAGES = ("clip-explain", "torch", "torchvision", "openai-clip", "numpy", "pillow", "matplotlib")
@@ -77,18 +76,8 @@ def save(folder: str | Path, tables: Mapping[str, pd.DataFrame], verdicts: pd.Da
     for name, table in tables.items():
         write(Path(folder) / f"{name}.csv", _csv(table, index=any(table.index.names)))
     write(Path(folder) / "claims.csv", _csv(verdicts, index=False))
-    _write_record(folder, record)
+    write(Path(folder) / "provenance.json", (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
 
 
 def _csv(table: pd.DataFrame, index: bool) -> bytes:
     return table.to_csv(index=index, float_format="%.4g", lineterminator="\n").encode()
-
-
-def save_results(folder: str | Path, claims: Sequence[Claim], record: dict) -> None:
-    """The first edition's `save`: claims.csv and provenance.json. OutputError if they cannot be written."""
-    write(Path(folder) / "claims.csv", as_csv(claims))
-    _write_record(folder, record)
-
-
-def _write_record(folder: str | Path, record: dict) -> None:
-    write(Path(folder) / "provenance.json", (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
