@@ -387,14 +387,14 @@ def names_of_pairs() -> list[str]:
 
 
 def title_of(name: str) -> str:
-    """What the papers call a method: "game" is "GAME", and "grad_eclip spatial=none" is "Grad-ECLIP w/o w_i".
+    """What the papers call a method: "game" is "GAME", and "grad_eclip spatial=none" is "Grad-ECLIP w/o wᵢ".
 
     Other options after a name are kept, and names of no method.
     """
     method, space, rest = name.partition(" ")
     if method not in METHODS:
         return name
-    return METHODS[method].title + space + rest.replace("spatial=none", "w/o w_i")
+    return METHODS[method].title + space + rest.replace("spatial=none", "w/o wᵢ")
 
 
 def find_method(name: str, words: bool = False) -> Method:
