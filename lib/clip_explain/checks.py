@@ -35,10 +35,11 @@ SPOKEN: dict[Any, str] = {
 def checked(error: Error = MethodError) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """A decorator that holds each argument against its annotation before the function runs.
 
-    A whole number has no fraction and is no bool, a float is finite, a list of texts is not one text, and a tensor has
-    the axes of its annotation, of one length wherever an axis is named twice. What is refused raises TensorError where
-    a tensor or an array is wanted, ModelError where a model is, and `error` otherwise; of Annotated[TYPE, ERROR, WORDS]
-    that error, with these words. What an annotation does not say, a range or a choice, the function checks itself.
+    A whole number has no fraction and is not a bool, a float is finite, a list of texts is not a single text, and a
+    tensor has the axes of its annotation: an axis that is named twice has one length. A refused argument raises
+    TensorError where a tensor or an array is expected, ModelError where a model is, and `error` otherwise. The type
+    Annotated[TYPE, ERROR, WORDS] raises its own ERROR with these WORDS. The function itself checks what an annotation
+    cannot express, such as a range or a choice.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -56,13 +57,13 @@ def checked(error: Error = MethodError) -> Callable[[Callable[P, R]], Callable[P
 
 
 def as_tensor(value: Any) -> Any:
-    """The maps of what stands for them, an `Explanation`; anything else as it is."""
+    """The maps of an `Explanation`; any other value unchanged."""
     stands_for = hasattr(type(value), "__torch_function__") and not isinstance(value, Tensor)
     return value.maps if stands_for else value
 
 
 def check_arguments(signature: inspect.Signature, given: Mapping[str, Any], error: Error = MethodError) -> None:
-    """Raises for the first of the given arguments that is not what the signature says; see `checked`."""
+    """Raise an error for the first argument that does not fit its annotation; see `checked`."""
     with jaxtyped("context"):  # a fresh one: the lengths of axes belong to this call alone
         for name, value in given.items():
             parameter = signature.parameters[name]
@@ -74,7 +75,7 @@ def check_arguments(signature: inspect.Signature, given: Mapping[str, Any], erro
 
 @no_type_check  # the tests' own checks would open a context of axes within the call's
 def fits(value: Any, hint: Any) -> bool:
-    """Is this value of this type? Every item of a list is looked at. A type that is not known here takes anything."""
+    """Whether a value is of a type. Every item of a list is checked. A type that is unknown here accepts any value."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return any(fits(value, each) for each in inner)
@@ -98,9 +99,9 @@ def fits(value: Any, hint: Any) -> bool:
 
 @no_type_check
 def fits_items(value: Any, origin: type, inner: tuple[Any, ...]) -> bool:
-    """Does a list, or what is like one, hold items of these types? One text is no list of texts.
+    """Whether a list, or another iterable, holds items of these types. A single text is not a list of texts.
 
-    What can be iterated but once, a generator, is taken where the annotation is no more than iterable.
+    A generator, which can be iterated only once, fits an annotation that asks for no more than an iterable.
     """
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
         return False
@@ -133,14 +134,14 @@ def spoken(hint: Any) -> str:
 
 
 def told(value: Any) -> str:
-    """A refused value, in short: a tensor or an array by its shape and type of numbers, all else as Python shows it."""
+    """A short description of a refused value: a tensor's or an array's shape and dtype, or else Python's `repr`."""
     if isinstance(value, Tensor | np.ndarray):
         return f"a {type(value).__name__} of shape {tuple(value.shape)}, {str(value.dtype).removeprefix('torch.')}"
     return f"{brief(value)} ({type(value).__name__})"
 
 
 def error_for(hint: Any, error: Error) -> Error:
-    """The error that says best that a value is not of this type; `error` where no tensor and no model is wanted."""
+    """The error type for a value that does not fit a type; `error` where neither a tensor nor a model is expected."""
     kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     for kind in kinds:
         if get_origin(kind) is Annotated:
@@ -156,7 +157,7 @@ def error_for(hint: Any, error: Error) -> Error:
 
 
 def one_of(name: str, value: Any, allowed: Iterable[Any], error: Error = MethodError) -> Any:
-    """The value, if it is one of those allowed; `error` with all of them if not."""
+    """The value, if it is one of those allowed; otherwise `error`, which lists them."""
     options = list(allowed)
     if not any(type(value) is type(option) and value == option for option in options):
         got = brief(value) if isinstance(value, str) else told(value)
@@ -165,7 +166,7 @@ def one_of(name: str, value: Any, allowed: Iterable[Any], error: Error = MethodE
 
 
 def count(name: str, value: Any, low: int = 1, high: int | None = None, error: Error = MethodError) -> int:
-    """A whole number from `low` to `high` (None: a billion, more than anything here is counted to), as an int."""
+    """A whole number from `low` to `high`, as an int. None stands for a billion, more than any count needs."""
     inside = fits(value, int) and low <= value <= (MOST if high is None else high)
     if not inside:
         allowed = f"at least {low}, and no more than a billion" if high is None else f"{low} to {high}"
@@ -181,7 +182,7 @@ def number(
     above: bool = False,
     error: Error = MethodError,
 ) -> float:
-    """A finite number from `low` to `high`, `low` itself left out if `above`; `error` for all else."""
+    """A finite number from `low` to `high`, without `low` itself if `above`; `error` for any other value."""
     inside = fits(value, float) and low <= value <= high and not (above and value == low)
     if not inside:
         least = f"{'above' if above else 'at least'} {low:g}"
@@ -198,10 +199,10 @@ def finite(name: str, values: Tensor | np.ndarray, error: Error = TensorError) -
 
 
 def guarded(method: Callable[P, Tensor]) -> Callable[P, Tensor]:
-    """A method whatever mode of torch the caller is in; MethodError where its maps are not finite: no picture of NaN.
+    """The method, made independent of the caller's torch modes; MethodError if its maps are not finite.
 
-    In inference mode no gradient can be taken, and torch's search for anomalies cannot look into gradients of several
-    targets at once.
+    Inference mode allows no gradients, and torch's anomaly detection does not support gradients of several targets at
+    once, so both are off during the call.
     """
 
     @functools.wraps(method)
@@ -215,7 +216,7 @@ def guarded(method: Callable[P, Tensor]) -> Callable[P, Tensor]:
 
 
 def check_counts(**counts: int) -> None:
-    """MethodError for the first that is no whole number or below 1."""
+    """MethodError for the first value that is not a whole number or is below 1."""
     for name, value in counts.items():
         count(name, value)
 
@@ -243,7 +244,7 @@ def out_of_memory(size: int, batch: str = "batch_size={}") -> Iterator[None]:
 
 
 def import_extra(package: str, extra: str, needed_by: str, error: Error = ModelError) -> Any:
-    """A package that is no part of the plain installation, or `error`, which says what installs it."""
+    """A package of an optional extra; `error` says how to install it."""
     try:
         return importlib.import_module(package)
     except ImportError as missing:

@@ -98,7 +98,7 @@ def empty_text(model: Model) -> Float[Tensor, "1 embedding"]:
 def directions(model: Model, vectors: Tensor) -> Float[Tensor, "targets embedding"]:
     """Checked vectors at unit length, float32 (or float64) on the model's device. TensorError for a bad one.
 
-    For a classifier they keep their length: the score is no cosine.
+    For a classifier they keep their length, because the score is not a cosine.
     """
     width = model.embedding_size
     if vectors.ndim != 2 or vectors.shape[1] != width or not len(vectors) or not vectors.is_floating_point():

@@ -47,15 +47,15 @@ class Request:
         check_agreement(self.model.network, self.model.name)
 
     def once(self, key: Hashable, compute: Callable[[], Tensor]) -> Tensor:
-        """What `compute` returns, kept under a key with this request: for what two methods share."""
+        """The result of `compute`, kept with this request under a key, so that two methods can share it."""
         if key not in self._kept:
             self._kept[key] = compute()
         return self._kept[key]
 
     def trace(self, **options) -> Trace:
-        """The trace of the images by these `TraceOptions`: kept, and taken from another one where that holds it.
+        """The trace of the images with these `TraceOptions`. It is kept, and taken from a kept one that contains it.
 
-        A ResNet has but one layer of attention, its last pooling, and takes the options of `trace_resnet` alone.
+        A ResNet has attention only in its last pooling, and takes only the options of `trace_resnet`.
         """
         asked, model = TraceOptions(**options), self.model
         if asked in self._traces:
@@ -88,7 +88,7 @@ class WordRequest:
     _kept: dict = field(default_factory=dict, init=False, repr=False)
 
     def trace(self, **options) -> Trace:
-        """The trace of the texts by these `TraceOptions`: kept, and taken from another one where that holds it."""
+        """The trace of the texts with these `TraceOptions`. It is kept, and taken from a kept one that contains it."""
         asked = TraceOptions(**options)
         if asked in self._traces:
             return self._traces[asked]
@@ -101,7 +101,7 @@ class WordRequest:
 
 
 def forget_if_changed(request: Request | WordRequest) -> None:
-    """Check the model, and drop all that is kept where it is no longer the one that this was computed by."""
+    """Check the model, and drop all that is kept if its network has changed since."""
     mark = check_agreement(request.model.network, request.model.name)
     if request._kept.setdefault("network", mark) is not mark:
         request._traces.clear()
@@ -139,9 +139,9 @@ def make_word_request(
 
 
 def share_forward(request: Request) -> None:
-    """Make one trace that holds what all methods but the slow ones read; for several methods on one request.
+    """Make one trace that serves all methods except the slow ones, before several methods explain one request.
 
-    It costs little more than a forward and takes the memory of a graph through all layers. A ResNet has none.
+    It costs little more than a forward and takes the memory of a graph through all layers. A ResNet does not need it.
     """
     if request.model.is_vit:
         layers = len(image_tower(request.model.network).layers)
@@ -149,10 +149,10 @@ def share_forward(request: Request) -> None:
 
 
 def in_parts(request: Request, **options) -> Iterator[Request]:
-    """The request, or several of fewer images one after another, for a trace by these options that has a graph.
+    """The request, split into requests of fewer images where a trace with a graph would take too much memory.
 
-    So that about BYTES_AT_ONCE bytes are held at once, but at least one image's. A trace that is there already serves
-    the whole.
+    Each part takes at most about BYTES_AT_ONCE bytes, and has at least one image. Nothing is split if a kept trace
+    already serves these options.
     """
     asked = TraceOptions(**options)
     if not request.model.is_vit or any(kept.serves(asked) for kept in request._traces):
@@ -164,9 +164,9 @@ def in_parts(request: Request, **options) -> Iterator[Request]:
 
 
 def graph_bytes(request: Request, layers: int) -> int:
-    """About how many bytes an image's graph through the last layers takes, as measured: on ViT-B/16 220 MB for 12."""
+    """An estimate of the bytes that one image's graph through the last layers takes (ViT-B/16, 12 layers: 220 MB)."""
     tower, (_, _, height, width) = image_tower(request.model.network), request.pixels.shape
-    stem: Any = tower.stem  # of an image: its patches
+    stem: Any = tower.stem  # `Patches`
     channels, _, patch_h, patch_w = stem.kernel.shape
     tokens = (height // patch_h) * (width // patch_w) + 1
     numbers = layers * tokens * (24 * channels + 3 * tower.layers[0].heads * tokens)
@@ -174,7 +174,7 @@ def graph_bytes(request: Request, layers: int) -> int:
 
 
 def tokens_of(request: WordRequest) -> tuple[Int[Tensor, " tokens"], Bool[Tensor, "tokens context"]]:
-    """Every token of every text between start and end: the text's index, and its place.
+    """Every token of every text between start and end: the text's index, and the token's place.
 
     Tokens that hold parts of the same character, as those of Chinese do, count as one.
     """
@@ -182,14 +182,14 @@ def tokens_of(request: WordRequest) -> tuple[Int[Tensor, " tokens"], Bool[Tensor
 
 
 def words_of(request: WordRequest) -> tuple[Int[Tensor, " words"], Bool[Tensor, "words context"]]:
-    """Every word of every text: the text's index, and which of its tokens the word is."""
+    """Every word of every text: the text's index, and which of its tokens belong to the word."""
     return _groups(request, request.model.vocabulary.ends_word)
 
 
 def _groups(
     request: WordRequest, ends: Callable[[Sequence[int]], list[bool]]
 ) -> tuple[Int[Tensor, " groups"], Bool[Tensor, "groups context"]]:
-    """A text's own tokens in groups, a new one after each token that `ends` one: the text's index, and the tokens."""
+    """The texts' own tokens in groups, each closed by a token that `ends` it: the text's index, and its tokens."""
     owned = own_tokens(text_tower(request.model.network), request.tokens)
     owners, rows = [], []
     for index, (numbers, own) in enumerate(zip(request.tokens, owned, strict=True)):
@@ -205,15 +205,14 @@ def _groups(
 
 
 def longest(request: WordRequest) -> int:
-    """How many tokens a trace of the texts holds: up to the longest text's pooled token."""
+    """The number of tokens in a trace of the texts, which stops at the longest text's pooled token."""
     return int(pooled_tokens(text_tower(request.model.network), request.tokens).max()) + 1
 
 
 def scores(request: Request | WordRequest, **options) -> Tensor:
-    """Score of every image (of a `WordRequest`, every text) and target; `score_name` says which score it is.
+    """The score of every image (for a `WordRequest`, every text) and target, see `Model.score`.
 
-    The cosine; of a classifier the class's logit, its bias included (a direction that is no class has none). From the
-    cached trace of these options; of a ResNet, which has no trace, by a forward.
+    It is read from the kept trace with these options; a ResNet, which has no trace, runs a forward.
     """
     model = request.model
     if isinstance(request, Request) and not model.is_vit:
@@ -226,13 +225,13 @@ def scores(request: Request | WordRequest, **options) -> Tensor:
 def class_logits(model: Model, images: Images, fit: str | None = None) -> Float[Tensor, "images classes"]:
     """A classifier's logits of all classes, from the trace. ModelError for a model without a head."""
     if model.head is None:
-        raise ModelError(f"{model.name} is no classifier: it has no class logits")
+        raise ModelError(f"{model.name} is not a classifier: it has no class logits")
     features = model.embed_images(preprocessed(model, images, fit)).detach()
     return features @ model.head.weight.T.to(features) + model.head.bias.to(features)
 
 
 def masked_scores(request: Request, batches: Iterable[Tensor], batch_size: int) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """For each batch of masks and each image: its index, the masks on its device, and the cosines (masks, targets)."""
+    """For each batch of masks and each image: the image's index, the masks on its device, cosines (masks, targets)."""
     with torch.no_grad(), out_of_memory(batch_size):
         for masks in batches:
             masks = masks.to(request.pixels.device)

@@ -157,7 +157,7 @@ def test_odd_options_are_refused(tmp_path, options, message):
 
 
 def test_options_of_a_file_are_refused_with_a_name():
-    with pytest.raises(ModelError, match="'tiny-vit' is no path of a weights file, so heads= cannot be chosen"):
+    with pytest.raises(ModelError, match="'tiny-vit' is not the path of a weights file, so heads= cannot be chosen"):
         cx.load("tiny-vit", "cpu", heads=4)
 
 

@@ -230,10 +230,10 @@ WEIGHT = b"}X\x06\x00\x00\x00weight"
     [
         (nested(60) + b".", "holds a tuple"),
         (nested(60) + b")R.", "calls tuple"),
-        (b"}" + nested(60)[2:] + b"Ns.", "no plain dict"),
+        (b"}" + nested(60)[2:] + b"Ns.", "not a plain dict"),
         (b"cposix\nsystem\nX\x02\x00\x00\x00id\x85R.", "calls posix.system"),
-        (b"cposix\nsystem\n)\x81.", "no plain module"),
-        (b"c__torch__\nA\n}b.", "no plain module"),
+        (b"cposix\nsystem\n)\x81.", "not a plain module"),
+        (b"c__torch__\nA\n}b.", "not a plain module"),
         (b"(lp0\n.", "opcode LIST"),
         (b"K\x01K\x02", "pickle exhausted"),
         (b"\x86.", "more values than there are"),

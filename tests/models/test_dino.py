@@ -161,7 +161,7 @@ def test_file_gives_back_the_encoder(tmp_path):
     torch.testing.assert_close(model.network.encode_image(pixels), visual(pixels).detach(), rtol=1e-4, atol=1e-5)
     with pytest.raises(errors.MethodError, match="text tower"):
         cx.tokenize(model, "a cube")
-    with pytest.raises(errors.WeightsError, match="no vision transformer in OpenAI's layout"):
+    with pytest.raises(errors.WeightsError, match="not a vision transformer in OpenAI's layout"):
         build_visual({"weight": torch.zeros(1)})
 
 

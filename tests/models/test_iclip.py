@@ -215,7 +215,7 @@ def test_where_the_training_of_a_model_began_is_known_from_its_seed(trained):
         torch.testing.assert_close(value, expected[name], rtol=0, atol=0, msg=name)
     assert found.network.encoder is encoder and found.network.poolings == ("attention", "masked_max")
     assert not torch.equal(cx.targets(found, "a cube"), cx.targets(model, "a cube"))
-    with pytest.raises(errors.ModelError, match="is no ICLIP"):
+    with pytest.raises(errors.ModelError, match="is not an ICLIP"):
         untrained(small_clip.golden_model(), 0)
 
 
@@ -278,7 +278,7 @@ def test_shipped_file_gives_back_what_was_trained(trained, tmp_path, monkeypatch
 
 def test_what_is_no_iclip_says_so(tmp_path):
     save_file({"a": torch.zeros(2)}, tmp_path / "a.safetensors")
-    with pytest.raises(errors.WeightsError, match="is no ICLIP"):
+    with pytest.raises(errors.WeightsError, match="is not an ICLIP"):
         cx.load(f"iclip:{tmp_path / 'a.safetensors'}")
     with pytest.raises(errors.ModelError, match="no trained ICLIP at"):
         cx.load("iclip:nothing")

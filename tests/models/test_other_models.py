@@ -356,7 +356,7 @@ def test_classes_by_name_and_index():
 def test_what_a_classifier_cannot_do_is_said():
     with pytest.raises(errors.MethodError, match="words cannot"):
         cx.explain_words(classifier(), pixels(), "a dog")
-    with pytest.raises(errors.ModelError, match="is no classifier"):
+    with pytest.raises(errors.ModelError, match="is not a classifier"):
         class_logits(small_clip.exact_model(), pixels())
     with pytest.raises(errors.MethodError, match="features='other'"):
         Head(torch.ones(1, 2), torch.ones(1), ("a",), "other")

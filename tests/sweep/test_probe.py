@@ -83,7 +83,7 @@ def test_shuffled_labels_are_at_chance(model, monkeypatch):
 
 
 def test_a_model_without_a_head_has_no_probabilities(model):
-    with pytest.raises(ModelError, match="no classifier"):
+    with pytest.raises(ModelError, match="not a classifier"):
         probabilities(model, clouds())
 
 
@@ -146,7 +146,7 @@ def bad_files(folder):
     (folder / "cut.safetensors").write_bytes(b"\x10")
     safetensors.torch.save_file({"other": torch.eye(2)}, folder / "other.safetensors")
     pickles = ("batch.pkl", "renamed.safetensors", "batch.pt", "batch.npy")
-    rest = {"cut.safetensors": "no safetensors file", "other.safetensors": "no safetensors file", "none": "no file"}
+    rest = {name: "not a safetensors file" for name in ("cut.safetensors", "other.safetensors")} | {"none": "no file"}
     return {**dict.fromkeys(pickles, "pickle.*not loaded"), **rest}
 
 

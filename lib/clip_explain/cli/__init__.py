@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = argv[0] if argv and argv[0] in COMMANDS else None
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # names of files may hold bytes that are no letters
+            stream.reconfigure(errors="backslashreplace")  # names of files may hold bytes that are not letters
     with warnings.catch_warnings():
         warnings.simplefilter("always", OutsideWorldWarning)
         warnings.showwarning = functools.partial(say, warnings.showwarning)

@@ -148,7 +148,7 @@ def list_folders(folder: Path) -> ImageFolder:
 
 
 def class_names_of(listed: ImageFolder, names: dict[str, str]) -> tuple[str, ...]:
-    """The classes' names in the folders' order; DatasetError for a folder that is no known synset."""
+    """The classes' names in the folders' order; DatasetError for a folder whose name is not a known synset."""
     for synset in listed.classes:
         if synset not in names:
             raise DatasetError(f"{listed.root} has a folder {synset!r}, but {SYNSETS} names no such class")

@@ -181,7 +181,7 @@ def read_rows(
     """The rows of a table with their line numbers, each with at least `columns`.
 
     `header`: does the first line name the columns? None: it does if it holds the first of `columns`. DatasetError,
-    with the line, for a missing column, a row that is too short or too long, or bytes that are no text.
+    with the line, for a missing column, a row that is too short or too long, or bytes that are not text.
     """
     quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     try:

@@ -1,6 +1,6 @@
-"""Explainers that read attention alone: no gradient, and no target, enters.
+"""Explainers that read only attention, without gradients and without the target.
 
-They show where the model looks, not why a text fits. Also here: the product over layers that rollout and GAME share.
+They show where the model looks, not why a text fits. The product over layers that rollout and GAME share is here, too.
 """
 
 import torch
@@ -68,8 +68,8 @@ def propagate(
 ) -> Float[Tensor, "images targets tokens"]:
     """The pooled token's row of (I + M_n) ... (I + M_1), for one matrix M a layer, in order of the forward.
 
-    As a row times one matrix after another, so that no product of two matrices is ever needed. Of the last layer only
-    the pooled token's row is read: of M_n alone where that layer is a head that pools, without a `residual`.
+    The row is multiplied by one matrix after another, so no two matrices are multiplied. Only the pooled token's row of
+    the last layer is read. A last layer that pools has no `residual`; its factor is then M_n instead of I + M_n.
     """
     row = pooled_row(steps[-1], pooled)
     if residual:
@@ -81,7 +81,7 @@ def propagate(
 
 @checked()
 def layer_count(request: Request | WordRequest, layers: int | None) -> int:
-    """How many layers are read: all for None. The trace checks the range."""
+    """The number of layers to read; None means all. The trace checks the range."""
     if layers is not None:
         return layers
     tower = image_tower if isinstance(request, Request) else text_tower
@@ -109,5 +109,5 @@ def _rollout(trace: Trace) -> Float[Tensor, "images one tokens"]:
 
 
 def precise(x: Tensor) -> Tensor:
-    """Out of the graph, in float32 at least."""
+    """The tensor, detached from the graph, in float32 or a wider format."""
     return x.detach().to(torch.promote_types(x.dtype, torch.float32))

@@ -1,7 +1,7 @@
-"""AttnLRP (Achtibat et al., ICML 2024): relevance handed back through a vision transformer, layer by layer.
+"""AttnLRP (Achtibat et al., ICML 2024): relevance propagated back through a vision transformer, layer by layer.
 
-Its rules are written as gradients: relevance is input times gradient of a forward whose layer norms divide by a
-constant, whose activations are constant factors, and whose products of two tensors hand half to each.
+Its rules are written as gradients: relevance is input times gradient of a forward in which layer norms divide by a
+constant, activations are constant factors, and each factor of a product of two tensors receives half the relevance.
 """
 
 from collections.abc import Callable
@@ -23,10 +23,10 @@ from clip_explain.request import Request
 def attn_lrp(request: Request, *, layers: int | None = None) -> Float[Tensor, "images targets grid_h grid_w"]:
     """AttnLRP of the image: relevance of each patch for the score, summed over channels; raw, signed, float32.
 
-    From the score back to the tokens that enter the last `layers` blocks (None: all blocks). Rules of the paper: linear
-    maps by epsilon-LRP with epsilon 0, softmax by its Taylor expansion, products of two tensors half to each factor,
-    layer norms and activations as factors that hand all of it on. The cosine's length is such a factor, too. The
-    relevance of biases is not handed on. MethodError for more layers than there are.
+    Relevance goes from the score back to the tokens that enter the last `layers` blocks (None: all blocks). The paper's
+    rules: epsilon-LRP with epsilon 0 for linear maps, a Taylor expansion for the softmax, half to each factor of a
+    product of two tensors, and all of it through layer norms and activations, which count as constant factors, as does
+    the length in the cosine. The relevance of biases is dropped. MethodError for more layers than the model has.
 
     Differs from the authors' code, which uses the gamma rule in the linear maps of vision transformers: a parameter
     that they tune for each model.

@@ -36,11 +36,11 @@ def explain(
 
     `images`: a PIL image, a path, a list of either, or preprocessed pixels (images, 3, height, width). `targets`: a
     text, a list of texts, another image or several (PIL, or `pathlib.Path`: a str is a text), or directions (targets,
-    embedding), as those of `difference` and `without_word`; a minus before a direction gives what speaks against
-    it; for a classifier, classes by name or index. `fit`: "crop", "full" or "squash", as in `preprocess`; by default
-    the model's own, `default_fit`. `templates`: texts are put into the {} of each, and the mean of all is explained:
-    "imagenet", "clip_surgery", or one's own. `truncate` allows texts that are too long. `options` are the method's own.
-    Raises MethodError, ImageError, TextError or TensorError.
+    embedding), such as those of `difference` and `without_word`; a negated direction gives the map of what counts
+    against it; for a classifier, classes by name or index. `fit`: "crop", "full" or "squash", as in `preprocess`; by
+    default `default_fit(model)`. `templates`: each text replaces the {} of every template, and the mean of their
+    embeddings is explained; "imagenet", "clip_surgery", or your own. `truncate` allows texts that are too long.
+    `options` are the method's own. Raises MethodError, ImageError, TextError or TensorError.
     """
     found = find_method(method)
     found.check_options(options)
@@ -49,7 +49,7 @@ def explain(
     request = make_request(model, images if given is None else given, targets, fit, templates, truncate)
     with out_of_memory(len(request.pixels), "{} images at once"):
         maps = found.image(request, **options)
-    # Without the traces that the request holds, which are large.
+    # `replace` leaves out the traces that the request keeps, which are large.
     unknown = () if model.head else tuple(unknown_words(model, texts_among(targets)))
     return Explanation(maps, replace(request), target_names(targets), found.name, given and fit, given, unknown)
 
@@ -65,11 +65,11 @@ def explain_words(
     truncate: bool = False,
     **options,
 ) -> WordExplanation:
-    """For each text its tokens, and their raw weights for every image, float32, start and end token left out.
+    """For each text its tokens and their raw weights for every image, float32, without the start and end tokens.
 
-    Tokens that hold parts of one character (CLIP's are made of bytes) are shown, and summed, as one. `per="word"`: its
-    words, each with the sum of its tokens' weights; a punctuation mark is a word of its own. Other
-    arguments and errors as in `explain`; `images` may also be embeddings (images, embedding).
+    Tokens that hold parts of one character (CLIP's tokens are made of bytes) are shown, and summed, as one token.
+    `per="word"` gives words instead, each with the sum of its tokens' weights; a punctuation mark is a separate word.
+    Other arguments and errors are those of `explain`; `images` may also be embeddings (images, embedding).
     """
     one_of("per", per, PER)
     found = find_method(method, words=True)
@@ -91,9 +91,9 @@ def explain_words(
 
 
 def _pictures(model: Model, images: Images, fit: str | None) -> tuple[tuple[Image.Image, ...] | None, str]:
-    """The images as they were read, None for pixels or embeddings; and what of them is looked at.
+    """The images as they were read, None for pixels or embeddings; and the fit.
 
-    Warns of those that an embedded model was not made for.
+    Warns of images that an embedded model was not trained for.
     """
     fit = default_fit(model) if fit is None else fit
     if isinstance(images, Tensor):
@@ -104,7 +104,7 @@ def _pictures(model: Model, images: Images, fit: str | None) -> tuple[tuple[Imag
 
 
 def texts_among(spec: Targets) -> tuple[str, ...]:
-    """The texts among what is asked for: no directions, no images."""
+    """The texts among the targets, without directions and images."""
     each = spec if isinstance(spec, list | tuple) else [spec]
     return tuple(text for text in each if isinstance(text, str))
 

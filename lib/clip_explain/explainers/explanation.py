@@ -46,9 +46,9 @@ class Explanation:
     It works as the tensor `maps` wherever one is expected: indexing, arithmetic, torch's functions and methods
     (`shape`, `cpu()`), and `numpy.asarray`.
 
-    `request` has the model, the pixels that it saw and the directions explained. `targets` are names to be shown.
-    `fit` says which part of each image its maps cover, and how (see `preprocess`); it is None, and so is `images`,
-    where preprocessed pixels were given. `unknown` are words of the targets that an embedded model has never learned.
+    `request` holds the model, its pixels and the explained directions. `targets` are names for figures. `fit` says
+    which part of each image the maps cover (see `preprocess`). `fit` and `images` are None if preprocessed pixels were
+    given. `unknown` are words of the targets that an embedded model has never learned.
     """
 
     maps: Float[Tensor, "images targets grid_h grid_w"]
@@ -74,13 +74,13 @@ class Explanation:
 
     @cached_property
     def pictures(self) -> tuple[Image.Image, ...]:
-        """The images that were given; of preprocessed pixels, what they show."""
+        """The images that were given, or preprocessed pixels turned back into images."""
         return _pictures(self.request) if self.images is None else self.images
 
     def show(self, image: int | None = None) -> np.ndarray:
         """Draw each image and its maps side by side, with method, fit and scores; returns the figure's axes.
 
-        `image`: that one alone. Every map lies where it belongs on the whole image (see `maps.on_source`).
+        `image` selects a single image by its index. Each map is drawn on its part of the image (see `maps.on_source`).
         """
         from clip_explain import plots  # not before: it brings matplotlib along
 
@@ -183,7 +183,7 @@ class WordExplanation:
         return _scores(self.request, self._weights)
 
     def show(self, image: int | None = None) -> np.ndarray:
-        """Draw every text below each image, its words on a ground of their weights; returns the figure's axes."""
+        """Draw every text below each image, its words coloured by their weights; returns the figure's axes."""
         from clip_explain import plots  # not before: it brings matplotlib along
 
         count = self.scores.shape[1]
@@ -225,7 +225,7 @@ def _never_learned(text: str, unknown: Sequence[str]) -> str:
 
 
 def target_names(spec: Targets) -> tuple[str, ...]:
-    """Names to be shown for targets: texts and classes as they are, images by their file, directions by number."""
+    """Names of targets for figures: texts and classes themselves, images by file name, directions by number."""
     if isinstance(spec, Tensor):
         return tuple(f"target {index}" for index in range(1, 1 + len(spec)))
     if isinstance(spec, int):
@@ -257,7 +257,7 @@ def save_axes(draw: Callable[[int | None], np.ndarray], path: str | Path, image:
 
 
 def _versions(model: Model) -> tuple[int, ...]:
-    """Numbers that change with the model's weights: torch counts every change in place."""
+    """The number of changes in place of each parameter, as torch counts them."""
     return tuple(parameter._version for parameter in model.network.parameters() if not parameter.is_inference())
 
 
@@ -268,7 +268,7 @@ def _scores(request: Request | WordRequest, weights: Sequence[int]) -> Tensor:
 
 
 def _pictures(request: Request) -> tuple[Image.Image, ...]:
-    """Preprocessed pixels as images again; what was squashed to a square, at its own aspect."""
+    """Preprocessed pixels turned back into images; squashed images get their original aspect ratio back."""
     mean, std = (request.pixels.new_tensor(each)[:, None, None] for each in (request.model.mean, request.model.std))
     colours = (request.pixels * std + mean).clamp(0, 1).mul(255).round().byte()
     found = tuple(Image.fromarray(each.permute(1, 2, 0).cpu().numpy()) for each in colours)

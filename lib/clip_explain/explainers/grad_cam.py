@@ -16,7 +16,7 @@ from clip_explain.request import Request
 
 VARIANTS = ("grad_cam", "grad_cam_plus_plus", "xgrad_cam", "layer_cam", "score_cam")
 POOLS = ("patches", "tokens")
-# Score-CAM encodes so many masked images at once.
+# The number of masked images that Score-CAM encodes at once.
 MASKED_AT_ONCE = 32
 
 

@@ -18,7 +18,7 @@ from clip_explain.models.trace import Block, Trace, gradients, on_grid, on_words
 from clip_explain.models.vit import finish_block, project, trace_block
 from clip_explain.request import Request, WordRequest, in_parts
 
-# At most so many gradients of attention (512 MB in float32) are held at once; more targets are taken in parts.
+# The most numbers of attention gradients that are held at once (512 MB in float32); more targets are done in parts.
 VALUES_AT_ONCE = 2**27
 POOLS = ("mean", "class")
 
@@ -43,7 +43,7 @@ def game(
     def both_scores() -> Float[Tensor, "scores images targets grid_h grid_w"]:
         return torch.cat([_game_maps(part, options) for part in in_parts(request, **options)], dim=1)
 
-    # One backward serves both scores, and is kept: with all layers, `all_gradients` is the other one.
+    # One backward serves both scores and is kept, since `all_gradients` is this method with the other score.
     return request.once(("game", options["layers"]), both_scores)[int(scale_logits)].clone()
 
 
@@ -186,7 +186,7 @@ def _relevance(
 
 
 def _sensitivity(trace: Trace, block: Block, targets: Tensor, pool: str) -> Float[Tensor, "images targets tokens"]:
-    """LeGrad's map of one layer: the mean over heads and rows, of which `pool="class"` leaves one a gradient."""
+    """LeGrad's map of one layer: the mean over heads and rows; under `pool="class"` only one row has a gradient."""
     with torch.inference_mode(False), torch.enable_grad():
         if pool == "mean":
             attention, embedding = block.attention, project(trace.tower, block.mean)
@@ -210,7 +210,7 @@ def _head_sensitivity(trace: Trace, x: Tensor, targets: Tensor) -> Float[Tensor,
 
 
 def _end_again(trace: Trace, block: Block) -> tuple[Float[Tensor, "images heads one tokens"], Tensor]:
-    """A block's attention of the pooled token as a leaf, and the embedding of the block's output computed from it."""
+    """A block's attention of the pooled token, as a leaf of a graph, and the embedding computed from it."""
     with torch.inference_mode(False), torch.enable_grad():
         attention = pooled_row(block.attention.detach(), trace.pooled).unsqueeze(-2).requires_grad_()
         own = pooled_row(block.input.detach(), trace.pooled)[:, None]

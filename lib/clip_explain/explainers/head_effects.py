@@ -1,7 +1,7 @@
-"""The image embedding taken apart into what each head of each layer adds to it (Gandelsman et al., ICLR 2024).
+"""The image embedding decomposed into the contributions of each head of each layer (Gandelsman et al., ICLR 2024).
 
-The class token leaves the last block as a sum: what entered the first block, and what every attention head and every
-MLP added. Each part goes through the last layer norm and the projection on its own, so the score is a sum, too.
+The class token that leaves the last block is a sum: of what entered the first block and of the contributions of all
+attention heads and MLPs. The last layer norm and the projection act on each summand, so the score is a sum, too.
 """
 
 import torch
@@ -19,10 +19,10 @@ from clip_explain.request import Request
 def head_effects(
     request: Request, *, layers: int | None = None, head: int | None = None
 ) -> Float[Tensor, "images targets grid_h grid_w"]:
-    """What each patch adds to the score through the attention of the last `layers` blocks; raw, signed, float32.
+    """The contribution of each patch to the score through the attention of the last `layers` blocks; raw, signed.
 
-    Summed over heads, or of one `head` alone; None for `layers` takes all. In the units of the score: of the cosine.
-    MethodError for an option out of range.
+    Contributions are summed over heads, or taken from one `head`; `layers=None` takes all blocks. They are float32 and
+    have the unit of the cosine. MethodError for an option out of range.
     """
     trace = request.trace(layers=layer_count(request, layers))
     effects = effects_by_head(trace, request.targets)
@@ -36,7 +36,7 @@ def head_effects(
 def effects_by_head(
     trace: Trace, targets: Float[Tensor, "targets embedding"]
 ) -> Float[Tensor, "images targets layers heads tokens"]:
-    """What each token adds to the score through each head of each kept layer.
+    """The contribution of each token to the score through each head of each kept layer.
 
     Head h of layer l adds sum_i A_hi W_h v_hi to the class token: one summand for each token i. The
     output's bias belongs to no head and is left out.

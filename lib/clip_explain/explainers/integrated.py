@@ -43,7 +43,7 @@ def nib_words(request: WordRequest, *, layer: int = 9, steps: int = 10) -> Float
 def integrated(
     trace: Trace, targets: Float[Tensor, "targets embedding"], steps: int
 ) -> Float[Tensor, "images targets tokens"]:
-    """Features of the trace's first layer times their mean gradient on the way from 0, summed over channels."""
+    """Features of the trace's first layer times their mean gradient along the path from 0, summed over channels."""
     check_counts(steps=steps)
     features = precise(trace.blocks[0].input)
     total = features.new_zeros(len(features), len(targets), features.shape[1])
@@ -69,7 +69,7 @@ def gradient_at(
 
 @checked()
 def blocks_from(request: Request | WordRequest, layer: int) -> int:
-    """How many blocks run from the one that `layer` counts to the last."""
+    """The number of blocks from block `layer` to the last."""
     tower = image_tower if isinstance(request, Request) else text_tower
     depth = len(tower(request.model.network).layers)
     if not 0 <= layer < depth:

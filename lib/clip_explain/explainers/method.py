@@ -1,6 +1,7 @@
-"""What is known of a method and of its options, as plain records. The records themselves stand in registry.py.
+"""The records `Method` and `Option`: all that is known about a method. The methods' own records are in registry.py.
 
-Nothing here imports torch: a list of all methods is printed at once. A method's functions are imported when first used.
+Nothing here imports torch, so that the list of methods is printed quickly. A method's functions are imported when they
+are first used.
 """
 
 import math
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from clip_explain.explainers.interactions import Interactions
 
-MOST = 10**9  # of anything that is counted
+MOST = 10**9  # the largest count that is accepted
 
 # What an image encoder is (`Model.encoder`) -> in words.
 TOWERS = {
@@ -57,7 +58,7 @@ class Option:
 
     @property
     def allowed(self) -> str:
-        """What the option may be, in words."""
+        """The allowed values, in words."""
         words = {
             "switch": "True or False",
             "choice": "one of " + ", ".join(map(repr, self.choices)),
@@ -74,12 +75,12 @@ class Option:
         return words + tensor + (f", or None ({self.none})" if self.none else "")
 
     def check(self, value: Any) -> None:
-        """MethodError for a value of another type, or out of the range that holds for every model."""
+        """MethodError for a value of another type, or outside the range that every model has in common."""
         if not self._takes(value):
             raise MethodError(f"got {self.name}={brief(value)}, expected {self.allowed}")
 
     def read(self, text: str) -> Any:
-        """The value that a text, as a command line gives it, stands for. MethodError for one that it cannot take."""
+        """The value of a text from a command line. MethodError for a text that is not an allowed value."""
         word = text.strip().lower()
         value: Any = text
         if word == "none" and self.none:
@@ -127,12 +128,12 @@ class Option:
 class Method:
     """All that is known of a method; `METHODS` in registry.py has one record for each.
 
-    `title` is its name in the papers; `paper` and `year` where it comes from (None: the report bears no date); `says`
-    one sentence on what a map is. `options` are those of its function for images, `word_options` those for words and
-    `pair_options` those for pairs of patches and words; None where there is no such function. `towers`: the image
-    encoders that it takes, of TOWERS. `classifiers`: it also explains a classifier's logit; the others compare patches
-    with a direction by the cosine. `signed`: 0 says nothing, and what is below 0 speaks against the target. `slow`:
-    many forwards. `by_set`: the map depends on the other targets.
+    `title` is its name in the papers, `paper` and `year` are its source (None: the report has no date), and `says`
+    describes its map in one sentence. `options` are those of its function for images, `word_options` those for words
+    and `pair_options` those for pairs of patches and words; each is None if the method has no such function. `towers`
+    are the image encoders that it supports, a subset of TOWERS. `classifiers`: it also explains a classifier's logit;
+    the other methods compare patches with a direction by the cosine. `signed`: 0 is neutral, and values below 0 count
+    against the target. `slow`: it runs many forwards. `by_set`: its map depends on the other targets.
     """
 
     name: str

@@ -1,6 +1,6 @@
-"""The methods: one record each, and the look-ups by name. Every list of methods anywhere is made from these records.
+"""The methods: one record each, and the look-ups by name. Every list of methods is made from these records.
 
-Light: importing this needs no torch. The functions of a record, `METHODS[name].image` and `.words`, do.
+Importing this module does not import torch; the functions `METHODS[name].image` and `.words` do.
 """
 
 import warnings
@@ -372,7 +372,7 @@ _RECORDS = (
 
 METHODS: dict[str, Method] = {method.name: method for method in _RECORDS}
 
-# Names of earlier releases -> of now; they still work, with a warning.
+# Names of earlier releases -> present names. The old names still work, with a warning.
 OLD_NAMES = {"images": {"occlusion": "shapley"}, "words": {"occlusion": "leave_one_out"}}
 
 

@@ -91,7 +91,7 @@ def changed(found: Sequence[tuple[Control, Any]]) -> tuple[tuple[str, Any], ...]
 
 
 def option_value(control: Control, value: Any) -> Any:
-    """A widget's value as the explainer takes it. MethodError for what is no number where one is needed."""
+    """A widget's value as the explainer takes it. MethodError for a text where a number is needed."""
     if control.kind == "number":
         return None if value == control.all else int(value)
     if control.kind == "slider":

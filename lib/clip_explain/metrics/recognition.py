@@ -60,7 +60,7 @@ def top_k(
 ) -> Float[Tensor, " images"]:
     """Zero-shot accuracy: 1 for each image whose own class is among its k best, else 0. With k classes all are 1.
 
-    `scores`: cosines of images and class texts. TensorError for a label that is no class.
+    `scores`: cosines of images and class texts. TensorError for a label outside the classes.
     """
     classes = scores.shape[1]
     if labels.shape != scores.shape[:1] or ((labels < 0) | (labels >= classes)).any():

@@ -1,6 +1,6 @@
-"""Load a model from any of its usual homes: `load`, and the table of loaders that it looks in.
+"""Loads a model by name, from a file, a folder or a hub, or from memory: `load`, and its table of loaders.
 
-A loader's module is imported when a name asks for it; its packages may be an extra.
+A loader's module is imported only when a name needs it, since its packages may be an optional extra.
 """
 
 import os
@@ -24,8 +24,8 @@ __all__ = ["Model", "available_models", "load"]
 
 NAMES = "a model's name, the path of its weights, or a network in memory, with its preprocess and tokenizer"
 
-# A forked process has none of its parent's OpenMP threads, and torch would wait for them for ever: so it takes one
-# thread, as torch's own DataLoader does, unless it asks for more.
+# A forked process lacks its parent's OpenMP threads, and torch would wait for them for ever. So it uses one thread, as
+# in torch's own DataLoader, unless it asks for more.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
@@ -68,7 +68,7 @@ def load_iclip(name: str, device: torch.device, dtype: torch.dtype) -> Model:
     return iclip.load_iclip(name, device, dtype)
 
 
-# What stands before the colon of a name -> its loader.
+# The prefix of a name, before its colon -> the loader.
 LOADERS: dict[str, Callable[[str, torch.device, torch.dtype], Model]] = {
     "hf": load_hugging_face,
     "open_clip": load_open_clip,
@@ -98,21 +98,22 @@ def load(
     """Load a CLIP: an embedded or OpenAI model by name, a weights file by path, or "open_clip:ARCH/TAG".
 
     Or another model: "hf:HUB_NAME_OR_FOLDER", "torchvision:vit_b_16", "blip:HUB_NAME_OR_FOLDER", "iclip" (see the
-    modules of these names). A name goes before a file that is called the same; a `Path` is always a path.
+    modules of these names). If a name of a model is also the name of a file, the model is loaded; a `Path` is always a
+    path.
 
     A path may hold a CLIP's state dict under OpenAI's, open_clip's or transformers' names (.safetensors, the index of
-    several, or .pt, read without unpickling anything but tensors and plain values), as a training wraps it, or an
-    OpenAI TorchScript archive, of which no code is run. What its tensors do not tell are options: `heads`, a number or
-    those of the image and of the text tower; `activation`, "quick_gelu" (OpenAI's) or "gelu"; and `grid`, height and
-    width in patches, if not a square. A .safetensors file may carry them as metadata, and transformers' config.json
-    beside it has them.
+    several, or .pt, from which only tensors and plain values are unpickled), also as training loops wrap it, or an
+    OpenAI TorchScript archive, whose code is never run. Options give what the tensors do not contain: `heads`, a number
+    or those of the image and of the text tower; `activation`, "quick_gelu" (OpenAI's) or "gelu"; and `grid`, height
+    and width in patches, if it is not a square. The metadata of a .safetensors file, or transformers' config.json
+    beside it, may give them instead.
 
     TAG may be a local checkpoint's path. `device` defaults to CUDA where there is one; `dtype` ("fp32", "fp16", "bf16")
     to fp16 on CUDA and fp32 elsewhere. In fp16 and bf16 the LayerNorms stay in fp32, as in OpenAI's code. A state dict
     in fp32 keeps its precision (clip.load rounds it to fp16).
 
-    Or a network of one's own in memory, with its `preprocess` and `tokenizer` (see instances.py): it stays as it is,
-    on its device and in its number format.
+    Or a network in memory, with its `preprocess` and `tokenizer` (see instances.py). It is not changed, and keeps its
+    device and number format.
 
     Raises ModelError (unknown name, no network, no such device, options that are needed) or WeightsError (the file).
     """
@@ -127,7 +128,7 @@ def load(
             return Model(place(network, device, dtype), Path(name).stem, sha256, clip.clip._tokenizer)
         given = [option for option, value in options.items() if value is not None]
         if given:
-            raise ModelError(f"{name!r} is no path of a weights file, so {given[0]}= cannot be chosen")
+            raise ModelError(f"{name!r} is not the path of a weights file, so {given[0]}= cannot be chosen")
         return _load_named(str(name), device, dtype)
 
 
@@ -149,7 +150,7 @@ def _load_named(name: str, device: torch.device, dtype: torch.dtype) -> Model:
 
 
 def _is_path(name: str | os.PathLike) -> bool:
-    """A known name goes before a file or folder of that name in the current directory."""
+    """Whether `load` takes this as a path. A known name is not one, even if a file has the same name."""
     if not isinstance(name, str):
         return True
     if name in OPENAI or name in EMBEDDED or name.partition(":")[0] in LOADERS:

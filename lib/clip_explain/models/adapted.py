@@ -1,7 +1,7 @@
-"""How a network is read: by the layout of OpenAI's, or, of another library, by the description of its family.
+"""How a network is read: by OpenAI's layout or, if another library made it, by the description of its family.
 
-Below the forwards. Nothing is copied, patched or left changed: a description is made of the network's own modules
-whenever a forward asks for one, so it never says anything that the network no longer is.
+Below the forwards. Nothing is copied, patched or changed: each forward has a description made from the network's own
+modules, so the description is always up to date.
 """
 
 from collections.abc import Callable
@@ -21,9 +21,10 @@ from clip_explain.models.towers import RESNET_STRIDE, Sizes, Tokens, Tower, patc
 class Family:
     """How the networks of one kind are read, as functions of the network.
 
-    `image` and `text` describe its towers: None where one is not a transformer that we can run, so that only the
-    network's own forward is left; a text tower's description also takes the vocabulary. `encode_image` and
-    `encode_text` are that forward, of pixels and of token numbers; the latter is None where texts go another way.
+    `image` and `text` describe its towers. They are None for a tower that is not a transformer we can run; then only
+    the network's own forward is used. A text tower's description also takes the vocabulary. `encode_image` and
+    `encode_text` are the network's own forwards, of pixels and of token numbers; `encode_text` is None if token numbers
+    alone do not determine a text's embedding.
     `pooling` is the image tower's (see `Tower`).
     """
 
@@ -84,12 +85,12 @@ class Adapted(nn.Module):
 
     @property
     def logit_scale(self) -> Float[Tensor, ""]:
-        """The logarithm of what the cosine is multiplied by; 0 where the network has none."""
+        """The logarithm of the factor that multiplies the cosine; 0 for a network without one."""
         return self._scalar("logit_scale")
 
     @property
     def logit_bias(self) -> Float[Tensor, ""]:
-        """What is added to the logit, as in SigLIP, whose score is a sigmoid; 0 where the network has none."""
+        """The bias that is added to the logit, as in SigLIP, whose score is a sigmoid; 0 for a network without one."""
         return self._scalar("logit_bias")
 
     def _scalar(self, name: str) -> Tensor:
@@ -154,7 +155,7 @@ Reading = Adapted | OpenAILayout
 
 
 def reading_of(network: nn.Module) -> Reading:
-    """How a network is read. All that depends on the kind of network is asked of what this returns."""
+    """How a network is read. This is the one place that tells the kinds of networks apart."""
     return network if isinstance(network, Adapted) else OpenAILayout(network)
 
 

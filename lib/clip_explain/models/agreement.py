@@ -1,8 +1,8 @@
-"""Is what is explained the model? Its own forward of one image and one text, compared with ours, before any map.
+"""Checks that our forward computes what the model itself computes, on one image and one text, before any map.
 
 The forwards of vit.py and resnet.py read a network's weights. A forward hook, a wrapper around a layer (LoRA), another
-block, or an `encode_image` of the user's own may compute something else than those weights say. So the first time that
-a network is explained, and whenever its modules have changed, both forwards must give the same embeddings.
+block, or a user's `encode_image` may compute a different function of those weights. So the first time that a network
+is explained, and whenever its modules have changed, both forwards must give the same embeddings.
 
 A network's own forward is its `encode_image` and `encode_text`, or `own_image` and `own_text` where these do not give
 what a trace does (see iclip.py). It is run as in evaluation mode, and nothing stays changed. The check costs one
@@ -66,7 +66,7 @@ def check_agreement(network: nn.Module, name: str) -> list:
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Matrix products of float32 in float32, whatever the user has allowed (TF32, bf16): two orders would differ."""
+    """Compute matrix products in full float32, even if the user allows TF32 or bf16, which would hide differences."""
     allowed = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
@@ -86,7 +86,7 @@ def in_float32(network: nn.Module) -> nn.Module:
 
 
 def _sides(network: nn.Module) -> list[Side]:
-    """The towers that are explained by a forward of ours; of others nothing but the network's own is ever run."""
+    """The towers that our own forward explains. Of other towers only the network's forward is ever run."""
     reading, found = reading_of(network), []
     if reading.encoder in VITS:
         found.append(_image_side(network))
@@ -200,7 +200,7 @@ def agreement_by_layer(network: nn.Module) -> dict[str, dict[str, float]]:
 
 
 def _first_difference(side: Side) -> str:
-    """Where the two forwards part, by the outputs of the blocks."""
+    """The first block whose output differs between the two forwards."""
     expected = side.blocks()
     with captured([module for module, _ in expected]) as outputs:
         side.own()
@@ -216,7 +216,7 @@ def _first_difference(side: Side) -> str:
 
 @contextmanager
 def captured(modules: list[nn.Module | None]) -> Iterator[dict[nn.Module, Tensor]]:
-    """The modules' outputs in calls made meanwhile; the hooks for it are gone afterwards."""
+    """The modules' outputs in calls made inside the `with` block; its hooks are removed afterwards."""
     outputs: dict[nn.Module, Tensor] = {}
 
     def keep(module, _, output):
@@ -241,7 +241,7 @@ def _relative(got: Tensor, expected: Tensor) -> float:
 
 
 def _suspects(network: nn.Module) -> str:
-    """What is not as the library of the network made it, and what to do about it."""
+    """The parts of a network that differ from what its library built, and what the user can do about them."""
     found = [
         f"{path or 'the network'} {reason}" for path, module in network.named_modules() if (reason := _oddity(module))
     ]
@@ -264,7 +264,7 @@ def _oddity(module: nn.Module) -> str:
 
 
 def fingerprint(network: nn.Module) -> list:
-    """What tells that a network may compute something else than before: modules, hooks, options, places of tensors."""
+    """A list that changes whenever a network may compute something new: modules, hooks, options, places of tensors."""
     marks = [tuple(torch_module._global_forward_hooks), tuple(torch_module._global_forward_pre_hooks)]
     for module in network.modules():
         own = module.__dict__
@@ -276,5 +276,5 @@ def fingerprint(network: nn.Module) -> list:
 
 
 def _version(tensor: Tensor) -> tuple[int, int]:
-    """Where a tensor lies and how often it was changed there; tensors of inference mode do not count that."""
+    """A tensor's address and its number of changes in place, which tensors of inference mode do not count."""
     return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version

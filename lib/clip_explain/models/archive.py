@@ -182,14 +182,14 @@ def _reduce(machine: Machine, _) -> None:
 def _new(machine: Machine, _) -> None:
     kind, arguments = machine.pop(2)
     if not isinstance(kind, Global) or not kind.module.startswith("__torch__") or arguments:
-        raise WeightsError("its pickle makes an object that is no plain module")
+        raise WeightsError("its pickle makes an object that is not a plain module")
     machine.stack.append(Instance(kind))
 
 
 def _build(machine: Machine, _) -> None:
     instance, state = machine.pop(2)
     if not isinstance(instance, Instance) or not isinstance(state, dict):
-        raise WeightsError("its pickle sets the state of something that is no plain module")
+        raise WeightsError("its pickle sets the state of an object that is not a plain module")
     instance.attributes = state
     machine.stack.append(instance)
 
@@ -197,7 +197,7 @@ def _build(machine: Machine, _) -> None:
 def _set_items(machine: Machine, items: list[Any]) -> None:
     target = machine.stack[-1]
     if not isinstance(target, dict) or not all(map(_is_key, items[::2])):
-        raise WeightsError("its pickle fills something that is no plain dict")
+        raise WeightsError("its pickle fills an object that is not a plain dict")
     target.update(zip(items[::2], items[1::2], strict=True))
 
 
@@ -207,7 +207,7 @@ def _is_key(key: Any) -> bool:
 
 def _extend(machine: Machine, items: list[Any]) -> None:
     if not isinstance(machine.stack[-1], list):
-        raise WeightsError("its pickle appends to something that is no list")
+        raise WeightsError("its pickle appends to an object that is not a list")
     machine.stack[-1].extend(items)
 
 
@@ -220,7 +220,7 @@ def _load(machine: Machine, _) -> None:
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_) -> Tensor:
-    """A view of a storage that is no larger than it, whatever the file gives as arguments."""
+    """A view of a storage, never larger than the storage, whatever arguments the file gives."""
     whole = all(type(number) is int for number in (offset, *size, *stride))
     if not whole or not isinstance(storage, Tensor) or math.prod(size) > len(storage):
         raise WeightsError("it has a tensor that is larger than its storage")

@@ -1,4 +1,4 @@
-"""CLIPs in a user's own weights file: what its tensors do not tell is asked for, and never guessed.
+"""CLIPs in a user's own weights file. Facts that the tensors do not contain are asked for and never guessed.
 
 Above network.py. OpenAI's archives are known by their checksums, and a .safetensors file may tell the rest as metadata.
 """
@@ -51,7 +51,7 @@ def load_path(
 
 
 def _check_heads(state: Mapping[str, Tensor], told: Architecture, path: Path) -> None:
-    """ModelError for a width whose number of heads only the file's maker knows."""
+    """ModelError for a width from which the number of heads cannot be known."""
     towers = {
         "vision": (state.get("visual.class_embedding"), VISION_WIDTHS, told.vision_heads),
         "text": (state.get("ln_final.weight"), TEXT_WIDTHS, told.text_heads),

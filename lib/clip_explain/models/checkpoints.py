@@ -1,4 +1,4 @@
-"""Checkpoints as people have them: unwrapped, their prefixes taken off, and their names made OpenAI's.
+"""Checkpoints of training loops and other libraries: unwrapped, without prefixes, and under OpenAI's names.
 
 Below weights.py, which reads the file. Names of OpenAI's, open_clip's and transformers' CLIPs are known by their keys.
 """
@@ -16,7 +16,7 @@ from clip_explain.errors import WeightsError
 # Under which keys training loops keep a model's weights, the first that is there; and what they put before names.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "network", "net", "ema", "model_ema", "module")
 PREFIXES = ("module.", "model.", "clip.", "_orig_mod.", "network.", "clip_model.", "base_model.")
-# Names that a CLIP in OpenAI's layout has; whatever else is in a file is left out, with a warning.
+# Names that a CLIP in OpenAI's layout has; all other entries of a file are left out, with a warning.
 OPENAI_PARTS = ("visual.", "transformer.", "token_embedding.", "ln_final.")
 OPENAI_NAMES = ("positional_embedding", "positional_embedding_res", "text_projection", "logit_scale")
 BUFFERS = ("attn_mask", "position_ids", "input_resolution", "context_length", "vocab_size")  # no weights
@@ -45,17 +45,17 @@ HUB_NAMES = (
 
 
 def unwrap(content: Any, source: object) -> dict[str, Tensor]:
-    """The named tensors that a file holds, out of what training loops wrap around them and without their prefixes.
+    """The named tensors of a file, without the wrappers and prefixes of training loops.
 
-    What stands beside them is left out, with a warning. WeightsError for a file without named tensors, and for one
+    Other entries are left out, with a warning. WeightsError for a file without named tensors, and for one
     that holds two under one name.
     """
     content = _inner(content)
     if not isinstance(content, Mapping) or not content:
-        raise WeightsError(f"{source} is no state dict: expected named tensors, got {type(content).__name__}")
+        raise WeightsError(f"{source} is not a state dict: expected named tensors, got {type(content).__name__}")
     strangers = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
     if len(strangers) == len(content) or any(key.startswith(PREFIXES + OPENAI_PARTS) for key in strangers):
-        raise WeightsError(f"{source} is no state dict: these entries are no tensors: {_some(strangers)}")
+        raise WeightsError(f"{source} is not a state dict: these entries are not tensors: {_some(strangers)}")
     _warn(source, strangers)
     state: dict[str, Tensor] = {}
     for key, value in content.items():
@@ -87,7 +87,7 @@ def as_openai(state: Mapping[str, Tensor], source: object) -> dict[str, Tensor]:
 
 
 def _inner(content: Any) -> Any:
-    """What the wrappers hold, however deep."""
+    """The innermost content of nested wrappers."""
     while isinstance(content, Mapping):
         wrapped = [name for name in WRAPPERS if _holds_tensors(content.get(name))]
         if not wrapped:
@@ -141,7 +141,7 @@ def _long_positions(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _warn(source: object, left_out: Sequence[str]) -> None:
     if left_out:
-        warnings.warn(f"{source} holds what is no part of a CLIP and is left out: {_some(left_out)}", stacklevel=4)
+        warnings.warn(f"{source} holds entries that no CLIP has; they are left out: {_some(left_out)}", stacklevel=4)
 
 
 def _some(names: Sequence[str], count: int = 5) -> str:

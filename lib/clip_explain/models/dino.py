@@ -60,7 +60,7 @@ def build_visual(state: Mapping[str, Tensor], source: str = "the state dict", he
     """OpenAI's vision transformer for a state dict without a projection, which becomes the identity."""
     absent = [key for key in ("conv1.weight", "positional_embedding", "ln_post.weight") if key not in state]
     if absent:
-        raise WeightsError(f"{source} is no vision transformer in OpenAI's layout: it has no {', '.join(absent)}")
+        raise WeightsError(f"{source} is not a vision transformer in OpenAI's layout: it lacks {', '.join(absent)}")
     width, _, patch, _ = state["conv1.weight"].shape
     side = round((len(state["positional_embedding"]) - 1) ** 0.5) * patch
     visual = new_visual(width, block_count(state), patch, side, heads)

@@ -72,7 +72,7 @@ def class_index(head: Head, wanted: str | int) -> int:
 
 
 def class_bias(head: Head, directions: Float[Tensor, "targets embedding"]) -> Float[Tensor, " targets"]:
-    """The bias of each direction that is a class's weights, or with the sign changed their negative; 0 of others."""
+    """The bias of each direction: a class's own, its negative for a negated class, and 0 for any other direction."""
     weight, biases = head.weight.to(directions), head.bias.to(directions)
     return torch.stack([_bias_of(direction, weight, biases) for direction in directions])
 

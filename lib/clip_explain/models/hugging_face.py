@@ -52,10 +52,10 @@ def load_hugging_face(name: str, device: torch.device, dtype: torch.dtype) -> Mo
 
 
 def hugging_face(network: nn.Module, tokenizer: Any, processor: Any, name: str, sha256: str = "") -> Model:
-    """A network of transformers, read where it is, with its own tokenizer and image processor.
+    """A network of transformers, read in place, with its own tokenizer and image processor.
 
-    Without a tokenizer, or where the family's text tower cannot be read, words are not explained; of ChineseCLIP and
-    AltCLIP texts are targets by the network's own text features. ModelError for another family.
+    Words cannot be explained without a tokenizer, or if the family's text tower cannot be read. Texts of ChineseCLIP
+    and AltCLIP still serve as targets, by the network's own text features. ModelError for another family.
     """
     check_family(network.config, name)
     family = FAMILIES[network.config.model_type]
@@ -66,7 +66,7 @@ def hugging_face(network: nn.Module, tokenizer: Any, processor: Any, name: str, 
 
 
 def adapted_model(folder: str) -> str:
-    """The model that a folder's adapter is for, by peft's adapter_config.json; the folder itself if it has none."""
+    """The name of the model that a folder's peft adapter changes; the folder itself if it holds no adapter."""
     config = Path(folder) / "adapter_config.json"
     if not config.is_file():
         return folder
@@ -77,7 +77,7 @@ def adapted_model(folder: str) -> str:
 
 
 def with_adapter(network: nn.Module, folder: str, source: str) -> nn.Module:
-    """A network with a folder's adapter merged into its weights; as it is where the folder is its own."""
+    """A network with a folder's adapter merged into its weights; unchanged if the folder holds the network itself."""
     if folder == source:
         return network
     peft = import_extra("peft", "lora", repr(folder))

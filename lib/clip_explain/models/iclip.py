@@ -123,10 +123,10 @@ def as_clip(encoder: Model, text: nn.Module, poolings: tuple[str, ...], name: st
 def untrained(model: Model, seed: int) -> Model:
     """An ICLIP as its training from `seed` began: the same encoder, poolings and sizes, all that learns at random.
 
-    ModelError for a model that is no ICLIP.
+    ModelError for a model that is not an ICLIP.
     """
     if not isinstance(model.network, Branch):
-        raise ModelError(f"{model.name} is no ICLIP: only of one is it known how its training began")
+        raise ModelError(f"{model.name} is not an ICLIP: only of one is it known how its training began")
     own, text = model.network, model.network.text
     weights: Mapping[str, Tensor] = text.state_dict()
     branches, channels, embed = weights["image_projection"].shape
@@ -162,7 +162,7 @@ def load_iclip(name: str, device: torch.device, dtype: torch.dtype) -> Model:
     metadata = read_metadata(path)
     made = json.loads(metadata.get("iclip", "null"))
     if made is None:
-        raise WeightsError(f"{path} is no ICLIP: it does not say which encoder and pooling it was trained with")
+        raise WeightsError(f"{path} is not an ICLIP: it does not say which encoder and pooling it was trained with")
     heads = architecture_of(metadata, path).text_heads
     text = place(build_text(state, str(path), heads), device, dtype)
     encoder = load_encoder(made["encoder"], device, dtype)
@@ -185,7 +185,7 @@ def build_text(state: Mapping[str, Tensor], source: str = "the state dict", head
     """`new_text` for a state dict, its shape read from the tensors."""
     absent = [key for key in ("image_projection", "text_projection", "token_embedding.weight") if key not in state]
     if absent:
-        raise WeightsError(f"{source} is no ICLIP: it has no {', '.join(absent)}")
+        raise WeightsError(f"{source} is not an ICLIP: it has no {', '.join(absent)}")
     branches, channels, embed = state["image_projection"].shape
     layers, context = block_count(state), len(state["positional_embedding"])
     vocabulary, width = state["token_embedding.weight"].shape

@@ -1,7 +1,7 @@
-"""A network of the user's own, as it stands: of OpenAI's package, open_clip, transformers, or any with `encode_image`.
+"""A network in the user's memory: of OpenAI's package, open_clip, transformers, or any with `encode_image`.
 
-Above the loaders of those libraries. Nothing of the network is changed; wrappers that only pass calls on are looked
-through.
+Above the loaders of those libraries. The network is not changed; wrappers that only pass calls on are removed from our
+view of it.
 """
 
 from collections.abc import Sequence
@@ -25,9 +25,9 @@ Preprocess = Any  # a transform of torchvision's with its Normalize, an image pr
 def from_network(network: nn.Module, preprocess: Preprocess = None, tokenizer: Any = None) -> Model:
     """A `Model` of a network in memory, on the device and in the number format that it has.
 
-    `preprocess` says how pixels are normalised; without it as OpenAI's. `tokenizer` is the network's own; OpenAI's
-    networks have theirs. A network of which only `encode_image` is known is explained by black-box methods. ModelError
-    for what is no such network.
+    `preprocess` says how pixels are normalised; the default is OpenAI's way. `tokenizer` is the network's own; for an
+    OpenAI network it may be left out. A network with `encode_image` but of unknown layout is explained by black-box
+    methods. ModelError for any other network.
     """
     network = bare(network)
     name, (mean, std) = type(network).__name__, statistics(preprocess)
@@ -47,9 +47,9 @@ def from_network(network: nn.Module, preprocess: Preprocess = None, tokenizer: A
 
 
 def black_box(network: nn.Module, preprocess: Preprocess, tokenizer: Any, name: str) -> Model:
-    """A network of which only `encode_image`, and perhaps `encode_text`, is known.
+    """A network of unknown layout, with `encode_image` and perhaps `encode_text`.
 
-    Its input size is that of `preprocess`, which must tell it. ModelError if it does not.
+    Its input size is read from `preprocess`. ModelError if that has no size.
     """
     side = input_side(preprocess)
     if side is None:
@@ -71,7 +71,7 @@ def bare(network: nn.Module) -> nn.Module:
 
 
 def statistics(preprocess: Preprocess) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The mean and standard deviation that pixels in [0, 1] are normalised by. ModelError if nothing tells them."""
+    """The mean and standard deviation by which `preprocess` normalises pixels in [0, 1]. ModelError if it has none."""
     if preprocess is None:
         return MEAN, STD
     if isinstance(preprocess, tuple) and len(preprocess) == 2:

@@ -25,7 +25,7 @@ Linear = Affine | nn.Module
 
 @contextmanager
 def evaluated(network: nn.Module) -> Iterator[None]:
-    """The network in evaluation mode meanwhile: batch norms by their statistics, which stay as they are, no dropout."""
+    """The network in evaluation mode inside the `with` block: no dropout, and batch norms with fixed statistics."""
     training = [module for module in network.modules() if module.training]
     for module in training:
         module.training = False
@@ -39,7 +39,7 @@ def evaluated(network: nn.Module) -> Iterator[None]:
 def linear(x: Tensor, part: Linear) -> Tensor:
     """A linear map in its weights' dtype, by detached weights, so that no gradient is ever kept for them.
 
-    What is neither an `nn.Linear` nor an `Affine`, as a LoRA's wrapper of one, is called as it is.
+    A part of another type, such as LoRA's wrapper of a linear layer, is called itself.
     """
     if not isinstance(part, Affine) and type(part).forward is not nn.Linear.forward:
         with evaluated(part):
@@ -49,12 +49,12 @@ def linear(x: Tensor, part: Linear) -> Tensor:
 
 
 def constant(weight: Tensor) -> Tensor:
-    """A weight for which no gradient is kept. One made in inference mode is copied: a graph cannot hold it."""
+    """A weight for which no gradient is kept. A weight made in inference mode is copied, since no graph can hold it."""
     return weight.clone() if weight.is_inference() else weight.detach()
 
 
 def scaled(x: Tensor, scale: Tensor | None) -> Tensor:
-    """Layer scale, where there is one."""
+    """`x` times the layer scale, if the layer has one."""
     return x if scale is None else x * constant(scale).to(x.dtype)
 
 

@@ -23,7 +23,7 @@ ACTIVATIONS = {"quick_gelu": clip.model.QuickGELU, "gelu": nn.GELU}
 
 @dataclass(frozen=True)
 class Architecture:
-    """What the tensors of a CLIP do not tell: None where it is as in OpenAI's, heads of 64 channels and QuickGELU.
+    """What the tensors of a CLIP do not contain. None stands for OpenAI's choice: heads of 64 channels, QuickGELU.
 
     A .safetensors file may carry these as its metadata, under the same names.
     """
@@ -42,7 +42,7 @@ class Architecture:
 
 
 def architecture_of(metadata: Mapping[str, str], source: object) -> Architecture:
-    """The architecture that a file's metadata tell. WeightsError for a number of heads that is no number."""
+    """The architecture that a file's metadata tell. WeightsError for a number of heads that is not a whole number."""
     heads = {}
     for key in ("vision_heads", "text_heads"):
         if key in metadata:
@@ -66,7 +66,7 @@ def architecture_at(path: str | Path) -> Architecture:
         vision, text = found["vision_config"], found["text_config"]
         return Architecture(vision["num_attention_heads"], text["num_attention_heads"], vision["hidden_act"])
     except (ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{config}, beside the weights, is no config of a CLIP: it has no {error}") from error
+        raise WeightsError(f"{config}, beside the weights, is not the config of a CLIP: it lacks {error}") from error
 
 
 def build(
@@ -94,7 +94,7 @@ def build(
 
 
 def head_count(heads: int | None, width: int, source: object = "the state dict") -> int:
-    """The number of heads of a tower: as told, else one for 64 channels. WeightsError if they do not divide them."""
+    """The number of heads of a tower, by default one for 64 channels. WeightsError if it does not divide them."""
     count = heads or max(1, width // HEAD_WIDTH)
     if width % count:
         raise WeightsError(f"{source} has {width} channels, which {count} heads do not divide")
@@ -102,7 +102,7 @@ def head_count(heads: int | None, width: int, source: object = "the state dict")
 
 
 def block_count(state: Mapping[str, Tensor], prefix: str = "") -> int:
-    """How many transformer blocks stand under a prefix."""
+    """The number of transformer blocks under a prefix."""
     start = f"{prefix}transformer.resblocks."
     return len({key.removeprefix(start).partition(".")[0] for key in state if key.startswith(start)})
 
@@ -140,7 +140,7 @@ def _image_tower(state: Mapping[str, Tensor], architecture: Architecture) -> nn.
 
 
 def _check_grid(visual: nn.Module, state: Mapping[str, Tensor], source: object) -> None:
-    """WeightsError where the positions are not those of the grid: of the one told, or of a square."""
+    """WeightsError if the number of positions does not fit the given grid, or a square."""
     if isinstance(visual, clip.model.ModifiedResNet):
         return
     count, (height, width) = len(state["visual.positional_embedding"]) - 1, visual.grid_size

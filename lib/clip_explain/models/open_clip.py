@@ -1,6 +1,6 @@
 """Models of the package open_clip, in its old layout (2.24) and its batch-first one (2.26 and later).
 
-A model is let in only if the trace gives what the model itself computes; see open_clip_towers.py for what is read.
+A model is accepted only if our trace agrees with the model's own forward; open_clip_towers.py describes its towers.
 """
 
 import os
@@ -27,7 +27,7 @@ from clip_explain.models.weights import fill, read_weights
 def load_open_clip(name: str, device: torch.device, dtype: torch.dtype) -> Model:
     """ "open_clip:ARCH/TAG", TAG being the name of published weights or a local checkpoint's path.
 
-    Or "open_clip:hf-hub:ORGANISATION/NAME". ModelError if it cannot be had, or computes something else than we would.
+    Or "open_clip:hf-hub:ORGANISATION/NAME". ModelError if it is not available, or if our trace does not agree with it.
     """
     open_clip = import_extra("open_clip", "open-clip", repr(name))
     spec = name.removeprefix("open_clip:")
@@ -62,9 +62,10 @@ def open_clip_model(
     mean: tuple[float, ...] = MEAN,
     std: tuple[float, ...] = STD,
 ) -> Model:
-    """A network of open_clip, read where it is, with its tokenizer.
+    """A network of open_clip, read in place, with its tokenizer.
 
-    Where its text tower cannot be read its texts are targets, by its own features, and words are not explained.
+    If its text tower cannot be read, texts still serve as targets, by the network's own features, but words cannot be
+    explained.
     """
     if is_plain(network):
         return Model(network, name, sha256, tokenizer, mean, std)
@@ -76,7 +77,7 @@ def open_clip_model(
 
 
 def open_clip_vocabulary(tokenizer: Any) -> Vocabulary:
-    """open_clip's tokenizers: its own is OpenAI's; another is of Hugging Face, and texts are cleaned before it."""
+    """The vocabulary of an open_clip tokenizer: OpenAI's, or one of Hugging Face, which is given cleaned texts."""
     if hasattr(tokenizer, "encoder"):
         return openai_vocabulary(tokenizer)
     found = hub_vocabulary(tokenizer.tokenizer)
@@ -95,7 +96,7 @@ def own_texts(network: nn.Module, tokenizer: Any) -> Callable[[list[str], bool],
 
 
 def _weights_file(open_clip: Any, arch: str, tag: str, name: str) -> tuple[str | Path, dict[str, Any]]:
-    """Where the weights lie, downloaded if need be, and what open_clip knows of them."""
+    """The path of the weights, downloaded if necessary, and open_clip's configuration for them."""
     if os.path.isfile(tag):  # unlike pathlib's, False for a name that is too long
         return tag, {}
     config = open_clip.get_pretrained_cfg(arch, tag)

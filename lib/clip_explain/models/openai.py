@@ -10,7 +10,7 @@ OPENAI = tuple(clip.available_models())
 
 
 def load_openai(name: str) -> tuple[nn.Module, str]:
-    """The network and the sha256 of its weights, which is that of OpenAI's URL. ModelError where it cannot be had."""
+    """The network and the sha256 of its weights, which OpenAI's URL contains. ModelError if the download fails."""
     url = clip.clip._MODELS[name]
     cache = expanded("~/.cache/clip")
     try:

@@ -1,7 +1,7 @@
 """Outside the world that an embedded model was trained on: words it never learned, pictures that were not rendered.
 
 Whether a picture belongs to that world is not guessed from its pixels: neither its embedding nor simple statistics of
-its pixels tell photographs from rendered scenes and paintings. The embedded datasets mark what they render.
+its pixels separate photographs from rendered scenes and paintings. The embedded datasets mark what they render.
 """
 
 import functools
@@ -40,15 +40,15 @@ def _cards(folder: Path) -> frozenset[str]:
 
 
 def is_foreign(model: Model, image: Image.Image) -> bool:
-    """Whether an embedded model sees a picture that was not rendered for it, as far as the picture's mark tells."""
+    """Whether an embedded model is given a picture that lacks the mark of its rendered world."""
     return MARK not in image.info and is_embedded(model)
 
 
 def unknown_words(model: Model, texts: Sequence[str]) -> list[str]:
     """The words of some texts that a model has never learned, each once.
 
-    A word is unknown if one of its tokens is: if the row of the token embedding is zero, as all rows of an embedded
-    model are that were not trained. Other models know all words; of a model whose words are not CLIP's, none is told.
+    A word is unknown if the embedding of one of its tokens is zero: an embedded model has zero rows for all tokens that
+    it was not trained on. Other models know all words. For a model without CLIP's tokenizer the list is empty.
     """
     embedding = getattr(model.network, "token_embedding", None)
     if model.tokenizer is None or embedding is None:
@@ -67,7 +67,7 @@ def unknown_words(model: Model, texts: Sequence[str]) -> list[str]:
 
 
 def outside(model: Model, images: Sequence[Image.Image] = (), texts: Sequence[str] = ()) -> list[str]:
-    """What must be said of pictures and texts that lie outside a model's world, a sentence each."""
+    """Warnings, one sentence each, about pictures and texts that lie outside a model's world."""
     found = []
     if any(is_foreign(model, image) for image in images):
         found.append(

@@ -112,6 +112,6 @@ def best_strength(
 def probabilities(probe: Model, features: Features) -> Float[np.ndarray, "images classes"]:
     """A probe's probability of each of its classes: the softmax of its logits. ModelError if there is no head."""
     if probe.head is None:
-        raise ModelError(f"{probe.name} is no classifier: it has no class logits")
+        raise ModelError(f"{probe.name} is not a classifier: it has no class logits")
     weight, bias = probe.head.weight.cpu().double(), probe.head.bias.cpu().double()
     return (torch.from_numpy(features.values).double() @ weight.T + bias).softmax(dim=-1).numpy()

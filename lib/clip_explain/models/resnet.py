@@ -1,6 +1,6 @@
-"""OpenAI's ModifiedResNet written out, keeping what explainers read, as trace.py does for a vision transformer.
+"""OpenAI's ModifiedResNet written out, with the tensors that explainers read, as vit.py does for a transformer.
 
-The network is only read. Any input size whose sides are multiples of 32 will do: the pool's positions are resized.
+The network is only read. Any input size whose sides are multiples of 32 is allowed: the pool's positions are resized.
 """
 
 from dataclasses import dataclass

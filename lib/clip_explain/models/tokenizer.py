@@ -12,7 +12,7 @@ from clip_explain.errors import TextError
 
 Texts = Annotated[str | Sequence[str], TextError, "a text or a list of texts"]
 LETTERS_A_TOKEN = 50  # more than any token has: a text of so many for each token of the context is too long
-BROKEN = "\ufffd"  # what stands for bytes that are no whole character
+BROKEN = "\ufffd"  # stands for bytes that do not form a whole character
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Vocabulary:
 
     @property
     def special(self) -> tuple[int, ...]:
-        """The numbers that are no text's own."""
+        """The numbers that belong to no text: start, end and padding."""
         return (*self.start, *self.end, self.pad)
 
     def words(self, numbers: Sequence[int]) -> list[list[int]]:
@@ -115,7 +115,7 @@ def token_numbers(
 
 
 def encoded(vocabulary: Vocabulary, text: str) -> list[int]:
-    """A text's own numbers, without start and end. TextError if it has none, or holds a mark that is no text."""
+    """A text's own numbers, without start and end. TextError if it has none, or holds one of the tokenizer's marks."""
     try:
         numbers = vocabulary.encode(text)
     except UnicodeError as error:

@@ -81,7 +81,7 @@ class Tokens:
     """From token numbers to the tokens entering the first layer, in number format `dtype`.
 
     `end` is the number of the end token; None where it is the largest of the vocabulary. `special`: the numbers that
-    are no text's own, wherever they stand; where none are given, a text's own follow one start token, up to the end.
+    belong to no text, wherever they stand; if none are given, a text's own tokens lie between the start and end tokens.
     """
 
     embedding: Float[Tensor, "vocabulary channels"]
@@ -118,12 +118,12 @@ class Tower:
 
     @property
     def prefix(self) -> int:
-        """How many tokens stand before the patches: 1, the class token, or 0."""
+        """The number of tokens before the patches: 1 for a class token, else 0."""
         return 0 if isinstance(self.stem, Patches) and self.stem.class_token is None else 1
 
 
 def layers_on(tower: Tower, grid: tuple[int, int]) -> tuple[Layer, ...]:
-    """The layers of a tower as they are on a grid: with its rotary positions, where they have such."""
+    """The layers of a tower for a grid, with that grid's rotary positions if the tower uses them."""
     if tower.rotary is None:
         return tower.layers
     table = tower.rotary(grid)
@@ -143,13 +143,13 @@ def mean_head(norm: nn.Module | None, like: Float[Tensor, "outputs channels"], s
 
 
 def square(positions: int) -> tuple[int, int]:
-    """The grid of so many positions where nothing else says its shape."""
+    """The square grid with this number of positions, for networks that do not state the grid's shape."""
     side = round(positions**0.5)
     return side, side
 
 
 def present(norm: nn.Module | None) -> nn.Module | None:
-    """A norm, or None for an identity that stands in its place."""
+    """A norm, or None for an identity in its place."""
     return None if isinstance(norm, nn.Identity) else norm
 
 

@@ -109,7 +109,7 @@ class TraceOptions:
                 raise MethodError(f"got {name}={value}, expected {least} to {depth}: the model has {depth} layers")
 
     def serves(self, asked: "TraceOptions") -> bool:
-        """Does a trace with these options hold all that is asked for: its layers, its tokens, its gradients?"""
+        """Whether a trace with these options contains what is asked for: its layers, tokens and gradients."""
         same = self.single_layers == asked.single_layers and self.padding == asked.padding
         if not same or self.layers < asked.layers or self.tokens not in (asked.tokens, "all"):
             return False
@@ -120,7 +120,7 @@ class TraceOptions:
         return self.layers > asked.layers or STARTS.index(self.start) <= STARTS.index(asked.start)
 
     def begins(self, asked: "TraceOptions") -> bool:
-        """Does a trace with these options hold the tokens that enter the first layer that is asked for?"""
+        """Whether a trace with these options contains the tokens that enter the first layer that is asked for."""
         native = self.single_layers == 0 and self.padding == asked.padding
         return native and self.layers >= max(asked.layers, asked.single_layers)
 
@@ -175,10 +175,10 @@ def gradients(
 def find_trace(
     kept: dict[TraceOptions, Trace], asked: TraceOptions, make: Callable[[TraceOptions, Trace | None], Trace]
 ) -> Trace:
-    """The trace that is asked for: one of those `kept`, a part of one, or a new one, which is kept from now on.
+    """The trace that is asked for: one of those `kept`, a part of one, or a new one, which is then kept.
 
-    `make` computes a new one, from where an earlier trace that it is given has got to. Numbers of a part, and of one
-    that goes on from another, are those of a trace of its own up to rounding.
+    `make` computes a new trace; if it is given an earlier one, it continues from there. A part of a trace, and a trace
+    that continues another, have the numbers of a separate trace up to rounding.
     """
     if asked not in kept:
         serving = next((options for options in kept if options.serves(asked)), None)
@@ -191,9 +191,9 @@ def find_trace(
 
 
 def part_of(trace: Trace, asked: TraceOptions) -> Trace:
-    """The last layers of a trace; for readers out of its graph, and of the last layer the pooled token's row alone.
+    """The last layers of a trace: detached from its graph, and only the pooled token's row of the last layer.
 
-    Where gradients are asked for, the tensors are the trace's own: the last layer may then hold every token's row.
+    If gradients are asked for, the tensors are the trace's own; the last layer may then hold every token's row.
     """
     blocks = trace.blocks[-asked.layers :]
     if asked.start is not None:
@@ -205,13 +205,13 @@ def part_of(trace: Trace, asked: TraceOptions) -> Trace:
 
 
 def detached(block: Block) -> Block:
-    """A block out of the graph."""
+    """A block whose tensors are detached from the graph."""
     names = ("input", "q", "k", "v", "attention", "attended", "output")
     return replace(block, mean=None, **{name: getattr(block, name).detach() for name in names})
 
 
 def pooled_block(block: Block, trace: Trace) -> Block:
-    """A block with the pooled token's query alone."""
+    """A block that holds only the pooled token's query."""
     names = ("q", "attention", "attended", "output")
     rows = {name: pooled_row(getattr(block, name), trace.pooled).unsqueeze(-2) for name in names}
     return replace(block, **rows)

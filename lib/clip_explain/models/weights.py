@@ -31,7 +31,7 @@ with warnings.catch_warnings():
     import clip as clip  # the other modules take it from here
 
 VOCABULARY = 49408
-NO_WEIGHTS = {  # how a file begins that is none of weights
+NO_WEIGHTS = {  # the first bytes of files that are often mistaken for weights
     (b"<!doctype", b"<html", b"<?xml"): "a web page, a proxy's or a login's answer to a download",
     (b"version https://git-lfs",): "a pointer of Git LFS: fetch the file itself (git lfs pull)",
 }
@@ -57,7 +57,7 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], str]:
     except WeightsError as error:
         raise WeightsError(f"{path} cannot be read as weights: {error}") from error
     except pickle.UnpicklingError as error:
-        raise WeightsError(f"{path} is no state dict: it is damaged, or holds objects other than tensors") from error
+        raise WeightsError(f"{path} is not a state dict: it is damaged, or holds objects other than tensors") from error
     except Exception as error:  # each format has its own errors for a damaged file
         raise WeightsError(f"{path} cannot be read as weights: {one_line(error)}") from error
     return _as_state(content, path), checksum(path)
@@ -72,7 +72,7 @@ def expanded(path: str | os.PathLike) -> Path:
 
 
 def _check_start(path: Path) -> None:
-    """WeightsError for what is often found in place of weights, and says so in its first bytes."""
+    """WeightsError for a file whose first bytes show that it holds something other than weights."""
     with open(path, "rb") as file:
         start = file.read(200).lstrip().lower()
     if not start:
@@ -83,7 +83,7 @@ def _check_start(path: Path) -> None:
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
-    """What a .safetensors file says of itself; nothing for other files."""
+    """The metadata of a .safetensors file; empty for other files."""
     if Path(path).suffix != ".safetensors":
         return {}
     try:
@@ -95,7 +95,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 
 @contextmanager
 def plain_modes() -> Iterator[None]:
-    """Outside inference mode, whose tensors can never enter a graph, and with float32 as the default, meanwhile."""
+    """Run the `with` block outside inference mode, whose tensors cannot enter a graph, and with float32 as default."""
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
     try:
@@ -160,7 +160,7 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], source: object, assign
 
 
 def one_line(error: Exception) -> str:
-    """What torch says, such as its list of missing and misshapen keys, on one line and not pages long."""
+    """An error message of torch, such as its list of missing keys, shortened to one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     lines = [line if len(line) <= 300 else line[:300] + " ..." for line in lines if not line.startswith("Error(s)")]
     return some(lines, 8, " ") if lines else type(error).__name__

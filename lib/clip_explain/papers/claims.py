@@ -32,10 +32,10 @@ OF_A_METRIC = {"printed": str, "margin": (int, float), "by_construction": str, "
 
 @dataclass(frozen=True)
 class Statement:
-    """A comparison: `methods[0]` less each of the other methods, on one side of `threshold`.
+    """A comparison: the value of `methods[0]` minus that of each other method lies on one side of `threshold`.
 
-    With one method alone, its own value is compared with the threshold. "lowest" and "highest" are "less than" and
-    "greater than" each of the others. `methods` and `metric` are named as in the long table; methods need not be
+    If only one method is named, its own value is compared with the threshold. "lowest" and "highest" mean "less than"
+    and "greater than" each of the others. `methods` and `metric` are named as in the long table; methods need not be
     explainers (LIBRARY_NAMES translates those of the papers' tables). `where`: "table1", "figure6", "section3.2".
 
     `printed` names the column of the paper's table whose rows are the methods, or the row whose columns are; it is
@@ -74,7 +74,7 @@ class Statement:
 
     @property
     def place(self) -> str:
-        """Where the paper says it, in short: "GE Tab 1"."""
+        """The place in the paper, abbreviated: "GE Tab 1"."""
         where = self.where
         for long, short in (("table", "Tab "), ("figure", "Fig "), ("section", ""), ("appendix", "App ")):
             where = where.replace(long, short) if self.paper else where
@@ -90,7 +90,7 @@ def control(
     margin: int | float | None = None,
     setting: str | None = None,
 ) -> Statement:
-    """A statement of our own, as that a method beats random maps; it is counted apart from the papers'."""
+    """One of our own statements, such as that a method beats random maps; controls are counted separately."""
     return Statement(
         paper="",
         where="our control",
@@ -203,13 +203,16 @@ def _check_keys(name: str, given: dict[str, Any], needed: Mapping[str, Any], opt
 
 
 def differences(claim: Statement, values: Mapping | pd.DataFrame) -> dict:
-    """Other method -> `methods[0]` less it, of numbers or columns by method. For one method alone: itself."""
+    """For each other method, the value of `methods[0]` minus its value; a single method gives its own value.
+
+    `values` holds numbers or columns of numbers by method.
+    """
     first, *others = claim.methods
     return {other: values[first] - values[other] for other in others} or {first: values[first]}
 
 
 def in_paper(claim: Statement) -> float | None:
-    """The paper's own number that decides the claim: the difference nearest to refuting it. None if not printed."""
+    """The paper's own difference that comes nearest to refuting the claim; None where the paper prints no numbers."""
     if not claim.printed:
         return None
     numbers = published(claim.paper, claim.where)
@@ -223,7 +226,7 @@ def in_paper(claim: Statement) -> float | None:
 
 
 def true_in_paper(claim: Statement) -> bool | None:
-    """Do the paper's own numbers bear its statement out? None where it prints none."""
+    """Whether the statement is true of the paper's own numbers; None where the paper prints none."""
     number = in_paper(claim)
     if number is None:
         return None
@@ -231,7 +234,7 @@ def true_in_paper(claim: Statement) -> bool | None:
 
 
 def reported(stated: Statement, other: str) -> str:
-    """The paper's own number of what is shown, and its place: "-0.0071 (GE Tab 1)"."""
+    """The paper's own number for what is shown, with its place: "-0.0071 (GE Tab 1)"."""
     alone = len(stated.methods) == 1
     number = in_paper(stated if alone else replace(stated, methods=(stated.methods[0], other)))
     if number is None:

@@ -12,7 +12,7 @@ from clip_explain.files import data_folder
 
 PAPERS = {"grad_eclip": "GE", "epfl": "EP", "iclip": "IC"}
 
-# Rows and columns of the papers' tables -> what the library calls them. Whatever is not here keeps the paper's name.
+# Rows and columns of the papers' tables -> the library's names for them. A name that is missing here is kept.
 LIBRARY_NAMES: dict[str, dict[str, str]] = {
     "grad_eclip": {
         "raw attention": "self_attention",

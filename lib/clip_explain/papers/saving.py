@@ -25,7 +25,7 @@ def save_figure(figure: Figure, folder: str | Path, name: str) -> Path:
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG file: every pixel as drawn, packed as small as PNG allows."""
+    """The figure as the bytes of a PNG file, compressed as much as possible without loss."""
     drawn, packed = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=DPI)
     Image.open(drawn).convert("RGB").save(packed, "png", dpi=(DPI, DPI), optimize=True)

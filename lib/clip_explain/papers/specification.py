@@ -31,16 +31,16 @@ OPENAI: dict[str, tuple[int, int, int | tuple[int, ...], int, int | None, int]] 
     "ViT-L/14@336px": (768, 336, 24, 1024, 14, 768),
 }
 TEXT_LAYERS = 12
-# What the report calls them in its tables.
+# The report's names for these models in its tables.
 IN_REPORT = {"ViT-L/14@336px": "ViT-L/14-336px", "RN50": "ResNet50", "RN101": "ResNet101"}
 IN_REPORT |= {f"RN50x{times}": f"ResNet50×{times}" for times in (4, 16, 64)}
-# What the report says in IV of the text encoders of the two models that it uses.
+# The report's section IV on the text encoders of the two models that it uses.
 TEXT_IN_REPORT = {"Text layers": 12, "Text width": 512, "Text heads": 12}
 USED_IN_REPORT = ("ViT-B/32", "RN101")
 
 
 def openai_network(name: str) -> nn.Module:
-    """OpenAI's network of a name with all its tensors' shapes and no numbers in them (torch's meta device)."""
+    """OpenAI's network of this name on torch's meta device: its tensors have shapes but no values."""
     if name not in OPENAI:
         raise ModelError(f"no published architecture of {name!r}: {nearest(name, OPENAI)}")
     embedding, resolution, layers, width, patch, text_width = OPENAI[name]
@@ -62,7 +62,7 @@ def openai_network(name: str) -> nn.Module:
 def specification(network: nn.Module) -> dict[str, int]:
     """The sizes that EPFL Tab. I and II print, by their columns' names, and those of the text encoder.
 
-    All but the numbers of heads, which are the modules' own, are read off the shapes of the state dict.
+    The sizes are read off the shapes in the state dict, except the numbers of heads, which the modules hold.
     """
     shapes = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     vision = _vit(network, shapes) if "visual.proj" in shapes else _resnet(shapes)
@@ -75,7 +75,7 @@ def specification(network: nn.Module) -> dict[str, int]:
 
 
 def against_report(networks: Mapping[str, nn.Module]) -> pd.DataFrame:
-    """What EPFL prints of OpenAI's models, beside their `specification`: place, model, quantity, report, ours, agrees.
+    """EPFL's numbers about OpenAI's models beside their `specification`: place, model, quantity, report, ours, agrees.
 
     A row for each number of Tab. I and II, and for the three that section IV gives of the text encoders.
     """
@@ -104,17 +104,17 @@ def _vit(network: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> dict[str,
 
 
 def _resnet(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-    """The width is that of the last stage's output, which the pool projects to the embedding."""
+    """A ResNet's sizes. Its width is that of the last stage's output, which the pool projects to the embedding."""
     blocks = {f"ResNet blocks, stage {stage}": _count(shapes, f"visual.layer{stage}.") for stage in (1, 2, 3, 4)}
     resolution = 32 * _side(shapes["visual.attnpool.positional_embedding"][0])
     return {"Input resolution": resolution, **blocks, "ResNet width": shapes["visual.attnpool.c_proj.weight"][1]}
 
 
 def _side(tokens: int) -> int:
-    """Of the square grid of all tokens but the first."""
+    """The side of the square grid that all tokens but the first form."""
     return round((tokens - 1) ** 0.5)
 
 
 def _count(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> int:
-    """How many numbered modules there are under a prefix."""
+    """The number of numbered modules under a prefix."""
     return len({key.removeprefix(prefix).split(".")[0] for key in shapes if key.startswith(prefix)})

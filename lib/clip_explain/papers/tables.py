@@ -104,7 +104,7 @@ def long_table(rows: pd.DataFrame | Iterable[Mapping[str, Any]]) -> pd.DataFrame
 def completed(table: pd.DataFrame, setting: str, other: str) -> pd.DataFrame:
     """The table with the rows of methods that `setting` lacks taken from the setting `other`.
 
-    So "as released" need not measure again the methods that are released as their papers have them.
+    Methods whose released code follows their paper need not be measured a second time in the setting "as released".
     """
     for name in (setting, other):
         if name not in set(table["setting"]):
@@ -117,7 +117,7 @@ def completed(table: pd.DataFrame, setting: str, other: str) -> pd.DataFrame:
 def also_called(table: pd.DataFrame, names: Mapping[str, Sequence[str]]) -> pd.DataFrame:
     """The table, and the rows of some methods once more under each of their other names.
 
-    For two tables of a paper that call one thing by two names. MethodError for a method that has no rows.
+    This serves two tables of a paper that call one method by two names. MethodError for a method that has no rows.
     """
     parts = [table]
     for method, others in names.items():
@@ -136,7 +136,7 @@ def titled(table: pd.DataFrame) -> pd.DataFrame:
 def averaged(table: pd.DataFrame, methods: Sequence[str], name: str) -> pd.DataFrame:
     """The table with rows of one more method, `name`: for each image, target, setting and metric the mean of `methods`.
 
-    So a statement can be about several methods together, as all layers. MethodError for one that has no rows.
+    A statement can then be about several methods together, such as all layers. MethodError for one without rows.
     """
     if missing := [method for method in methods if method not in set(table["method"])]:
         raise MethodError(f"{missing[0]!r} has no rows: {nearest(missing[0], table['method'].unique())}")
@@ -166,8 +166,8 @@ def summarize(table: pd.DataFrame, by: Sequence[str] = BY, seed: int = 0, level:
     """The mean of each group of rows with its bootstrap interval: columns `by`, mean, low, high and images.
 
     The values of one image within a group are averaged first, so that each image counts the same and the interval is
-    that of drawing the images anew. NaN is left out, and so is a group that has nothing else. Groups keep the order in
-    which they appear. TensorError if `by` would average different metrics.
+    that of drawing the images anew. NaN is left out, and so is a group in which all values are NaN. Groups keep the
+    order in which they appear. TensorError if `by` would average different metrics.
     """
     table, by = long_table(table), list(by)
     if "metric" not in by and int(table["metric"].nunique()) > 1:

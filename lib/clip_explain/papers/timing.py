@@ -32,7 +32,7 @@ LIMITS = {
     "maskclip": 1.1,
     "itsm": 1.1,
     "reversed_itsm": 1.1,
-    "iclip": 1.1,  # in units of its own encoder; on a CLIP, as timed here, it does the same work
+    "iclip": 1.1,  # in units of its own encoder; timed here on a CLIP, which does the same work
     "last_gradient": 1.3,
     "game": 2.5,
     "all_gradients": 2.5,
@@ -49,7 +49,7 @@ LIMITS = {
 
 
 def random_vit_b16(device: str | torch.device) -> Model:
-    """OpenAI's ViT-B/16 with random weights, the same each time: what it costs does not depend on them."""
+    """OpenAI's ViT-B/16 with seeded random weights; the cost of a method does not depend on the weights' values."""
     torch.manual_seed(0)
     network = clip.model.CLIP(512, 224, 12, 768, 16, 77, VOCABULARY, 512, 8, 12).eval().requires_grad_(False)
     return Model(network.to(device), "random ViT-B/16", "", clip.clip._tokenizer)
@@ -150,17 +150,17 @@ def ratios(calls: Mapping[str, Call], rounds: int = 9, device: str | torch.devic
 
 
 def peak_memory(call: Call, device: str | torch.device = "cpu") -> float:
-    """How far one call drives memory above what is held before it, in MB (2^20 bytes), its result included.
+    """The memory that one call adds at its peak, its result included, in MB (2^20 bytes).
 
-    On CUDA it is what torch allocates, elsewhere the process's resident peak (Linux). What the allocator (glibc's)
-    keeps of earlier calls is handed back first; in a fresh process there is none, so measure there to be exact.
+    On CUDA it is what torch allocates, elsewhere the process's resident peak (Linux). The allocator (glibc's) is first
+    asked to return what earlier calls freed; a fresh process holds nothing of the kind, so its measurement is exact.
     """
     if torch.device(device).type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         call()
         return (torch.cuda.max_memory_allocated() - before) / MEGABYTE
-    with suppress(OSError, AttributeError):  # another C library has no such function
+    with suppress(OSError, AttributeError):  # other C libraries lack this function
         ctypes.CDLL(None).malloc_trim(0)
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
@@ -170,7 +170,7 @@ def peak_memory(call: Call, device: str | torch.device = "cpu") -> float:
 
 
 def _resident(field: str) -> float:
-    """MB held now (VmRSS) or at most so far (VmHWM); getrusage's peak would be the parent's where that held more."""
+    """Resident memory in MB, now (VmRSS) or at its peak (VmHWM); getrusage may report the parent's peak instead."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:")) / 1024
 

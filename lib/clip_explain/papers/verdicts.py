@@ -14,9 +14,9 @@ A notebook's last step:
 | no difference | it is smaller than the statement's margin |
 | undecided | none of these can be told from so many images |
 | not comparable | a part of the paper's setting is missing; `why` says which |
-| true by construction | no data could come out otherwise; `why` says the reason |
+| true by construction | every possible outcome would agree with it; `why` gives the reason |
 
-A statement that is `exact` is about numbers that are no sample: it is reproduced or it is not.
+A statement that is `exact` is about numbers that are complete, not a sample: it is reproduced or not reproduced.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,8 +41,8 @@ VERDICTS = (
     "not comparable",
     "true by construction",
 )
-LEVEL = 0.05  # of all verdicts of a notebook that say something, at most this share is false
-ENOUGH = 10  # images; fewer decide nothing
+LEVEL = 0.05  # the largest expected share of false verdicts among a notebook's verdicts other than "undecided"
+ENOUGH = 10  # images; with fewer, no verdict is given
 
 # The words of the first edition's claims.csv, for folders that were made before.
 OLD_VERDICTS = {"holds": "reproduced", "does not hold": "not reproduced"}
@@ -64,30 +64,30 @@ class Evidence:
 
     @property
     def decides(self) -> bool:
-        """Can these numbers decide at all?"""
+        """Whether a statistical test on these numbers can give the verdict."""
         known = self.statement.by_construction or self.statement.not_comparable or self.statement.exact
         return not known and len(self.sided) >= ENOUGH and len(self.sided.columns) > 0
 
     @cached_property
     def p_values(self) -> tuple[np.ndarray, np.ndarray]:
-        """For each other method, one-sided: that the difference is above 0, and that it is below."""
+        """For each other method two one-sided p values: that the difference is above 0, and that it is below 0."""
         return self._shifted(0.0)
 
     @property
     def p_true(self) -> float:
-        """That the statement is true against each of the others: an intersection-union test, the largest p counts."""
+        """p for "the statement is true against each other method": the largest p (an intersection-union test)."""
         return float(self.p_values[0].max())
 
     @property
     def p_false(self) -> float:
-        """That it is false against one of the others: the smallest p, times their number (Bonferroni)."""
+        """p for "the statement is false against some other method": the smallest p times their number (Bonferroni)."""
         return min(1.0, float(self.p_values[1].min()) * len(self.sided.columns))
 
     @cached_property
     def p_equal(self) -> float:
-        """That the first method equals the best of the others within the margin: two one-sided tests (TOST).
+        """p for "the first method equals the best of the others within the margin": two one-sided tests (TOST).
 
-        It is not worse than any of the others by the margin, and not better than one of them by the margin.
+        The first method is not worse than any other by the margin, and not better than one of them by the margin.
         """
         margin = self.statement.margin or 0.0  # asked only where a statement has one
         not_worse = self._shifted(margin)[0].max()
@@ -99,13 +99,13 @@ class Evidence:
 
     @property
     def decider(self) -> str:
-        """The other method that decides: against which the statement comes nearest to being refuted."""
+        """The other method against which the statement comes nearest to being refuted; it decides."""
         spread = self.sided.std(ddof=0) + 1e-12
         return str((self.sided.mean() / spread).idxmin())
 
     @property
     def ours(self) -> Interval | None:
-        """The first method less the one that decides (of one method alone, its value); None if nothing was measured."""
+        """The first method minus the deciding one (or its own value if it is alone); None if nothing was measured."""
         if self.sided.empty:
             return None
         sign = 1.0 if RELATIONS[self.statement.relation] == "above" else -1.0
@@ -180,11 +180,11 @@ def _of_setting(claim: Statement, setting: str, table: pd.DataFrame, without: Ma
 
 
 def corrected(found: Sequence[Evidence]) -> list[tuple[float, float]]:
-    """The p values of each after Benjamini and Hochberg: that it lies on one side, and that it is within the margin."""
+    """Two p values of each, corrected after Benjamini and Hochberg: it lies on one side; it is within the margin."""
     family: dict[tuple[int, str], float] = {}
     for number, each in enumerate(found):
         if each.decides:
-            p_true = 1.0 if each.why else each.p_true  # what was not measured might refute it
+            p_true = 1.0 if each.why else each.p_true  # a method that was not measured might refute it
             family[number, "sided"] = min(1.0, 2 * min(p_true, each.p_false))
         if each.decides and each.statement.margin is not None and not each.why:
             family[number, "equal"] = each.p_equal
@@ -198,7 +198,7 @@ def corrected(found: Sequence[Evidence]) -> list[tuple[float, float]]:
 
 
 def _verdict(each: Evidence, ours: Interval | None, p_sided: float, p_equal: float) -> tuple[str, str]:
-    """The verdict, and why it is not one of the first three. `ours`: the difference that decides."""
+    """The verdict, and the reason if it is not one of the first three. `ours` is the difference that decides."""
     if each.statement.by_construction:
         return "true by construction", each.statement.by_construction
     if each.statement.not_comparable:
@@ -271,9 +271,9 @@ def read_verdicts(path: str | Path) -> pd.DataFrame:
 
 
 def tally(verdicts: pd.DataFrame) -> dict[str, str]:
-    """For each kind of statement "reproduced / neither / not reproduced", as "12 / 3 / 5"; nothing for a kind without.
+    """For each kind of statement "reproduced / neither / not reproduced", such as "12 / 3 / 5"; "" for an absent kind.
 
-    The one way in which README's table and the gallery count.
+    README's table and the gallery both use this count.
     """
     counts = totals(verdicts)
     shown = {}

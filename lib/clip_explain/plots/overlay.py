@@ -152,7 +152,7 @@ def colour_bar(axes: Axes | np.ndarray, signed: bool = False) -> Colorbar:
 
 
 def any_sign(maps: Iterable[Array | None]) -> bool:
-    """Whether one of several maps has values below 0; None is no map."""
+    """Whether one of several maps has values below 0; None stands for a picture without a map."""
     return any(has_sign(as_map(each)) for each in maps if each is not None)
 
 

@@ -43,7 +43,7 @@ def use_style() -> None:
 
 
 def set_title(ax: Axes, title: str, inches: float) -> None:
-    """A title broken into lines no longer than `inches`. A user's text may hold dollar signs: it is no mathematics."""
+    """A title broken into lines no longer than `inches`. Dollar signs in a user's text are not mathematics."""
     ax.set_title("\n".join(text_lines(title, inches)), parse_math=False, family=families())
 
 

@@ -159,7 +159,7 @@ def _read(path: str | Path, names: Sequence[str]) -> tuple[dict[str, Tensor], di
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is no safetensors file of {' and '.join(names)}: {error}") from error
+        raise WeightsError(f"{path} is not a safetensors file of {' and '.join(names)}: {error}") from error
 
 
 def linear_probe(

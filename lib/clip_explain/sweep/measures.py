@@ -181,7 +181,7 @@ def _class_of(case: Case, text: str) -> int:
     if text in case.session.dataset.classes:
         return case.session.dataset.classes.index(text)
     if len(case.record.texts) != 1:
-        raise DatasetError(f"{case.record.id}: {text!r} is no class of {case.session.dataset.name}; use a ..._score")
+        raise DatasetError(f"{case.record.id}: {text!r} is not a class of {case.session.dataset.name}; use a ..._score")
     return case.record.label
 
 

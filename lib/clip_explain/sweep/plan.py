@@ -140,7 +140,7 @@ def _choose(
     chosen_metrics = _chosen("metric", [registry.current_name(name) for name in named], METRICS, options)
     for owner in options:
         if owner not in chosen_methods and owner not in chosen_metrics and owner != dataset:
-            raise MethodError(f"got options of {owner!r}, which is no method, metric or dataset of this sweep")
+            raise MethodError(f"got options of {owner!r}, which is not a method, metric or dataset of this sweep")
     return chosen_methods, chosen_metrics
 
 

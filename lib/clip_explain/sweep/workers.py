@@ -97,7 +97,7 @@ def on_cluster(plan: Plan, todo: Sequence[int], scheduler: Any, bar: tqdm) -> No
 def _connect(distributed: Any, address: str) -> Any:
     try:
         return distributed.Client(address, timeout=SECONDS, set_as_default=False)
-    except (OSError, ValueError, TypeError) as error:  # nobody listens, it is no address, or TLS without certificates
+    except (OSError, ValueError, TypeError) as error:  # no answer, a malformed address, or TLS without certificates
         raise WorkerError(f"no Dask scheduler answers at {address}: {error}") from error
 
 
