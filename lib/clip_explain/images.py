@@ -97,7 +97,7 @@ def encode_image(model: Model, images: Images) -> Float[Tensor, "images embeddin
     height, width = model.image_shape
     values = preprocessed(model, images, "crop" if height == width else "squash")
     with torch.no_grad(), evaluated(model.network):
-        embedding = model.network.encode_image(values)
+        embedding = model.encode_image(values)
         finite(f"an embedding in {embedding.dtype}", embedding)
         return nn.functional.normalize(embedding.float(), dim=-1)
 

@@ -136,7 +136,8 @@ def _voc_boxes(images: Sequence[str], annotations: Sequence[str], difficult: boo
     try:
         with malformed(f"{name}: {path}", "an annotation of VOC"):
             parsed = VOCDetection.parse_voc_xml(ElementTree.parse(path).getroot())["annotation"]
-            height, width = image_size(*(int(parsed["size"][key]) for key in ("height", "width")), f"{name}: {path}")
+            size = parsed["size"]
+            height, width = image_size(int(size["height"]), int(size["width"]), f"{name}: {path}")
             objects = [thing for thing in parsed.get("object", ()) if difficult or thing.get("difficult", "0") != "1"]
             boxes = [(thing["name"], _voc_box(thing["bndbox"])) for thing in objects]
     except (OSError, ElementTree.ParseError) as error:

@@ -1,7 +1,7 @@
 """The explainers, and the two calls that look one up by name and run it: `explain` and `explain_words`.
 
-An explainer is a plain function: a `Request`, or a `WordRequest`, and its own keyword options in; raw maps out.
-Importing this package is light; what needs torch is imported at first use.
+An explainer is a plain function that takes a `Request`, or a `WordRequest`, and its own keyword options, and returns
+raw maps. Importing this package does not import torch; the modules that need it are imported at first use.
 """
 
 import warnings
@@ -38,7 +38,7 @@ __all__ = [
     "options_of",
 ]
 
-# Names of an earlier release, and what is written now.
+# Tables of an earlier release -> the expression that replaces them.
 OLD_TABLES = {
     "EXPLAINERS": "METHODS[name].image",
     "WORD_EXPLAINERS": "METHODS[name].words",
@@ -66,7 +66,7 @@ def __getattr__(name: str):
 
 
 def old_table(name: str):
-    """A table of methods as an earlier release had it, old names of methods included. Warns whoever asked for it."""
+    """A table of methods of an earlier release, with the old names of methods; its use raises a DeprecationWarning."""
     warnings.warn(f"{name} will go; write {OLD_TABLES[name]}", DeprecationWarning, stacklevel=3)
     if name == "FOR_RESNETS":
         return frozenset(each for each in names_of() if METHODS[each].resnets)

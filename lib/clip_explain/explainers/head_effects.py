@@ -4,6 +4,8 @@ The class token that leaves the last block is a sum: of what entered the first b
 attention heads and MLPs. The last layer norm and the projection act on each summand, so the score is a sum, too.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -53,7 +55,8 @@ def block_effects(
     attention = precise(pooled_row(block.attention, trace.pooled))  # images heads tokens
     v = precise(block.v)  # images heads tokens width
     scale = 1.0 if block.layer.scale_1 is None else block.layer.scale_1.detach().to(v)[:, None]
-    read = towards.to(v) @ (block.layer.out.weight.detach().to(v) * scale)
+    output: Any = block.layer.out
+    read = towards.to(v) @ (output.weight.detach().to(v) * scale)
     if block.layer.norm_out is not None:
         read = before_norm(read, precise(pooled_row(block.attended, trace.pooled)), block.layer.norm_out)
     by_head = read.unflatten(-1, (v.shape[1], v.shape[3]))  # images targets heads width
@@ -84,5 +87,6 @@ def before_norm(
     The norm subtracts a part's own mean over channels and divides by the whole's deviation; then comes its weight.
     """
     deviation = (whole.var(dim=-1, unbiased=False) + norm.eps).sqrt()
-    weighed = direction * norm.weight.detach().to(direction)
+    weight: Any = norm.weight
+    weighed = direction * weight.detach().to(direction)
     return (weighed - weighed.mean(dim=-1, keepdim=True)) / deviation[:, None, None]

@@ -1,7 +1,7 @@
 """Explanations of a pair: which patch goes with which word. FIxLIP's Banzhaf interactions, and exCLIP's second order.
 
-A map says what an image has for one text, weights what a text has for one image; both are sums over the other side.
-Here the score of one image and one text is shared out to pairs of a patch and a word.
+A map explains a text by patches, and word weights explain an image by words; both sum over the other side. Here the
+score of one image and one text is distributed over pairs of a patch and a word.
 """
 
 from collections.abc import Sequence
@@ -24,16 +24,16 @@ from clip_explain.models.trace import Trace
 from clip_explain.request import Request, WordRequest, tokens_of, words_of
 
 MASK_TOKEN = 289  # stands for a hidden token, as in the code of FIxLIP's authors: "B" at the end of a word, never used
-EXACT = 4096  # subsets of one side that are all looked at; where there are more, some are drawn
+EXACT = 4096  # the largest number of subsets of one side that are all evaluated; of more, a sample is drawn
 
 
 @dataclass(frozen=True)
 class Interactions:
-    """What each pair of a patch and a word adds to the score of one image and one text; raw, signed, float32.
+    """The contribution of each pair of a patch and a word to the score of one image and one text; raw, signed, float32.
 
-    `pairs` are the interactions; `patches` and `words` what each of them adds on its own, averaged over the other side.
-    `map` is what each patch adds while the whole text is said: its own effect and its interactions with all words.
-    `names` are the words (or tokens) as they are read.
+    `pairs` are the interactions. `patches` and `words` are the effects of single patches and words, averaged over the
+    other side. `map` is each patch's contribution beside the whole text: its effect and its interactions with all words.
+    `names` are the words (or tokens) in reading order.
     """
 
     names: tuple[str, ...]
@@ -61,7 +61,7 @@ class Pair:
 
 
 def make_pair(model: Model, pixels: Float[Tensor, "1 3 height width"], text: str, per: str = "word") -> Pair:
-    """A pair from preprocessed pixels and a text; `per`: what counts as one, a "word" or a "token"."""
+    """A pair from preprocessed pixels and a text; `per` is the unit of the text, a "word" or a "token"."""
     one_of("per", per, ("word", "token"))
     tokens = tokenize(model, text)
     request = WordRequest(model, tokens, torch.ones(1, model.embedding_size, device=model.device, dtype=torch.float32))
@@ -116,7 +116,7 @@ def fixlip(
 def draw_players(
     players: int, p: float, samples: int, generator: torch.Generator
 ) -> tuple[Bool[Tensor, "sets players"], Float[Tensor, " sets"]]:
-    """Sets of players and their weights: all with their probability if there are no more than `samples`, else drawn."""
+    """Sets of players and their weights: all sets with their probabilities, or `samples` drawn ones of more sets."""
     if players < 31 and 2**players <= min(samples, EXACT):
         sets = (torch.arange(2**players)[:, None] >> torch.arange(players)) % 2 == 1
         sizes = sets.sum(dim=1)
@@ -130,8 +130,8 @@ def player_effects(
 ) -> Float[Tensor, "effects sets"]:
     """The linear map from the values of sets to a constant and each player's effect, by weighted least squares.
 
-    Players are coded as taking part less `p`, so that the constant is the mean over all sets and one player's effect is
-    that of joining a set of the others drawn by p.
+    A player is coded as 1 - `p` if it takes part and as -`p` if not. So the constant is the mean over all sets, and a
+    player's effect is that of joining a set of the others drawn with probability p.
     """
     design = torch.cat([torch.ones(len(sets), 1, dtype=torch.float64), sets.double() - p], dim=1)
     root = weights.sqrt()[:, None]
@@ -148,7 +148,7 @@ def embed_patches(pair: Pair, sets: Bool[Tensor, "sets patches"], batch_size: in
 
 
 def embed_words(pair: Pair, sets: Bool[Tensor, "sets words"], batch_size: int) -> Float[Tensor, "sets embedding"]:
-    """Unit embeddings of the text with only the words of each set said; the others become MASK_TOKEN."""
+    """Unit embeddings of the text with only the words of each set; the others become MASK_TOKEN."""
     shown = sets.to(pair.members.device).float() @ pair.members.float() > 0
     hidden = pair.members.any(dim=0) & ~shown
     tokens = pair.tokens.expand(len(sets), -1).masked_fill(hidden, MASK_TOKEN)
@@ -156,7 +156,7 @@ def embed_words(pair: Pair, sets: Bool[Tensor, "sets words"], batch_size: int) -
 
 
 def whole(pair: Pair) -> Tensor:
-    """The cosine of the image and the text as they are."""
+    """The cosine of the whole image and the whole text."""
     return (pair.model.embed_images(pair.pixels) * pair.model.embed_tokens(pair.tokens)).sum()
 
 
@@ -169,7 +169,7 @@ def exclip(pair: Pair, *, layer: int = 11, steps: int = 50) -> Interactions:
     A_ij = sum over channels of (x_i - r_i) J_i . J_j (y_j - r_j) / (|e| |f|), where x and y enter block `layer` of the
     image and the text tower, r are those of a reference (an image of CLIP's mean colour; a text of MASK_TOKENs), J the
     Jacobians of the embeddings e and f, each averaged over `steps` points on the straight way from the reference.
-    Summed over all tokens, A is the cosine less the terms of the references. Words add up their tokens.
+    Summed over all tokens, A is the cosine minus the terms of the references. A word's value is its tokens' sum.
     `patches` and `words` are the sums over the other side, class, start and end token included. MethodError for a layer
     that is not there, or counts below 1.
 
@@ -193,7 +193,7 @@ def exclip(pair: Pair, *, layer: int = 11, steps: int = 50) -> Interactions:
 
 
 def token_effects(trace: Trace, reference: Trace, steps: int) -> Float[Tensor, "tokens embedding"]:
-    """What each token adds to each number of the unit embedding: (x - r) times the Jacobian's mean along the way."""
+    """Each token's contribution to each number of the unit embedding: (x - r) times the path's mean Jacobian."""
     end, start = precise(trace.blocks[0].input), precise(reference.blocks[0].input)
     total = end.new_zeros(end.shape[1], trace.embedding.shape[-1], dtype=torch.float64)
     numbers = torch.eye(trace.embedding.shape[-1], dtype=end.dtype, device=end.device)
@@ -210,11 +210,11 @@ def token_effects(trace: Trace, reference: Trace, steps: int) -> Float[Tensor, "
 def explain_pair(
     model: Model, image: Images, text: str, method: str = "fixlip", fit: str = "full", per: str = "word", **options
 ) -> Interactions:
-    """What each pair of a patch and a word adds to the score of one image and one text.
+    """The contribution of each pair of a patch and a word to the score of one image and one text.
 
-    `image`: as for `explain`, but one alone. `per`: a "word" or a "token" counts as one. `options` are the method's
-    own. MethodError for a method that explains no pairs, or a model without a vision and a text transformer;
-    ImageError, TextError.
+    `image`: a single image, as for `explain`. `per`: the text is cut into units of a "word" or a "token". `options` are
+    the method's own. MethodError for a method that does not explain pairs, or for a model that lacks a vision or a text
+    transformer; ImageError, TextError.
     """
     found = find_pair_method(method)
     found.check_pair_options(options)

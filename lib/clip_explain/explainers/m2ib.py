@@ -86,7 +86,7 @@ def information(
     last_update: bool,
     batch_size: int,
 ) -> Float[Tensor, "images targets tokens"]:
-    """Train a bottleneck at the trace's first block for every image (or text) and target; the KL left, per token."""
+    """The KL of each token after training a bottleneck at the trace's first block for each image (text) and target."""
     beta, lr = number("beta", beta, 0), number("lr", lr, 0, above=True)
     with out_of_memory(batch_size), torch.inference_mode(False):
         f, targets = trace.blocks[0].input, targets.clone()
@@ -106,7 +106,7 @@ def information(
 def loss_gradient(
     trace: Trace, features: Tensor, alpha: Tensor, targets: Tensor, noise: Tensor, own: Tensor, beta: float, pairs: int
 ) -> Float[Tensor, "images targets tokens channels"]:
-    """d (beta * mean KL - mean cosine) / d alpha, at most so many `pairs` of image and target at once."""
+    """d (beta * mean KL - mean cosine) / d alpha, for at most `pairs` pairs of an image and a target at once."""
     parts = []
     count = own.sum(dim=1) * features.shape[-1]
     owners = torch.arange(len(features), device=features.device).repeat_interleave(len(targets))
@@ -145,7 +145,7 @@ def embed_from(
 def draw_noise(
     given: Tensor | None, shape: tuple[int, int, int, int], generator: torch.Generator | int
 ) -> Iterable[Tensor]:
-    """The noise of each step, (samples, tokens, channels): of the given one, or drawn when its step comes."""
+    """The noise of each step, (samples, tokens, channels): given, or drawn when the step begins."""
     if given is None:
         source = seeded(generator)
         where = {"device": source.device, "dtype": torch.float32}
@@ -164,7 +164,7 @@ def _begin(
     noise: Tensor | None,
     generator: torch.Generator | int,
 ) -> tuple[Trace, Iterable[Tensor]]:
-    """The trace of the blocks after the bottleneck, and each step's noise: of a text, padding included."""
+    """The trace of the blocks after the bottleneck, and each step's noise; for a text, the noise covers the padding."""
     check_counts(steps=steps, samples=samples, batch_size=batch_size)
     words = isinstance(request, WordRequest)
     tower = text_tower if words else image_tower

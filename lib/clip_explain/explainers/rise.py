@@ -29,8 +29,9 @@ def rise(
     image and cutting the image's size out at a random shift of less than a cell. The same masks serve all images and
     targets. What is hidden fades to 0 in preprocessed pixels, CLIP's mean colour. `generator`: or a seed. At most
     `batch_size` masked images are embedded at once. MethodError for an option out of range, or out of memory.
-    `center=True` takes the mean score from every score first. Without it the sum also holds that mean times how often
-    chance showed each pixel: with few masks, or cosines that hardly change, that noise hides all else.
+    `center=True` first subtracts the mean score from every score. Without it the sum also contains the mean score times
+    the number of masks that happen to show each pixel. With few masks, or cosines that vary little, this noise
+    dominates.
 
     Differs from the authors' code, which explains a class's probability, in the score. As there, cells are
     ceil(side / cells) pixels, since the paper's floor would not cover every image; grids are mirrored at the border.
@@ -89,8 +90,8 @@ def draw_masks(
 def resize_matrix(cells: int, size: int) -> Float[Tensor, "size cells"]:
     """The weights of bilinear resizing along one axis, mirrored about the centres of the first and the last cell.
 
-    So does the authors' code, `skimage.transform.resize(..., order=1, mode="reflect", anti_aliasing=False)`; torch's
-    own would repeat the cells at the border. Float32, reckoned in float64.
+    The authors' code does the same, `skimage.transform.resize(..., order=1, mode="reflect", anti_aliasing=False)`;
+    torch's resizing would repeat the cells at the border. Float32, computed in float64.
     """
     place = (
         torch.arange(size, dtype=torch.float64) + 0.5

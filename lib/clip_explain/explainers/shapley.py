@@ -1,4 +1,4 @@
-"""Shapley and Banzhaf values of patches, and leaving out words: what the score loses without them."""
+"""Shapley and Banzhaf values of patches, and the loss of the score when a word is left out."""
 
 import math
 
@@ -23,14 +23,14 @@ def shapley(
     batch_size: int = 64,
     generator: torch.Generator | int = 0,
 ) -> Float[Tensor, "images targets grid_h grid_w"]:
-    """What each patch adds to the cosine, by hiding others with it: its Shapley or Banzhaf value, raw, signed.
+    """Each patch's contribution to the cosine, as its Shapley or Banzhaf value over sets of patches; raw, signed.
 
-    The score of a set of patches is the cosine with the target when all others are 0 in preprocessed pixels, CLIP's
-    mean colour. "shapley": values add up to the image's score less that of an empty one. "banzhaf": the mean
-    difference that the patch makes to all sets of the others. Both are least-squares fits of an additive score:
-    to `samples` sets drawn by Shapley's kernel, or evenly, each drawn together with its complement; to all sets, so
-    exact, where the grid has no more than `samples` of them (3 x 3 has 512). With fewer samples than patches
-    the values are pressed towards equality. The same sets serve all images and targets; `generator`: or a seed.
+    The score of a set of patches is the cosine with the target when all other patches are 0 in preprocessed pixels,
+    CLIP's mean colour. "shapley": the values add up to the image's score minus that of an empty image. "banzhaf": the
+    mean difference that the patch makes to all sets of the others. Both are least-squares fits of an additive score to
+    `samples` sets, drawn by Shapley's kernel or evenly, each together with its complement. If the grid has no more than
+    `samples` sets (3 x 3 has 512), all are used and the fit is exact. With fewer samples than patches the values are
+    shrunk towards each other. The same sets serve all images and targets; `generator` may be a seed.
 
     Lundberg & Lee 2017 (KernelSHAP, the empty and the full image as constraints); Hammer & Holzman 1992 (Banzhaf). A
     ResNet's patches are 32 pixels, its total stride. MethodError for an option out of range, or out of memory.
@@ -99,17 +99,17 @@ def least_squares(x: Tensor, weights: Tensor, y: Tensor) -> Tensor:
 
 
 def enlarge(masks: Bool[Tensor, "masks grid_h grid_w"], patch: int) -> Float[Tensor, "masks height width"]:
-    """Masks on the patch grid as masks on the pixels."""
+    """Masks on the patch grid, enlarged to masks on the pixels."""
     return masks.float().repeat_interleave(patch, dim=1).repeat_interleave(patch, dim=2)
 
 
 @checked()
 def leave_one_out(request: WordRequest, *, batch_size: int = 256) -> Float[Tensor, "texts images tokens"]:
-    """What a word adds to the cosine: that of the text less that of the text without the word; raw, signed, float32.
+    """A word's contribution: the cosine of the text minus that of the text without the word; raw, signed, float32.
 
-    The rest closes up, so later words move. A word of several tokens is dropped whole and its weight shared evenly by
-    them, so that the tokens' weights add up to the word's. Start, end and padding are zero. At most `batch_size` texts
-    are embedded at once. MethodError out of memory.
+    The remaining words close up, so later words move. A word of several tokens is dropped as a whole, and its weight is
+    divided evenly among its tokens. Start, end and padding are zero. At most `batch_size` texts are embedded at once.
+    MethodError out of memory.
     """
     check_counts(batch_size=batch_size)
     owners, dropped = words_of(request)

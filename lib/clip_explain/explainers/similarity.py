@@ -1,6 +1,6 @@
 """Explainers that compare each patch with the target: MaskCLIP, and ICLIP's image-text similarity map ("IC").
 
-No gradient enters: a patch is carried into the embedding space, and its cosine with the target is the map.
+They take no gradient: each patch is projected into the embedding space, and its cosine with the target is the map.
 """
 
 from collections.abc import Callable
@@ -28,8 +28,8 @@ def maskclip(request: Request, *, key_weight: bool = False) -> Float[Tensor, "im
     In the last block attention is left out: every token keeps its own value, which passes the output projection, the
     residual, the MLP, the last layer norm and the projection. Differs from the Grad-ECLIP authors' code, which
     multiplies by the cosine of the class token's and the patches' keys after the output projection: `key_weight=True`.
-    On a ResNet it is the last pooling's attention that is left out, as in the paper: a cell's value passes the pool's
-    output projection; `key_weight` is not for it (MethodError).
+    On a ResNet the attention of the last pooling is left out, as in the paper: each cell's value passes the pool's
+    output projection. A ResNet has no `key_weight` (MethodError).
     """
     if not request.model.is_vit:
         return _pooling_values(request, key_weight)

@@ -1,6 +1,6 @@
 """CLIP Surgery and GEM: a second path through the last blocks, in which tokens attend to tokens like themselves.
 
-Interveners, but only on top of an untouched trace: the second path reads its q, k and v and never feeds back into it.
+The model's own forward is not changed: the second path reads q, k and v of its trace and does not feed back into it.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,11 +35,11 @@ def clip_surgery(
     """CLIP Surgery (Li et al. 2023): cosine of text and patch on a path of value-value attention, raw, on the grid.
 
     Architecture surgery: x' = x + the sum over the last `layers` blocks of softmax(v v^T / sqrt(width)) v, projected;
-    no MLPs, and v from the untouched path. Feature surgery takes away what the targets have in common: with s_it the
+    no MLPs, and v from the unchanged path. Feature surgery subtracts what the targets have in common: with s_it the
     cosine of patch i and target t, and w_t = p_t / mean(p), p = softmax over the targets of 2 cos(class token, t), the
-    map is w_t s_it minus its mean over the targets. So a map depends on the other targets of the call. A single target
-    has none: from its direction the empty text's is taken away, as from each target the mean direction of `redundant`
-    (texts, "" allowed, or directions) wherever that is given.
+    map is w_t s_it minus its mean over the targets. So a map depends on the other targets of the call. From a single
+    target the direction of the empty text is subtracted instead. If `redundant` (texts, "" allowed, or directions) is
+    given, its mean direction is subtracted from every target.
 
     `feature_surgery=False` gives the cosines, -1 to 1. `layers` out of range: MethodError; an empty `redundant`:
     TextError or TensorError. The authors' first code divides the features by their norm over the tokens, not the
@@ -118,7 +118,7 @@ def self_self_attention(
 
 
 def _redundant(request: Request, given: Tensor | str | Sequence[str] | None) -> Float[Tensor, " embedding"] | None:
-    """The direction taken away from every target; None where the targets themselves say what is redundant."""
+    """The direction that is subtracted from every target; None if the mean over the targets is subtracted."""
     if given is None and len(request.targets) > 1:
         return None
     if isinstance(given, Tensor):

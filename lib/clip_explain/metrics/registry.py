@@ -51,17 +51,17 @@ class Metric:
 
     @property
     def higher_is_better(self) -> bool:
-        """Is a greater value better? (`better` is "higher" or "lower".)"""
+        """Whether a greater value is better; `better` is "higher" or "lower"."""
         return self.better == "higher"
 
     @property
     def of_masks(self) -> bool:
-        """Does it compare maps with masks, without the model?"""
+        """Whether it compares maps with masks and needs no model."""
         return not isinstance(self.score, Area | Confidence)
 
     def __call__(self, maps: Tensor, masks: Tensor | np.ndarray, ignore: Tensor | np.ndarray | None = None) -> Tensor:
-        """(maps, masks, pixels not counted) -> one number a map, NaN where its question has no answer."""
-        if not self.of_masks:
+        """One number for each map from maps, masks and the pixels to `ignore`; NaN where the metric is undefined."""
+        if isinstance(self.score, Area | Confidence):
             raise MethodError(f"this metric needs a model, not masks ({self.says}): ask a sweep, or faithfulness.py")
         return self.score(maps, masks, ignore=ignore)
 

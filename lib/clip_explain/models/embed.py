@@ -34,7 +34,7 @@ def encode_text(model: Model, texts: Texts, truncate: bool = False) -> Float[Ten
         if model.text_encoder is not None:
             embedding = model.text_encoder([texts] if isinstance(texts, str) else list(texts), truncate)
         else:
-            embedding = model.network.encode_text(model.tokenize(texts, truncate))
+            embedding = model.encode_text(model.tokenize(texts, truncate))
         return nn.functional.normalize(checked_embedding(embedding).float(), dim=-1)
 
 

@@ -84,6 +84,16 @@ class Model:
         parts = [trace_text(self.network, part).embedding for part in tokens.split(TEXTS_AT_ONCE)]
         return unit(checked_embedding(torch.cat(parts)))
 
+    def encode_image(self, pixels: Tensor) -> Float[Tensor, "images embedding"]:
+        """The image features by the network's own forward, not normalised."""
+        network: Any = self.network
+        return network.encode_image(pixels)
+
+    def encode_text(self, tokens: Tensor) -> Float[Tensor, "texts embedding"]:
+        """The text features by the network's own forward, not normalised."""
+        network: Any = self.network
+        return network.encode_text(tokens)
+
     def score(
         self, embedding: Float[Tensor, "images embedding"], targets: Float[Tensor, "targets embedding"]
     ) -> Float[Tensor, "images targets"]:

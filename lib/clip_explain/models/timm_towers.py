@@ -5,6 +5,7 @@ Only what is read off their parts is described: `describable` says of a network 
 
 import copy
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -25,7 +26,7 @@ def describable(trunk: nn.Module) -> bool:
     parts = ("patch_embed", "pos_embed", "blocks", "norm", "global_pool")
     if any(getattr(trunk, part, None) is None for part in parts) or getattr(trunk, "reg_token", None) is not None:
         return False
-    plain = type(getattr(trunk.patch_embed, "proj", None)) is nn.Conv2d and trunk.pos_embed.ndim == 3
+    plain = type(getattr(trunk.patch_embed, "proj", None)) is nn.Conv2d and bool(trunk.pos_embed.ndim == 3)
     pooled = trunk.global_pool in POOLINGS and not getattr(trunk, "pool_include_prefix", False)
     rotary = getattr(trunk, "rope", None) is None or not getattr(trunk, "rope_mixed", False)
     return plain and pooled and rotary and all(_is_plain(block) for block in trunk.blocks)
@@ -114,7 +115,7 @@ def _layer(block: nn.Module) -> Layer:
     )
 
 
-def _qkv(attention: nn.Module) -> tuple[Linear, ...]:
+def _qkv(attention: Any) -> tuple[Linear, ...]:
     """One packed map, whose bias EVA keeps apart, or those of q, k and v."""
     if attention.qkv is None:
         return attention.q_proj, attention.k_proj, attention.v_proj
@@ -124,7 +125,7 @@ def _qkv(attention: nn.Module) -> tuple[Linear, ...]:
     return (Affine(attention.qkv.weight, bias),)
 
 
-def _up(mlp: nn.Module) -> tuple[Linear, Linear | None]:
+def _up(mlp: Any) -> tuple[Linear, Linear | None]:
     """The maps into an MLP's hidden units, and of their gate: two, or the halves of one."""
     if hasattr(mlp, "fc1_x"):
         return mlp.fc1_x, mlp.fc1_g

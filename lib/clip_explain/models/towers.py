@@ -5,7 +5,7 @@ Below vit.py, which runs a `Tower`, and adapted.py, which makes one of a network
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -114,7 +114,8 @@ class Tower:
     @property
     def dtype(self) -> torch.dtype:
         """The number format of embeddings."""
-        return self.layers[-1].out.weight.dtype if self.projection is None else self.projection.dtype
+        output: Any = self.layers[-1].out
+        return output.weight.dtype if self.projection is None else self.projection.dtype
 
     @property
     def prefix(self) -> int:

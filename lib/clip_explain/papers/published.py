@@ -4,6 +4,7 @@ data/paper/README.md describes the CSV files; claims.py has what the papers stat
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -59,7 +60,8 @@ def published(paper: str, table: str) -> pd.DataFrame:
     if f"{paper}_{table}" not in names:
         tables = [name.removeprefix(f"{paper}_") for name in names if name.startswith(f"{paper}_")]
         raise DatasetError(f"no numbers of {table!r} of {paper}: {nearest(table, tables)}")
-    types = dict.fromkeys(("paper", "table", "row", "column", "direction", "setting"), str) | {"value": float}
+    words = ("paper", "table", "row", "column", "direction", "setting")
+    types: Any = dict.fromkeys(words, str) | {"value": float}
     return pd.read_csv(folder / f"{paper}_{table}.csv", dtype=types, keep_default_na=False)
 
 

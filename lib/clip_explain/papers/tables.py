@@ -98,7 +98,8 @@ def long_table(rows: pd.DataFrame | Iterable[Mapping[str, Any]]) -> pd.DataFrame
     twice = table[table.duplicated(KEYS)]
     if len(twice):
         raise TensorError(f"{len(twice)} rows have the keys of another, as {twice.iloc[0][KEYS].to_dict()}")
-    return table.astype({"value": float})
+    found: pd.DataFrame = table.astype({"value": float})
+    return found
 
 
 def completed(table: pd.DataFrame, setting: str, other: str) -> pd.DataFrame:
@@ -142,7 +143,8 @@ def averaged(table: pd.DataFrame, methods: Sequence[str], name: str) -> pd.DataF
         raise MethodError(f"{missing[0]!r} has no rows: {nearest(missing[0], table['method'].unique())}")
     some = table[table["method"].isin(methods)]
     found = some.groupby(["image", "target", "setting", "metric"], sort=False)["value"].mean().reset_index()
-    return pd.concat([table, found.assign(method=name)[list(COLUMNS)]], ignore_index=True)
+    both: pd.DataFrame = pd.concat([table, found.assign(method=name)[list(COLUMNS)]], ignore_index=True)
+    return both
 
 
 def within_images(table: pd.DataFrame) -> pd.DataFrame:
@@ -218,4 +220,6 @@ def by_method(table: pd.DataFrame, metric: str, methods: Sequence[str]) -> pd.Da
     wide = rows.groupby(keys)["value"]
     if lacking := int(wide.size().unstack("method").isna().any(axis=1).sum()):
         raise TensorError(f"{metric}: {lacking} images or targets lack a row of one of {', '.join(methods)}")
-    return wide.mean().unstack("method").dropna().groupby("image").mean()[list(methods)]
+    complete = wide.mean().unstack("method").dropna()
+    found: pd.DataFrame = complete.groupby("image").mean().loc[:, list(methods)]
+    return found

@@ -7,6 +7,7 @@ import ctypes
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -67,7 +68,7 @@ def image_calls(
     `options` holds those of a method under its name. Nothing is cached from call to call.
     """
     pixels = images.pixels(model, pixels)
-    encode = torch.no_grad()(lambda: model.network.encode_image(pixels))
+    encode = torch.no_grad()(lambda: model.encode_image(pixels))
     given = options or {}
     return {"encode_image": encode} | {
         method: lambda method=method: explain(model, pixels, targets, method, **given.get(method, {}))
@@ -84,7 +85,7 @@ def word_calls(
     options: Mapping[str, dict] | None = None,
 ) -> dict[str, Call]:
     """The model's own `encode_text` of the tokenized texts, then each word method on them and images' embeddings."""
-    encode = torch.no_grad()(lambda: model.network.encode_text(tokens))
+    encode = torch.no_grad()(lambda: model.encode_text(tokens))
     given = options or {}
     return {"encode_text": encode} | {
         method: lambda method=method: explain_words(model, embeddings, texts, method, **given.get(method, {}))
@@ -103,13 +104,13 @@ def faithfulness_calls(
     texts = unit(torch.randn(classes, model.embedding_size, generator=random, dtype=torch.float32).to(pixels))
     readouts = classification(texts, torch.zeros(len(pixels), dtype=torch.long, device=pixels.device))
     ready = pixels.repeat(maps.shape[1] * (steps + 1), 1, 1, 1).split(batch_size)
-    bare = torch.no_grad()(lambda: [model.network.encode_image(batch) for batch in ready])
-    return {"encode_image, batched": bare} | {
-        mode: lambda mode=mode: curves(
-            model, pixels, maps, readouts, mode=mode, every=100 // steps, batch_size=batch_size
-        )
-        for mode in PROTOCOLS["grad_eclip"]
+    calls: dict[str, Call] = {
+        "encode_image, batched": torch.no_grad()(lambda: [model.encode_image(batch) for batch in ready])
     }
+    for mode in PROTOCOLS["grad_eclip"]:
+        options = dict(mode=mode, every=100 // steps, batch_size=batch_size)
+        calls[mode] = partial(curves, model, pixels, maps, readouts, **options)
+    return calls
 
 
 def timed(rounds: Iterable[Mapping[str, Call]], device: str | torch.device = "cpu") -> pd.DataFrame:

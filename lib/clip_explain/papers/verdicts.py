@@ -251,7 +251,9 @@ def closing_table(verdicts: pd.DataFrame) -> pd.DataFrame:
     ours = ["-" if np.isnan(row.ours) else f"{row.ours:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in numbers]
     shown = verdicts[["claim", "setting", "metric", "against", "paper"]].assign(**{"ours [95 %]": ours})
     shown = shown.assign(images=verdicts["images"], verdict=verdicts["verdict"], why=verdicts["why"])
-    return shown[[name for name in shown if name == "claim" or bool((shown[name] != "").any())]]
+    filled = [name for name in shown if name == "claim" or bool((shown[name] != "").any())]
+    found: pd.DataFrame = shown[filled]
+    return found
 
 
 def read_verdicts(path: str | Path) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """Charts of numbers: bars, means with intervals, curves, series over layers, confusion."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -106,7 +107,8 @@ def by_layer(
     if chance is not None:
         ax.axhline(chance.mean, color="0.4", linestyle="--", linewidth=1, zorder=0, label="chance")
     ax.set(xlabel="layer", title=title)
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    locator: Any = ax.xaxis.get_major_locator()
+    locator.set_params(integer=True)
     return ax
 
 

@@ -1,6 +1,7 @@
 """What every figure shares: fonts and sizes, titles broken to their width, arrays checked."""
 
 import textwrap
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -39,7 +40,8 @@ STYLE = {
 
 def use_style() -> None:
     """Set the compendium's look for all figures made from now on."""
-    plt.rcParams.update(STYLE)
+    settings: Any = STYLE
+    plt.rcParams.update(settings)
 
 
 def set_title(ax: Axes, title: str, inches: float) -> None:

@@ -27,10 +27,10 @@ from clip_explain.models.model import Model, image_features, unit
 from clip_explain.models.probe import Features, fitted_probe
 from clip_explain.sweep.store import write
 
-AT_ONCE = 32  # images encoded together
+AT_ONCE = 32  # images in a batch
 
 
-# -- a dataset's features, kept
+# -- a dataset's features, cached
 
 
 def dataset_features(
@@ -42,9 +42,9 @@ def dataset_features(
 ) -> list[Features]:
     """Features of every record by each model, in one pass over the dataset.
 
-    With a folder as `cache` they are kept there, one complete file for each model, and read again. A file's name is the
-    checksum of all that they depend on: the weights' sha256 and number format, `fit`, the dataset's name, length and
-    `settings` (its seed and options), and the first record's pixels, which change with whatever draws or crops them.
+    If `cache` is a folder, the features are kept there, one complete file for each model, and read again. A file's name
+    is the checksum of everything that the features depend on: the weights' sha256 and number format, `fit`, the
+    dataset's name, length and `settings` (its seed and options), and the first record's pixels.
     """
     first = dataset[0]
     places = [None if cache is None else _place(Path(cache), model, dataset, settings, first, fit) for model in models]
@@ -64,7 +64,7 @@ def save_features(path: str | Path, features: Features) -> None:
 
 
 def read_features(path: str | Path) -> Features:
-    """What `save_features` wrote. WeightsError for any other file: a pickle is said to be one, and never opened."""
+    """The features that `save_features` wrote. WeightsError for any other file; a pickle is never opened."""
     parts, _ = _read(path, ("features", "labels"))
     return Features(parts["features"].float().numpy(), parts["labels"].long().numpy())
 
@@ -83,7 +83,7 @@ def _encode(models: Sequence[Model], dataset: Dataset, fit: str) -> list[Feature
 def _place(
     cache: Path, model: Model, dataset: Dataset, settings: Mapping[str, Any], first: Record, fit: str
 ) -> Path | None:
-    """Where a model's features are kept; nowhere for a model without a checksum, which nothing tells from others."""
+    """The file for a model's features; None for a model without a checksum, since it could not be identified."""
     if not model.sha256:
         return None
     key = {"weights": model.sha256, "dtype": str(model.dtype), "fit": fit, "dataset": dataset.name}
@@ -93,14 +93,14 @@ def _place(
     return cache / f"features-{dataset.name}-{hashlib.sha256(told).hexdigest()[:24]}.safetensors"
 
 
-# -- directions, kept
+# -- directions in a file
 
 
 def save_directions(path: str | Path, model: Model, vectors: Tensor, labels: Sequence[str]) -> None:
     """Directions at unit length with their labels, the model's name and its weights' sha256, as safetensors.
 
-    TensorError for vectors that are none of the model's, or labels not one a vector and all different; ModelError for a
-    model without a checksum. A probe's directions are its `head.weight`.
+    TensorError for vectors of another length than the model's embedding, or labels that are not distinct and one for
+    each vector; ModelError for a model without a checksum. A probe's directions are its `head.weight`.
     """
     if not model.sha256:
         raise ModelError(f"{model.name} has no checksum of its weights: its directions could not be told from others'")

@@ -1,4 +1,4 @@
-"""What a sweep may measure: its methods, its metrics, and what a process keeps from image to image to measure them.
+"""The methods and metrics of a sweep, and the `Session` that a process keeps from image to image.
 
 Below plan.py. A method is an explainer or one of two baselines; a metric takes a `Case` and gives one number a target.
 """
@@ -29,12 +29,12 @@ from clip_explain.models.model import Model
 from clip_explain.request import Request, WordRequest
 from clip_explain.texts import BARE, Templates
 
-TEXTS_KEPT = 20_000  # text features that a process keeps at most
+TEXTS_KEPT = 20_000  # the most text features that a process keeps
 
 
 @dataclass(frozen=True)
 class Session:
-    """What a process keeps from image to image: the model, the dataset, and the features of the texts met so far.
+    """The state that a process keeps from image to image: the model, the dataset, and features of texts.
 
     Texts and classes are put into `templates`, as `explain` does it.
     """
@@ -45,7 +45,7 @@ class Session:
     texts: dict[str, Tensor] = field(default_factory=dict)
 
     def features(self, texts: tuple[str, ...]) -> Float[Tensor, "texts embedding"]:
-        """Unit features, each text's computed once, and by itself: in a batch they would depend on its neighbours."""
+        """Unit features of texts. Each is computed once and alone, since in a batch rounding depends on the others."""
         for text in texts:
             if text not in self.texts:
                 if len(self.texts) >= TEXTS_KEPT:
@@ -63,10 +63,10 @@ class Session:
 
 @dataclass(frozen=True)
 class Case:
-    """One method's maps of one image, and what a metric may hold them against.
+    """One method's maps of one image, and what a metric may compare them with.
 
-    `masks`, and `ignore` (pixels that annotators left undecided), cover what the maps cover. `seed` belongs to the
-    image and is the same for all methods. `kept`: what several metrics share.
+    `masks`, and `ignore` (pixels that annotators left undecided), cover the same part of the image as the maps. `seed`
+    belongs to the image and is the same for all methods. `kept` holds results that several metrics share.
     """
 
     session: Session
@@ -85,13 +85,13 @@ class Case:
 def random_maps(
     request: Request, *, generator: torch.Generator | int = 0
 ) -> Float[Tensor, "images targets grid_h grid_w"]:
-    """Uniform noise for every image and target: what a method must beat."""
+    """Uniform noise for every image and target, a baseline that a method must beat."""
     source = torch.Generator().manual_seed(generator) if isinstance(generator, int) else generator
     return torch.rand(_map_shape(request), generator=source, dtype=torch.float32).to(request.pixels.device)
 
 
 def constant_maps(request: Request) -> Float[Tensor, "images targets grid_h grid_w"]:
-    """The same value everywhere: what says nothing."""
+    """Maps of a constant value, which carry no information."""
     return torch.ones(_map_shape(request), device=request.pixels.device, dtype=torch.float32)
 
 
@@ -104,7 +104,7 @@ def _map_shape(request: Request) -> tuple[int, int, int, int]:
 def maps_of(
     request: Request, method: str, options: Mapping[str, Any] | None = None, seed: int = 0
 ) -> Float[Tensor, "images targets grid_h grid_w"]:
-    """The raw maps of one of METHODS with its own options; if it draws anything, it draws from the seed."""
+    """The raw maps of one of METHODS with its own options; a method that draws at random uses the seed."""
     explainer = METHODS[method]
     drawn = {"generator": seed} if "generator" in explainers.options_of(explainer) else {}
     return explainer(request, **{**drawn, **(options or {})})
@@ -177,7 +177,7 @@ def _readout(case: Case, name: str) -> Callable[[Tensor], Tensor]:
 
 
 def _class_of(case: Case, text: str) -> int:
-    """The class that a text asks for: the one of this name, or the label of an image with one text and one label."""
+    """The class that a text names: the class of this name, or the label of an image with one text and one label."""
     if text in case.session.dataset.classes:
         return case.session.dataset.classes.index(text)
     if len(case.record.texts) != 1:
@@ -209,7 +209,7 @@ METRICS: dict[str, Callable[..., Tensor]] = {name: _measure(name, metric) for na
 
 
 def image_seed(seed: int, image: str, purpose: str) -> int:
-    """A seed that depends on these three alone, so that neither shards nor order change what is drawn."""
+    """A seed that depends only on these three values, so that neither shards nor their order change the draws."""
     return int.from_bytes(hashlib.sha256(f"{seed}\n{image}\n{purpose}".encode()).digest()[:8]) >> 1
 
 

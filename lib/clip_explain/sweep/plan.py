@@ -1,4 +1,4 @@
-"""What a sweep is to do: its checked plan, the settings that its numbers depend on, and their agreement with a folder.
+"""A sweep's checked plan, the settings that its numbers depend on, and their agreement with an existing folder.
 
 Above measures.py and store.py, below shard.py.
 """
@@ -30,18 +30,18 @@ from clip_explain.texts import BARE, TEMPLATE_SETS, Templates, template_list
 SETTINGS, FOLDER = "settings.json", "shards"
 TABLE, ERRORS, SUMMARY = "table.parquet", "errors.parquet", "summary.csv"
 FILES = {SETTINGS, FOLDER, TABLE, ERRORS, SUMMARY}
-# Parts of the library that no number of a sweep depends on; all other modules count as formulas.
+# Parts of the library that do not affect a sweep's numbers; all other modules count as formulas.
 NO_FORMULAS = ("plots", "explorer", "cli", "papers", "embedded/training", "embedded/cards")
 # Packages whose version may change a number.
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pillow")
-MOVABLE = ("model", "images", "out")  # fields of a plan that may change from one call to the next
+MOVABLE = ("model", "images", "out")  # fields of a plan that may differ between calls
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All that decides a sweep's numbers, and where they go. `methods` and `metrics` hold the options of each.
+    """Everything that determines a sweep's numbers, and its folder. `methods` and `metrics` hold each one's options.
 
-    `reader` holds those of the dataset's reader; `templates` a set's name, or templates.
+    `reader` holds the options of the dataset's reader, and `templates` the name of a set, or templates.
     """
 
     model: str
@@ -61,7 +61,7 @@ class Plan:
     versions: dict[str, str]
 
     def records(self) -> Dataset:
-        """The dataset, as it lies on this machine."""
+        """The dataset's records on this machine."""
         return datasets.load(self.dataset, self.images, self.seed, **self.reader)
 
     @property
@@ -74,7 +74,7 @@ class Plan:
         return range(start, min(start + self.shard_size, self.images))
 
     def shard(self, start: int) -> str:
-        """The place of a shard in `out`, named by its first image and the one after its last."""
+        """The name of a shard's file in `out`: its first image, and the image after its last."""
         images = self.indices(start)
         return f"{FOLDER}/{images.start:07d}-{images.stop:07d}.parquet"
 
@@ -96,7 +96,7 @@ def make_plan(
     device: str | None = None,
     dtype: str | None = None,
 ) -> Plan:
-    """The checked plan. Methods and metrics are put into the order of their registries, so theirs does not matter.
+    """The checked plan. Methods and metrics are sorted in the order of their registries, whatever order is given.
 
     `clip` is the model at `model`. Raises MethodError, DatasetError or TextError for what cannot be done.
     """
@@ -133,7 +133,7 @@ def make_plan(
 def _choose(
     methods: str | Sequence[str], metrics: str | Sequence[str], options: Mapping[str, Any], dataset: str
 ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-    """The methods and the metrics, each with its options. MethodError for options of anything else."""
+    """The methods and the metrics, each with its options. MethodError for options of an unknown owner."""
     methods, options = _names_of_now(methods, options)
     chosen_methods = _chosen("method", methods, METHODS, options)
     named = [metrics] if isinstance(metrics, str) else metrics
@@ -189,7 +189,7 @@ def _check_fits(clip: Model, methods: Mapping[str, Any]) -> None:
 
 @lru_cache
 def library_versions() -> dict[str, str]:
-    """What changes numbers beside the settings: a checksum of the library's own formulas, and PACKAGES' versions."""
+    """Versions that affect the numbers: a checksum of the library's formulas, and the versions of PACKAGES."""
     return {"formulas": formulas_hash(Path(__file__).parents[1]), **{name: version(name) for name in PACKAGES}}
 
 
@@ -203,7 +203,7 @@ def formulas_hash(library: Path) -> str:
 
 
 def settings_of(plan: Plan) -> dict[str, Any]:
-    """What the numbers depend on and so must not change; more images may follow, and files may move."""
+    """The settings that the numbers depend on, which must not change. More images may follow, and files may move."""
     kept = {key: value for key, value in vars(plan).items() if key not in MOVABLE}
     return json.loads(json.dumps({**kept, "device": plan.device.partition(":")[0]}))
 
@@ -214,14 +214,14 @@ def settings_hash(plan: Plan) -> str:
 
 
 def canonical(value: Any) -> str:
-    """One text for one value, by which settings are compared: NaN is NaN, 1 is not True."""
+    """A unique text for each value, by which settings are compared: NaN equals NaN, 1 differs from True."""
     return json.dumps(value, sort_keys=True)
 
 
 def agree(plan: Plan) -> None:
-    """Write the settings into a new folder, or make sure that an old one has the same. OutputError if not.
+    """Write the settings into a new folder, or check that an existing folder has the same. OutputError if not.
 
-    Of two sweeps that begin together in one folder, one writes the settings, and the other is held against them.
+    If two sweeps begin at once in one folder, one writes the settings, and the other is checked against them.
     """
     there = store.names(plan.out)
     if SETTINGS not in there:
@@ -248,7 +248,7 @@ def _read_settings(out: str) -> dict[str, Any]:
 
 
 def _differences(old: dict, new: dict, prefix: str = "") -> list[str]:
-    """What differs, named down to the single option."""
+    """The differing settings, down to single options."""
     found = []
     for key in {**old, **new}:
         before, after = old.get(key), new.get(key)

@@ -1,4 +1,4 @@
-"""Model x dataset x methods x metrics -> a table, in shards that can be made anywhere and stopped at any moment.
+"""Measures methods by metrics on a dataset: one table, made of shards that any machine can compute in any order.
 
 Above shard.py and workers.py. Left in `out`: settings.json, shards/, and when all is done table.parquet,
 errors.parquet, summary.csv.
@@ -69,14 +69,14 @@ def sweep(
     workers (`scheduler`: an address or a `distributed.Client`), where on cuda each shard takes one "GPU" of its worker.
     A script that asks for processes must do so under `if __name__ == "__main__":`, since each of them imports it.
 
-    table.parquet has a row for each image, target, method and metric: its value, NaN where the question has no answer.
-    `target` counts an image's texts, and `setting` is the dataset's name.
-    Pixels that a record leaves undecided (`ignore`) are not counted by metrics of localization.
-    errors.parquet has a row for each image that could not be used. The summary has means over images (of the means
-    over an image's targets) with 95 % bootstrap intervals; `left_out` counts the images of errors.parquet.
+    table.parquet has a row for each image, target, method and metric. Its value is NaN where the metric is undefined;
+    `target` numbers an image's texts, and `setting` is the dataset's name. Metrics of localization do not count pixels
+    that a record leaves undecided (`ignore`). errors.parquet has a row for each image that could not be used. The
+    summary has means over images (of the means over an image's targets) with 95 % bootstrap intervals; `left_out` is
+    the number of images in errors.parquet.
 
-    Stopped at any moment and called again, it goes on; the files are then the same, to the bit, as of a run that was
-    not stopped, with the same number of threads on the same kind of machine. More images may be asked for later.
+    A sweep may be stopped at any moment; the same call then continues it. With the same number of threads on the same
+    kind of machine the files are bit for bit those of an uninterrupted run. A later call may ask for more images.
     Raises OutputError (a folder of other settings, a damaged shard, a full disk), MethodError, DatasetError,
     ModelError, WeightsError, and WorkerError (no scheduler, lost workers).
     """
@@ -101,19 +101,19 @@ def sweep(
 
 
 def missing(plan: Plan) -> list[int]:
-    """The first images of the shards that are still to be made."""
+    """The first images of the shards that do not exist yet."""
     done = {f"{FOLDER}/{name}" for name in store.names(plan.out, FOLDER)}
     return [start for start in plan.starts if plan.shard(start) not in done]
 
 
 def _bar(plan: Plan, todo: Sequence[int], progress: bool) -> tqdm:
-    """Images done, rate and time left; in a log file a line every half minute."""
+    """A progress bar with the rate and the time left; in a log file, a line every half minute."""
     done = plan.images - sum(len(plan.indices(start)) for start in todo)
     often = 0.1 if sys.stderr.isatty() else 30
     return tqdm(total=plan.images, initial=done, unit="image", disable=not progress, mininterval=often, smoothing=0.1)
 
 
-# -- what comes of it
+# -- from shards to the table
 
 
 def finish(plan: Plan) -> pd.DataFrame:

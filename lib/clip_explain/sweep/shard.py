@@ -23,7 +23,7 @@ from clip_explain.sweep import store
 from clip_explain.sweep.measures import METRICS, Case, Session, image_seed, maps_of, visible, visible_masks
 from clip_explain.sweep.plan import Plan, library_versions, settings_hash
 
-# What is wrong with one image alone; all else ends the sweep.
+# Errors that concern a single image; any other error ends the sweep.
 OF_ONE_IMAGE = (ImageError, TextError, TensorError, DatasetError)
 # A shard's bytes hold this mark and after it, in hexadecimal digits, their own SHA-256 with zeros for those digits.
 MARK, ZEROS = b"sha256:", b"0" * 64
@@ -46,10 +46,10 @@ SCHEMA = pa.schema(
 
 
 def run_shard(plan: Plan, start: int, session: Session | None = None, tick: Callable[[], object] = lambda: None) -> int:
-    """Make the shard that begins with image `start`, unless it is there, and return how many images it has.
+    """Make the shard that begins with image `start`, unless it exists, and return its number of images.
 
-    `tick` is called after each image. What is wrong with one image becomes a row with its error. Raises OutputError,
-    MethodError, and, naming this machine, ModelError or WeightsError if it lacks the model or has another.
+    `tick` is called after each image. An error that concerns one image becomes a row with the error. Raises
+    OutputError, MethodError, and ModelError or WeightsError, with this machine's name, if it lacks the sweep's model.
     """
     images = plan.indices(start)
     if not store.exists(plan.out, plan.shard(start)):
@@ -64,7 +64,7 @@ def run_shard(plan: Plan, start: int, session: Session | None = None, tick: Call
 
 
 def _rows(plan: Plan, session: Session, index: int) -> list[tuple]:
-    """The rows of one image, or one with its error."""
+    """The rows of one image, or a single row with its error."""
     name = None
     try:
         record = session.dataset[index]
@@ -82,7 +82,7 @@ def measure(plan: Plan, session: Session, record: Record) -> list[tuple]:
     if not record.texts:
         raise TextError(f"{record.id} has no texts to be explained")
     request = Request(session.model, pixels, session.features(record.texts))
-    share_forward(request)  # whatever the methods, so that numbers do not depend on which others there are
+    share_forward(request)  # always, so that a method's numbers do not depend on which other methods are measured
     seed = image_seed(plan.seed, record.id, "metrics")
     rows = []
     for method, options in plan.methods.items():
@@ -95,12 +95,12 @@ def measure(plan: Plan, session: Session, record: Record) -> list[tuple]:
     return rows
 
 
-# -- what a process needs
+# -- the session of a process
 
 
 @lru_cache(maxsize=1)
 def _session(plan: str) -> Session:
-    """What a worker needs for a plan, given as json: the very model that the sweep is about, by the same formulas."""
+    """A worker's session for a plan, given as json; it checks that model and formulas are those of the sweep."""
     wanted, here = Plan(**json.loads(plan)), f"the worker on {platform.node()}"
     if wanted.versions != library_versions():
         raise ModelError(f"{here} has other versions, {library_versions()}, than the sweep, {wanted.versions}")
@@ -152,7 +152,7 @@ def checksum(content: bytes) -> bytes:
 
 
 def _place_of_checksum(content: bytes) -> int:
-    """Behind the last mark: the metadata come after all else in a Parquet file. At 6, which fits none, without one."""
+    """The position after the last mark, since metadata end a Parquet file; 6, which is never valid, without a mark."""
     return content.rfind(MARK) + len(MARK)
 
 

@@ -16,7 +16,7 @@ from clip_explain import files as folders
 from clip_explain.checks import import_extra
 from clip_explain.errors import OutputError
 
-ABANDONED = 3600  # seconds after which nobody writes any more to a temporary file
+ABANDONED = 3600  # seconds after which a temporary file counts as abandoned
 
 
 def place(out: str | Path) -> str:
@@ -34,7 +34,7 @@ def exists(out: str, name: str) -> bool:
 
 
 def names(out: str, folder: str = "") -> set[str]:
-    """The names in the place or in a folder of it, without unfinished files; none if it is not there."""
+    """The names of the files in `out` or in a folder of it, without unfinished ones; none if it does not exist."""
     with _refusing("list", out, folder):
         if not _is_url(out):
             path = Path(out) / folder
@@ -67,7 +67,7 @@ def write(out: str, name: str, fill: Callable[[Path], Any]) -> None:
 
 
 def create(out: str, name: str, content: bytes) -> None:
-    """Write a new file, unless there is one already; of two writers one is the first. OutputError as in `write`."""
+    """Write a new file, unless it exists; only one of two simultaneous writers succeeds. OutputError as in `write`."""
     with _refusing("write", out, name), suppress(FileExistsError):
         if _is_url(out):
             files, root = _remote(out)
@@ -77,7 +77,7 @@ def create(out: str, name: str, content: bytes) -> None:
 
 
 def remove_abandoned(out: str, folder: str = "") -> None:
-    """Remove the temporary files that killed writers have left in a local folder, and none that is being written."""
+    """Remove temporary files that killed writers left in a local folder; files that are being written stay."""
     if not _is_url(out):
         for path in (Path(out) / folder).glob(".*.tmp"):
             with suppress(FileNotFoundError):
@@ -86,7 +86,7 @@ def remove_abandoned(out: str, folder: str = "") -> None:
 
 
 def _create(path: Path, content: bytes) -> None:
-    """FileExistsError if the name is taken. A hard link gives it to a file that is whole already."""
+    """Write a new local file; FileExistsError if the name is taken. A hard link names the file once it is complete."""
     folders.make_folder(path.parent)
     temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}.tmp")
     try:

@@ -21,7 +21,7 @@ from clip_explain.sweep.plan import Plan
 from clip_explain.sweep.shard import run_shard
 
 START = "spawn"  # how a process begins: clean, and safe beside CUDA
-SECONDS = 5  # that a scheduler has to answer
+SECONDS = 5  # the time that a scheduler has to answer
 
 
 def in_processes(plan: Plan, todo: Sequence[int], processes: int, bar: tqdm) -> None:
@@ -50,7 +50,7 @@ def _processes(pool: ProcessPoolExecutor) -> list[Any]:
 
 
 def _why_broken(exits: Sequence[int]) -> str:
-    """What the exit codes of the processes tell: an error ends a process only before it begins its work."""
+    """The reason for a broken pool, from exit codes: an error ends a process only before its work begins."""
     if any(code > 0 for code in exits):
         return (
             "a process ended as it began, by the error above. It imports the script that called sweep: a script must "
@@ -65,7 +65,7 @@ def _why_broken(exits: Sequence[int]) -> str:
 
 
 def _begin_process() -> None:
-    """One thread; Ctrl-C is the parent's to handle; and no process outlives its parent."""
+    """Set up a process: one thread, Ctrl-C left to the parent, and an end when the parent ends."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
@@ -74,7 +74,7 @@ def _begin_process() -> None:
 
 
 def on_cluster(plan: Plan, todo: Sequence[int], scheduler: Any, bar: tqdm) -> None:
-    """Shards on Dask workers; those of lost workers are done again by others."""
+    """Make shards on Dask workers; other workers repeat the shards of lost ones."""
     distributed = import_extra("distributed", "cluster", "a cluster", WorkerError)
     client = _connect(distributed, scheduler) if isinstance(scheduler, str) else scheduler
     futures = []
@@ -102,7 +102,7 @@ def _connect(distributed: Any, address: str) -> Any:
 
 
 def _resources(plan: Plan, client: Any) -> dict[str, int] | None:
-    """On cuda a shard takes one of a worker's GPUs, so that no two share one."""
+    """On cuda each shard takes one of a worker's GPUs, so that no two shards share a GPU."""
     if not plan.device.startswith("cuda"):
         return None
     workers = client.scheduler_info(n_workers=-1)["workers"].values()

@@ -263,7 +263,8 @@ def jagged_lines(image: Image.Image, rng: np.random.Generator, color: Color) -> 
 def dots(image: Image.Image, rng: np.random.Generator, color: Color) -> None:
     """Round spots all over."""
     for _ in range(rng.integers(22, 40)):
-        _dot(image, *rng.uniform(0.02, 0.98, 2), rng.uniform(0.012, 0.034), _vary(rng, color))
+        x, y = rng.uniform(0.02, 0.98, 2)
+        _dot(image, x, y, rng.uniform(0.012, 0.034), _vary(rng, color))
 
 
 STROKES: dict[str, Callable[[Image.Image, np.random.Generator, Color], None]] = {  # what covers most comes first

@@ -219,8 +219,9 @@ def _shadows(scene: Scene, i: int, point: np.ndarray, to: np.ndarray) -> np.ndar
     corners, lamp = _corners(scene), scene.lamps[i]
     fall = (lamp - corners)[..., 2:]
     thrown = np.where(fall > 0.1, lamp + (corners - lamp) * lamp[2] / np.maximum(fall, 0.1), scene.camera.position)
-    dark = np.zeros(point.shape[1:], bool)
-    for thing, window in zip(scene.things, _windows(scene, thrown, *dark.shape), strict=True):
+    _, rows, columns = point.shape
+    dark = np.zeros((rows, columns), bool)
+    for thing, window in zip(scene.things, _windows(scene, thrown, rows, columns), strict=True):
         near, toward = point[:, *window], to[:, *window]
         start, along, _ = _local(thing, near.reshape(3, -1), toward.reshape(3, -1))
         dark[window] |= np.isfinite(_distance(thing, start, along)).reshape(near.shape[1:])
