@@ -39,8 +39,8 @@ def targets(
     `spec`: one or several texts (a str is always a text); or one or several images, PIL, a `pathlib.Path`, an array or
     an open file, read and fitted as `pixels` does, or the `Pixels` that it makes. With several `templates` ("a photo
     of a {}.", or "imagenet", "clip_surgery": a set of TEMPLATE_SETS) a text's target is the mean of its unit embeddings
-    in all of them, scaled to length 1 again: CLIP's prompt ensemble. Templates and `truncate` are for texts alone.
-    Of a classifier: classes by name or index, whose directions are the head's weights, at their own length. Raises
+    in all of them, scaled to length 1 again: CLIP's prompt ensemble. Templates and `truncate` concern only texts. For a
+    classifier: classes by name or index; their directions are the rows of the head's weights, unscaled. Raises
     TextError, ImageError or TensorError.
     """
     prompts = template_list(templates)
@@ -72,10 +72,10 @@ def difference(
 
 @checked(TextError)
 def without_word(model: Model, text: str, words: Texts, truncate: bool = False) -> Float[Tensor, "targets embedding"]:
-    """Unit directions enc(t) - enc(t without w), both of unit length first: what each word w adds to the text t.
+    """Unit directions enc(t) - enc(t without w), both of unit length first: the contribution of each word w to text t.
 
-    A word may be several in a row ("red cube"); it is found in the text's tokens, so whatever its case, and every
-    occurrence is dropped. All words dropped leave the empty text. TextError for a word that is not in the text.
+    A word may consist of several in a row ("red cube"). It is found among the text's tokens, in any case, and every
+    occurrence is dropped. Dropping all words leaves the empty text. TextError for a word that is not in the text.
     """
     tokens = tokenize(model, text, truncate)
     found = [_occurrences(model, tokens[0], word)[None] for word in _listed(words)]
@@ -96,7 +96,7 @@ def empty_text(model: Model) -> Float[Tensor, "1 embedding"]:
 
 @checked()
 def directions(model: Model, vectors: Tensor) -> Float[Tensor, "targets embedding"]:
-    """Checked vectors at unit length, float32 (or float64) on the model's device. TensorError for a bad one.
+    """Vectors, checked and scaled to unit length, float32 (or float64) on the model's device. Raises TensorError.
 
     For a classifier they keep their length, because the score is not a cosine.
     """

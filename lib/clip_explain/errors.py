@@ -8,11 +8,11 @@ from collections.abc import Iterable
 
 
 class ClipExplainError(ValueError):
-    """Anything this library refuses; catch this one to catch them all."""
+    """The base of all errors of this library; catch it to catch them all."""
 
 
 class ModelError(ClipExplainError):
-    """An unknown model, one that cannot be had here, or a device or number format it cannot use."""
+    """An unknown or unavailable model, or a device or number format that cannot be used."""
 
 
 class WeightsError(ClipExplainError):
@@ -51,11 +51,11 @@ class OutsideWorldWarning(UserWarning):
     """An embedded model meets a word that it never learned, or a picture that was not rendered for it."""
 
 
-LETTERS = 80  # of a refused value, in an error message
+LETTERS = 80  # the most letters of a refused value in an error message
 
 
 def brief(value: object) -> str:
-    """A value on one line, as Python shows it; its beginning, if that is long."""
+    """The `repr` of a value on one line, shortened if it is long."""
     shown = " ".join(repr(value).split())
     return shown if len(shown) <= LETTERS else shown[:LETTERS] + "..."
 

@@ -1,6 +1,6 @@
-"""Files that are complete or not there: the one way in which the library writes to a folder.
+"""Writes files that are always complete: `write`, which the whole library uses.
 
-Above errors.py alone; sweep/store.py does the same for a sweep's folder or URL.
+Above errors.py; sweep/store.py does the same for a sweep's folder or URL.
 """
 
 import os
@@ -16,10 +16,10 @@ from clip_explain.errors import (
 
 
 def write(path: Path, fill: Callable[[Path], Any]) -> None:
-    """Let `fill` write a file to the path it is given, beside its place; flush it to the disk and move it there.
+    """Let `fill` write a temporary file beside `path`, flush it to the disk, and rename it to `path`.
 
-    Folders that lack are made. OutputError, and nothing left behind, if that is not possible (a full disk, a read-only
-    folder). A process killed meanwhile leaves a hidden file, .NAME-....tmp.
+    Missing folders are made. If writing fails (a full disk, a read-only folder), OutputError is raised and nothing is
+    left behind. A process that is killed while writing leaves a hidden file, .NAME-....tmp.
     """
     if "\0" in str(path):
         raise OutputError(f"cannot write {str(path)!r}: no file can have this name")
@@ -38,7 +38,7 @@ def write(path: Path, fill: Callable[[Path], Any]) -> None:
 
 
 def make_folder(path: Path) -> Path:
-    """A folder, made with those above it unless it is there. OutputError if that is not possible."""
+    """The folder, created with its parents if it does not exist. OutputError if that is not possible."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

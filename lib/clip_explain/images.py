@@ -1,6 +1,6 @@
-"""Images: read from files, arrays and addresses, fitted to what a model takes, and normalised.
+"""Images: read from files, arrays and URLs, fitted to a model's input, and normalised.
 
-Above models, whose size and patch it asks; nothing is ever stretched but by fit="squash".
+Above models, whose image and patch sizes it uses. Only fit="squash" changes an image's aspect ratio.
 """
 
 import io
@@ -25,14 +25,14 @@ from clip_explain.maps import FITS
 from clip_explain.models.layers import evaluated
 from clip_explain.models.model import Model
 
-MAX_ASPECT = 20  # sides that differ more than this make a strip of thousands of patches
-MOST_PIXELS = 89_478_485  # of a file; as Pillow's own limit, from which it warns: a quarter of a GiB
-# What Pillow reads by itself. Others, such as EPS, it hands to programs outside.
+MAX_ASPECT = 20  # the largest ratio of the sides; a longer strip would have thousands of patches
+MOST_PIXELS = 89_478_485  # in a file; the number from which Pillow warns: a quarter of a GiB
+# The formats that Pillow itself decodes. For others, such as EPS, it would start external programs.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-ORIENTATION = 0x0112  # EXIF's number for it
+ORIENTATION = 0x0112  # the number of this tag in EXIF
 Turn = Image.Transpose
-UPRIGHT = {  # what undoes an orientation
+UPRIGHT = {  # EXIF's orientation -> the operation that undoes it
     2: Turn.FLIP_LEFT_RIGHT,
     3: Turn.ROTATE_180,
     4: Turn.FLIP_TOP_BOTTOM,
@@ -53,10 +53,10 @@ class Readable(Protocol):
 
 
 class Pixels(Tensor):
-    """Preprocessed images (images, 3, height, width), as `pixels` makes them, that know where they are from.
+    """Preprocessed images (images, 3, height, width), as `pixels` makes them, with a record of their origin.
 
-    `fit` is how they were fitted, None where that is not known; `sizes` are the (height, width) of the images before.
-    A slice, a part of `split`, and a copy in another place or number format are `Pixels` too; all else that is computed
+    `fit` says how they were fitted (None: unknown); `sizes` are the original images' (height, width). A slice, a part
+    of `split`, and a copy on another device or in another number format are `Pixels`, too; any other result computed
     from them is a plain tensor.
     """
 
@@ -81,7 +81,7 @@ class Pixels(Tensor):
 
 
 def mark(values: Tensor, fit: str | None, sizes: Sequence[tuple[int, int]]) -> Pixels:
-    """A tensor as `Pixels`; it shares its numbers."""
+    """A tensor as `Pixels`, which share its memory."""
     found = values.as_subclass(Pixels)
     found.fit, found.sizes = fit, tuple(sizes)
     return found
@@ -103,7 +103,7 @@ def encode_image(model: Model, images: Images) -> Float[Tensor, "images embeddin
 
 
 def default_fit(model: Model) -> str:
-    """What a model looks at unless told otherwise: the whole image, but for a ResNet, whose pooling wants a square."""
+    """The default fit: "full", the whole image, or "crop" for a ResNet, whose pooling needs a square."""
     return "full" if model.is_vit else "crop"
 
 
@@ -114,8 +114,8 @@ def pixels(model: Model, images: Images, fit: str | None = None) -> Pixels:
     `fit` is "crop" (CLIP's own: short side to the model's size, centre square), "full" (the whole image at its own
     aspect, short side to the model's size, both sides rounded to whole patches) or "squash" (the whole image,
     stretched to the model's own shape, mostly a square); by default `default_fit(model)`. All resize bicubically.
-    Images are read as `read_image` does. A float tensor is one's own preprocessed pixels: it is checked and marked, not
-    changed; other functions take it only so marked.
+    Images are read by `read_image`. A float tensor counts as pixels that are already preprocessed: it is checked and
+    marked but not changed. Other functions accept a tensor only if it is marked in this way.
 
     Raises ImageError (also for a list of different sizes under "full"), TensorError, MethodError (unknown `fit`).
     """
@@ -140,7 +140,7 @@ preprocess = pixels  # its name in the first edition
 
 
 def preprocessed(model: Model, images: Images, fit: str | None = None) -> Pixels:
-    """`pixels`, but TensorError for a tensor that is not marked: it may be preprocessed or not, nothing tells."""
+    """As `pixels`, but TensorError for a tensor that is not marked, since it may not be preprocessed."""
     if isinstance(images, Tensor) and not isinstance(images, Pixels):
         raise TensorError(
             f"got a tensor of shape {tuple(images.shape)} for images, expected {KINDS}; "
@@ -179,7 +179,7 @@ def _own_pixels(model: Model, values: Tensor) -> Pixels:
 
 @checked()
 def fit_image(model: Model, image: Image.Image, fit: str = "crop") -> Image.Image:
-    """What the model sees of an RGB image: cropped, resized or squashed (see `pixels`), before normalising."""
+    """The part of an RGB image that the model sees, cropped, resized or squashed (see `pixels`), not yet normalised."""
     size, patch = model.image_size, model.patch_size
     if fit == "squash":
         return image.resize(model.image_shape[::-1], Image.Resampling.BICUBIC)
@@ -201,7 +201,7 @@ def shrunk(image: Image.Image, longest: int = 1024) -> Image.Image:
 
 
 def pixel_batches(model: Model, images: Images, batch_size: int) -> Iterator[Pixels]:
-    """The pixels of so many images at once; of their middle squares, since images of one batch need one size."""
+    """The pixels of the images in batches, cropped to squares, since the images of a batch need one size."""
     count("batch_size", batch_size)
     sources = images if isinstance(images, Tensor) else listed(images)
     for first in range(0, len(sources), batch_size):
@@ -213,15 +213,15 @@ def pixel_batches(model: Model, images: Images, batch_size: int) -> Iterator[Pix
 
 @checked()
 def read_image(source: Annotated[ImageSource, ImageError, KINDS], upright: bool = True) -> Image.Image:
-    """An image as 8-bit RGB: of a path (~ is the home folder), a URL (by fsspec), an open file, an array or of PIL.
+    """An image as 8-bit RGB, from a path (~ is the home folder), a URL (by fsspec), an open file, an array or PIL.
 
-    An array is uint8, or float in [0, 1], of (height, width) or (height, width, 1, 3 or 4 channels). A rotation in EXIF
-    is undone, unless not `upright`; all else in EXIF is ignored. Transparency is laid on white; grey of more than 8
-    bits is scaled from 12 or 16, the fewest that hold its largest value; all else is converted by Pillow. CLIP's own
-    code ignores EXIF and drops transparency; on plain RGB and grey images the two are the same.
+    An array is uint8, or float in [0, 1], of (height, width) or (height, width, 1, 3 or 4 channels). If `upright`, a
+    rotation in EXIF is undone; other EXIF data are ignored. Transparent pixels become white. Grey of more than 8 bits
+    is scaled from 12 or 16 bits, whichever is the least that holds its largest value. Pillow converts all other modes.
+    CLIP's own code ignores EXIF and drops transparency; on plain RGB and grey images the two agree.
 
-    Raises ImageError, with the path, for what is missing, empty, truncated, no image, no regular file, in a format
-    that is not one of FORMATS, or of more than MOST_PIXELS (an image that you open by PIL is not limited here).
+    Raises ImageError, with the path, for a file that is missing, empty, truncated, not an image, not a regular file, in
+    a format other than FORMATS, or of more than MOST_PIXELS (an image that you open by PIL is not limited here).
     """
     label = _label(source)
     try:
@@ -234,7 +234,7 @@ def read_image(source: Annotated[ImageSource, ImageError, KINDS], upright: bool 
             _check_size(image)
             turn = _turn(image)
             with suppress(Exception):
-                image.getexif()[ORIENTATION] = 1  # else Pillow itself turns a TIFF while it loads
+                image.getexif()[ORIENTATION] = 1  # otherwise Pillow rotates a TIFF while it loads it
             return _to_rgb(image, turn if upright else None)
     except FileNotFoundError as error:
         raise ImageError(f"no image at {label}") from error
@@ -253,7 +253,7 @@ def _label(source: ImageSource) -> str:
 
 
 def _opened(source: str | os.PathLike | Readable) -> Path | io.BytesIO | Readable:
-    """What Pillow opens: a regular file's path, the content of a URL, or the open file that was given."""
+    """The argument for Pillow: a regular file's path, the content of a URL, or the given open file."""
     if isinstance(source, Readable):
         return source
     name = os.fsdecode(source)
@@ -324,7 +324,7 @@ def _to_rgb(image: Image.Image, turn: Turn | None = None) -> Image.Image:
 
 
 def _turn(image: Image.Image) -> Turn | None:
-    """What undoes the rotation in EXIF; broken EXIF says nothing of one."""
+    """The operation that undoes the rotation in EXIF; None if there is none or the EXIF data are broken."""
     try:
         return UPRIGHT.get(int(image.getexif().get(ORIENTATION, 1)))
     except Exception:  # whatever stands there, the image can be seen
@@ -332,7 +332,7 @@ def _turn(image: Image.Image) -> Turn | None:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey of up to 16 bits, the fewest of GREY_LEVELS that hold its largest value, as 8."""
+    """Grey of up to 16 bits as 8 bits, scaled by the least of GREY_LEVELS that holds its largest value."""
     grey = np.asarray(image).astype(np.int64)
     if grey.min() < 0 or grey.max() > GREY_LEVELS[-1]:
         raise ImageError(f"its grey runs from {grey.min()} to {grey.max()}, expected 0 to {GREY_LEVELS[-1]} at most")

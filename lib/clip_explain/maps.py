@@ -1,4 +1,4 @@
-"""What is done to raw maps after an explainer and before a metric or a plot: resize, scale to [0, 1], lay on the image.
+"""Operations on raw maps, between an explainer and a metric or a plot: resizing, scaling, placing on the image.
 
 All functions take any leading axes: (height, width), (images, targets, grid_h, grid_w) and so on.
 """
@@ -11,8 +11,8 @@ from torch import Tensor
 from clip_explain.checks import checked, finite, one_of
 from clip_explain.errors import MethodError, TensorError, nearest
 
-FITS = ("crop", "full", "squash")  # what of an image a model looks at: see images.preprocess
-LONGEST = 20_000  # side of a resized map
+FITS = ("crop", "full", "squash")  # which part of an image a model sees: see images.pixels
+LONGEST = 20_000  # the largest side of a resized map
 MODES = ("bilinear", "bicubic", "nearest")
 
 
@@ -48,7 +48,7 @@ def on_source(
 
 @checked()
 def middle_square(size: tuple[int, int]) -> tuple[int, int, int]:
-    """Top, left and side of the largest square in the middle of an image (height, width); CLIP's crop sees it."""
+    """Top, left and side of the largest square in the middle of an image (height, width), which CLIP's crop covers."""
     side = min(size)
     return round((size[0] - side) / 2), round((size[1] - side) / 2), side
 
@@ -70,6 +70,6 @@ def normalize(maps: Float[Tensor, "*axes grid_h grid_w"]) -> Float[Tensor, "*axe
 
 @checked()
 def degenerate(maps: Float[Tensor, "*axes grid_h grid_w"]) -> Bool[Tensor, "*axes"]:
-    """True for each map that says nothing: constant, all zero included, up to rounding (8 ulp of its largest value)."""
+    """True for each constant map, also of zeros: equal up to rounding (8 ulp of its largest magnitude)."""
     low, high = maps.amin(dim=(-2, -1)), maps.amax(dim=(-2, -1))
     return high - low <= 8 * torch.finfo(maps.dtype).eps * torch.maximum(low.abs(), high.abs())

@@ -1,4 +1,4 @@
-"""Prompt templates as data, the texts made of them, and tokens taken out of a text."""
+"""Prompt templates as data, the texts that are made of them, and the removal of tokens from a text."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -121,7 +121,7 @@ CONTEXT_NOUNS: tuple[str, ...] = tuple(
 
 TEMPLATE_SETS: dict[str, tuple[str, ...]] = {"imagenet": IMAGENET_TEMPLATES, "clip_surgery": SURGERY_TEMPLATES}
 Templates = Annotated[str | Sequence[str], TextError, "a template or a list of them, or the name of a set"]
-BARE = ("{}",)  # the text as it stands
+BARE = ("{}",)  # the text itself
 
 
 @checked()
@@ -141,7 +141,7 @@ def template_list(templates: Templates) -> list[str]:
 def drop_tokens(
     tokens: Int[Tensor, "texts context"], dropped: Bool[Tensor, "texts context"], vocabulary: Vocabulary | None = None
 ) -> Tensor:
-    """Tokens with the dropped ones left out: the rest closes up; padding (zeros, or the vocabulary's) fills."""
+    """Tokens without the dropped ones: the rest closes up, and padding (zeros, or the vocabulary's) fills the end."""
     left = vocabulary is not None and vocabulary.left
     order = (~dropped if left else dropped).to(torch.int8).argsort(dim=-1, stable=True)
     return tokens.masked_fill(dropped, 0 if vocabulary is None else vocabulary.pad).gather(-1, order)

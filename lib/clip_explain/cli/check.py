@@ -1,10 +1,10 @@
-"""`clip-explain check`: what is read of a model, whether it is the model, which methods take it, and one map."""
+"""`clip-explain check`: a model's towers, their agreement with its own forward, the methods that fit, and one map."""
 
 import argparse
 from collections.abc import Sequence
 from typing import Any
 
-LEVELS = " .:-=+*#%@"  # of a map in letters, from nothing to the most
+LEVELS = " .:-=+*#%@"  # the shades of a map in letters, from the lowest value to the highest
 
 
 def main(argv: Sequence[str]) -> None:
@@ -48,7 +48,7 @@ def report(model) -> list[str]:
 
 
 def towers(model) -> list[tuple[str, Any]]:
-    """The towers that are read, by name; none of a model of which only the forward is known."""
+    """The towers that are read, by name; empty for a model of unknown layout."""
     from clip_explain.models.adapted import image_tower, text_tower
 
     found = [("image", image_tower(model.network))] if model.is_vit else []

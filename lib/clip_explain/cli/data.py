@@ -1,6 +1,6 @@
 """The command `clip-explain data`: which datasets are here, where they are looked for, and how to get the others.
 
-Beside __main__.py, which calls it; above datasets/, which is imported only when there is something to print.
+Above datasets/, which is imported only when there is something to print.
 """
 
 import argparse
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 
 def main(argv: Sequence[str]) -> None:
-    """Of each dataset print what it is, whether it is here, size, licence, where it is looked for, where it is from."""
+    """Print each dataset's content, whether it is here, its size, its licence, its folder and its source."""
     parser = argparse.ArgumentParser("clip-explain data", description="Which datasets are here, and how to get others?")
     parser.add_argument("--root", help="the folder of all datasets (default: the variable CLIP_EXPLAIN_DATASETS)")
     root = parser.parse_args(argv).root

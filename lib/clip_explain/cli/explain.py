@@ -1,6 +1,6 @@
-"""The command line: one image and some texts in, one picture of their maps and scores out.
+"""`clip-explain explain`: draws the maps and scores of one image for some texts.
 
-Above everything else. The library is imported only when there is something to do, so that --help is quick.
+The library is imported only when there is something to do, so that --help is quick.
 """
 
 import argparse
@@ -31,7 +31,7 @@ other commands, each with its own --help: clip-explain check, notebook, data, sw
 
 
 def main(argv: Sequence[str]) -> None:
-    """Explain one image, or print what there is."""
+    """Explain one image, or print a list of what is available."""
     arguments = parse(argv)
     if arguments.list:
         print(listing())
@@ -80,7 +80,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def add_target_options(parser: argparse.ArgumentParser) -> None:
-    """The options that say what is explained; without them it is each text as it stands."""
+    """Add the options that choose what is explained; the default is each text itself."""
     several = {"action": "append", "default": []}
     parser.add_argument(
         "--templates", **several, help="imagenet, clip_surgery, or 'a photo of a {}.'; the last may be repeated"
@@ -118,7 +118,7 @@ def draw(arguments: argparse.Namespace) -> None:
 
 
 def described(model, arguments: argparse.Namespace) -> tuple[list[str], Any]:
-    """What is explained: a name for each direction, and the directions: of texts, of other images, of files."""
+    """The explained directions and a name for each: of texts, of other images, or from files."""
     import torch
 
     from clip_explain.directions import targets, without_word
@@ -136,7 +136,7 @@ def described(model, arguments: argparse.Namespace) -> tuple[list[str], Any]:
         names.append(path.name)
         parts.append(targets(model, path, fit=arguments.fit))
     for spec in arguments.direction:
-        from clip_explain.sweep.features import read_direction  # not before: it brings scikit-learn along
+        from clip_explain.sweep.features import read_direction  # imported late, since it imports scikit-learn
 
         labels, vectors = read_direction(spec, model)
         names += labels

@@ -3,7 +3,7 @@
 from clip_explain.explainers.method import Method, Option
 from clip_explain.explainers.registry import METHODS, names_of
 
-# How a model is named -> what it is; models/__init__.py loads them. The word before a colon is that of its loaders.
+# The form of a model's name -> what it loads. models/__init__.py has the loader of each prefix before a colon.
 FAMILIES = {
     "tiny-vit tiny-vit-32 tiny-resnet": "embedded CLIPs, trained on rendered scenes",
     "ViT-B/32 ViT-B/16 ViT-L/14 ViT-L/14@336px RN50 RN101 RN50x4 RN50x16 RN50x64": "OpenAI's CLIPs, downloaded",

@@ -1,6 +1,6 @@
 """`clip-explain sweep`: the command line of sweep/run.py.
 
-Beside __main__.py, which hands it the arguments. The library is imported only when there is something to do.
+The library is imported only when there is something to do.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> None:
 
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """Ctrl-C, or SIGTERM, by which clusters stop a job, ends it with 128 + the signal as exit code and no half file."""
+    """End cleanly on Ctrl-C or SIGTERM (which clusters send): exit code 128 + the signal, and no unfinished file."""
 
     def stop(number: int, frame: Any) -> None:
         sys.exit(128 + number)

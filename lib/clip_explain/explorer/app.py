@@ -1,7 +1,7 @@
 """The interactive explorer, made of ipywidgets: for JupyterLab, and as a page of its own by Voila.
 
-Above explorer_view.py and explorer_code.py, which compute and draw all that is shown. One thread computes, and only
-for the newest state: changes made meanwhile wait as one.
+Above view.py and code.py, which compute and draw everything that is shown. A single thread computes, always for the
+newest state; changes that arrive during a computation are combined.
 """
 
 import base64
@@ -28,7 +28,7 @@ from clip_explain.images import read_image
 from clip_explain.models import available_models, load
 from clip_explain.models.model import Model
 
-# Rendered images to begin with: dataset, its options, index.
+# The rendered images that are offered at the start: dataset, its options, index.
 EXAMPLES = (
     ("scenes", {}, 1),
     ("scenes", {}, 0),
@@ -42,7 +42,7 @@ FITS = {"the whole image": "full", "its middle square": "crop", "squashed to a s
 
 
 class Explorer:
-    """The explorer; the last line of a cell shows it. `wait()` until it is drawn, `figure()` for what it shows."""
+    """The explorer. A cell that ends with it shows it; `wait()` returns when it is drawn; `figure()` is its figure."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Explorer:
         self._newest.ask()
 
     def wait(self) -> None:
-        """Until all that was asked for is drawn."""
+        """Wait until everything that was asked for is drawn."""
         self._newest.wait()
 
     def figure(self) -> Any:
@@ -85,7 +85,7 @@ class Explorer:
     def _ipython_display_(self, **_: Any) -> None:
         display(self.box)
 
-    # -- what there is to see
+    # -- the widgets
 
     def _make(self, model: str, method: str) -> None:
         self._image = widgets.ToggleButtons()
@@ -148,7 +148,7 @@ class Explorer:
         self._image.index = chosen
         self._listing = False
 
-    # -- what the user does
+    # -- the user's actions
 
     def _changed(self, change: Any = None) -> None:
         if self._newest.here():  # widgets that the drawing itself has set
@@ -207,7 +207,7 @@ class Explorer:
             self._say_error(f"This went wrong unexpectedly: {type(error).__name__}: {error}")
 
     def _follow(self, model: Model, state: State, found: Found, stale: Callable[[], bool]) -> None:
-        """What may come after the pictures: the words' maps, for when a pointer is on them, and the file."""
+        """Draw what may come after the pictures: the words' maps, which a pointer reveals, and the file."""
         if self._export:
             self._export = False
             self._status.value = SPINNER
@@ -236,7 +236,7 @@ class Explorer:
         self._code.value = f"<pre>{html.escape(explorer_code.code(state, name))}</pre>"
 
     def _read(self) -> State:
-        """All that the user has chosen, as it stands now."""
+        """The state that the user has chosen."""
         texts = explorer_view.texts_of(self._texts.value)
         panels = [self._first.read(), self._second.read() if self._two.value else None]
         known = self._drawn[1].texts if self._drawn else ()
@@ -256,7 +256,7 @@ class Explorer:
         return enumerate(zip(texts, self._cards, strict=False))
 
     def _model_name(self) -> str:
-        """The model chosen; the last one as long as the name of another is not typed."""
+        """The name of the chosen model, or of the previous one while a new name is being typed."""
         chosen = str(self._choice.value)
         return chosen if chosen != OTHER else str(self._other.value).strip() or self._named
 
@@ -306,7 +306,7 @@ def own_images(images: str | Path | Sequence[str | Path], texts: Sequence[str]) 
 
 
 def uploaded(name: str, content: bytes) -> Source:
-    """An uploaded file as an image. ImageError, with its name, if it is none."""
+    """An uploaded file as an image. ImageError, with its name, for a file that is not an image."""
     try:
         with Image.open(io.BytesIO(content)) as opened:
             return Source(name, read_image(opened), f"cx.read_image({python(name)})")
@@ -325,7 +325,7 @@ def legend(sign: str) -> str:
 
 
 def banner(warnings: Sequence[str]) -> str:
-    """What lies outside the model's world, above the pictures."""
+    """The warning, above the pictures, about words and pictures outside the model's world."""
     said = "".join(f"<div>{html.escape(message)}.</div>" for message in warnings)
     return f'<div class="cx-warning" role="status">{said}</div>' if said else ""
 

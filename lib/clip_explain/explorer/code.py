@@ -1,6 +1,6 @@
-"""The lines of Python that make what the explorer shows, and the figure that those very lines draw.
+"""The lines of Python that reproduce what the explorer shows, and the figure that these lines draw.
 
-Beside explorer_view.py, whose `State` they are written from; below explorer.py.
+Above view.py, from whose `State` the lines are written; below app.py.
 """
 
 import io
@@ -125,7 +125,7 @@ def _shading(state: State) -> list[str]:
 
 
 def figure(model: Model, state: State) -> Figure:
-    """The matplotlib figure of a state, made by the very lines that `code` shows."""
+    """The matplotlib figure of a state, made by running the lines that `code` returns."""
     known = {"cx": cx, "torch": torch, "model": model, "image": state.source.image}
     with plt.rc_context(STYLE):
         exec("\n".join(drawing(state)), known)
@@ -133,7 +133,7 @@ def figure(model: Model, state: State) -> Figure:
 
 
 def png(model: Model, state: State) -> bytes:
-    """The same as a PNG file, as the code's last line writes it."""
+    """The figure as the PNG file that the code's last line writes."""
     drawn, written = figure(model, state), io.BytesIO()
     with plt.rc_context(STYLE):
         drawn.savefig(written, format="png")

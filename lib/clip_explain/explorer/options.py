@@ -1,6 +1,6 @@
 """Which widget a method's option needs, by its record: a switch, a choice, a range of numbers, a text.
 
-Below explorer.py, which makes the widgets; above the explainers. Ranges of layers and heads follow the model.
+Below widgets.py, which makes the widgets; above the explainers. Ranges of layers and heads depend on the model.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from clip_explain.models.adapted import image_tower, text_tower
 from clip_explain.models.model import Model
 from clip_explain.models.resnet import STAGES
 
-# No widget: sizes of batches change no map, and a tensor cannot be typed.
+# Options without a widget: batch sizes do not change a map, and a tensor cannot be typed.
 HIDDEN = frozenset({"batch_size", "noise"})
 EVERY = "all"  # heads: what None is in the widget
 
@@ -46,7 +46,7 @@ def controls(method: str, model: Model, words: bool = False) -> list[Control]:
 
 
 def measures(model: Model, words: bool = False) -> tuple[int, int]:
-    """How many layers, or stages of a ResNet, and how many heads a tower has."""
+    """The number of layers, or of stages of a ResNet, and the number of heads of a tower."""
     if not words and not model.is_vit:
         return STAGES, 1
     blocks = (text_tower if words else image_tower)(model.network).layers
@@ -54,7 +54,7 @@ def measures(model: Model, words: bool = False) -> tuple[int, int]:
 
 
 def control(option: Option, size: tuple[int, int]) -> Control:
-    """The control of one option, by its kind and the model's layers and heads. A slow method begins small."""
+    """The control of one option, by its kind and the model's layers and heads. Slow methods start with small values."""
     name, default = option.name, option.default
     value = default if option.quick is None else option.quick
     if option.kind == "switch":
@@ -85,7 +85,7 @@ def bounds(option: Option, value: int | None, depth: int) -> tuple[int, int]:
 
 
 def changed(found: Sequence[tuple[Control, Any]]) -> tuple[tuple[str, Any], ...]:
-    """The options that a call must name: those whose value is not the explainer's own default."""
+    """The options whose value differs from the explainer's default, which a call must name."""
     pairs = [(each.name, each.default, option_value(each, value)) for each, value in found]
     return tuple((name, value) for name, default, value in pairs if value != default)
 

@@ -1,6 +1,6 @@
 """How the explorer looks: its style sheet, its spinner, the small pictures on its buttons.
 
-Below explorer.py. Colours follow JupyterLab's theme where there is one.
+Below app.py. Colours follow JupyterLab's theme, if there is one.
 """
 
 from collections.abc import Sequence
@@ -59,7 +59,7 @@ _BASE = """
 
 
 def _hover(place: int) -> str:
-    """While the pointer, or else the keyboard's focus, is on a button, show its map; the first is the pinned one."""
+    """CSS that shows a button's map while the pointer or the focus is on it; the first map is the pinned one."""
     button, image = f".cx-words button:nth-of-type({place})", f"img:nth-child({place + 1})"
     rules = ""
     for card in (f":has({button}:hover)", f":has({button}:focus-visible):not(:has(.cx-words button:hover))"):

@@ -1,6 +1,6 @@
-"""What the explorer shows, as plain functions: a state in; maps, pictures, HTML and lines of Python out.
+"""What the explorer shows, as plain functions from its state to maps, pictures, HTML and lines of Python.
 
-Below explorer.py, which holds the widgets; above the explainers and plots.py. Nothing here knows a widget.
+Below app.py, which holds the widgets; above the explainers and plots. Nothing here uses widgets.
 """
 
 import base64
@@ -39,8 +39,8 @@ WAYS = {"what it adds to the text": "added", "itself, alone": "alone"}
 MOST_TEXTS = 6
 SIDE = 336  # px, of a picture's longer side
 QUALITY = 88  # of its JPEG
-KEPT = 300  # maps remembered
-Asked = tuple[tuple[str, str], ...]  # texts, each with the word of it whose map is wanted, or ""
+KEPT = 300  # maps that are kept
+Asked = tuple[tuple[str, str], ...]  # texts, each with the word whose map is wanted, or ""
 Words = list[tuple[list[str], Tensor]]  # of each text
 
 
@@ -64,7 +64,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class State:
-    """All that the explorer shows, chosen by the user.
+    """The user's choices, which determine everything that the explorer shows.
 
     `panels`: one method, or two side by side. `words`: the method of the words' weights; None for a model whose words
     cannot be explained. `picked`: for each text the word whose map is shown, "" for the whole text. `evidence` and
@@ -107,7 +107,7 @@ class Found:
 
 
 def texts_of(typed: str) -> tuple[str, ...]:
-    """One text a line, empty lines left out. TextError for none or too many."""
+    """The texts, one on each line; empty lines are ignored. TextError for none or too many."""
     texts = tuple(line.strip() for line in typed.splitlines() if line.strip())
     if not texts:
         raise TextError("there is no text: type at least one, one a line")
@@ -117,9 +117,9 @@ def texts_of(typed: str) -> tuple[str, ...]:
 
 
 def compute(model: Model, state: State, memory: dict, stale: Callable[[], bool] = lambda: False) -> Found | None:
-    """The maps, scores and words of a state; None as soon as `stale` says that nobody waits for it any more.
+    """The maps, scores and words of a state; None once `stale` reports that a newer state is wanted.
 
-    `memory` keeps maps by what they depend on, so that going back costs nothing. Raises the library's errors.
+    `memory` keeps maps under what they depend on, so that returning to a state is free. Raises the library's errors.
     """
     pixels = preprocess(model, state.source.image, state.fit)
     towards = targets(model, list(state.texts))
@@ -164,7 +164,7 @@ def remembered_maps(
 
 
 def directions(model: Model, asked: Asked, way: str) -> Float[Tensor, "asked embedding"]:
-    """What is explained: texts, or words of them, as what they add to their text or as texts of their own."""
+    """The explained directions: of texts, or of words, as their contribution to the text or as separate texts."""
     found = {}
     for text, group in groupby(asked, key=lambda pair: pair[0]):
         words = list(dict.fromkeys(word for _, word in group if word))
@@ -176,7 +176,7 @@ def directions(model: Model, asked: Asked, way: str) -> Float[Tensor, "asked emb
 
 
 def evidence(request: Request, panel: Panel, sign: str) -> Float[Tensor, "targets grid_h grid_w"]:
-    """A panel's maps of what speaks for the targets, against them, or of the one less the other."""
+    """A panel's maps of the evidence for the targets, against them, or of the difference of the two."""
     explainer, options = METHODS[panel.method].image, dict(panel.options)
     if sign == "for":
         return explainer(request, **options)[0]
@@ -187,7 +187,7 @@ def evidence(request: Request, panel: Panel, sign: str) -> Float[Tensor, "target
 def word_maps(
     model: Model, state: State, index: int, words: Sequence[str], memory: dict, stale: Callable[[], bool]
 ) -> list[list[Tensor]] | None:
-    """For each panel the maps of one whole text and of its words; none for a slow method; None when stale."""
+    """For each panel the maps of one whole text and of its words; empty for a slow method; None if stale."""
     pixels, text, found = preprocess(model, state.source.image, state.fit), state.texts[index], []
     asked = tuple((text, word) for word in ("", *words))
     for panel in state.panels:
@@ -198,7 +198,7 @@ def word_maps(
                     return None
                 among = tuple(pair if i == index else other for i, other in enumerate(state.asked))
                 rows.append(remembered_maps(model, pixels, state, panel, among, memory)[index])
-        elif not METHODS[panel.method].slow:  # a slow map of a word comes when it is clicked
+        elif not METHODS[panel.method].slow:  # a slow method's map of a word is computed when the word is clicked
             if stale():
                 return None
             rows = remembered_maps(model, pixels, state, panel, asked, memory)
@@ -265,7 +265,7 @@ def card(state: State, found: Found, index: int, hover: list[list[Tensor]] | Non
 
 
 def remark(map: Tensor, sign: str) -> str:
-    """What must be said of a map below its picture."""
+    """The remark below a map's picture, if one is needed."""
     if float(map.max()) <= 0:
         return f": {NOTHING}"
     if bool(degenerate(map)):
@@ -291,5 +291,5 @@ def word_colours(scope: str, values: Tensor) -> str:
 
 
 def unlike(words: Sequence[str]) -> list[str]:
-    """Labels for words that may repeat: a repeated one gets characters without width, since labels must differ."""
+    """Distinct labels for words: a repeated word gets characters of zero width, since widgets need distinct labels."""
     return [word + "\u200b" * list(words[:i]).count(word) for i, word in enumerate(words)]

@@ -1,6 +1,6 @@
 """The explorer's building blocks: a thread for the newest request, a menu of methods with their options, a text's card.
 
-Below explorer.py, which puts them together; above explorer_options.py and explorer_view.py.
+Below app.py, which puts them together; above options.py and view.py.
 """
 
 import threading
@@ -17,11 +17,11 @@ from clip_explain.models.model import Model
 
 FULL = widgets.Layout(width="auto")
 STYLE = {"description_width": "84px"}
-INSTEAD = "grad_cam"  # of a method that the model does not take, as a ResNet
+INSTEAD = "grad_cam"  # for a method that does not support the model, such as a ResNet
 
 
 class Newest:
-    """Runs `work(stale)` on one thread; however often it is asked for meanwhile, it then runs once more."""
+    """Runs `work(stale)` on one thread. Requests that arrive while it runs are combined into one further run."""
 
     def __init__(self, work: Callable[[Callable[[], bool]], None]):
         self._work, self._lock = work, threading.Lock()
@@ -38,11 +38,11 @@ class Newest:
         return self._asked
 
     def here(self) -> bool:
-        """Is this the thread that works?"""
+        """Whether the caller is on the working thread."""
         return threading.current_thread() is self._thread
 
     def wait(self) -> None:
-        """Until there is nothing to do."""
+        """Wait until no work is left."""
         while (thread := self._thread) is not None:
             thread.join()
 
@@ -68,7 +68,7 @@ class Chooser:
         self.method.observe(self._chosen, "value")
 
     def adopt(self, model: Model) -> None:
-        """Offer what this model takes; keep the method last chosen, and its options, if they fit."""
+        """Offer the methods that support this model; keep the chosen method and its options if they fit."""
         self._model, names = None, methods_for(model, self.words)
         self.method.options = names
         fitting = [name for name in (self._wished, INSTEAD, *names) if name in names]
@@ -77,13 +77,13 @@ class Chooser:
         self._fill()
 
     def read(self) -> Panel | None:
-        """The method and its options as they stand; None if there is no method for the model."""
+        """The chosen method and its options; None if no method supports the model."""
         if self.method.value is None:
             return None
         return Panel(self.method.value, changed([(each, widget.value) for each, widget in self._rows]))
 
     def _chosen(self, change: Any) -> None:
-        if self._model is not None and self.method.value is not None:  # else it is `adopt` that changes it
+        if self._model is not None and self.method.value is not None:  # otherwise `adopt` changed it
             self._wished = self.method.value
             self._fill()
             self._change(change)
