@@ -57,11 +57,7 @@ def reproduced(readme: str) -> dict[str, str]:
 
 def counted(folder: Path) -> str:
     """The papers' statements reproduced / neither / not reproduced, and below them our controls; "none" if none."""
-    path = folder / "claims.csv"
-    if not path.is_file():
-        return "none"
-    counts = papers.tally(papers.read_verdicts(path))
-    return "<br>".join(counts.get(kind, "none") for kind in papers.KINDS)
+    return "<br>".join(papers.tally_of(folder)) or "none"
 
 
 def code(notebook: nbformat.NotebookNode) -> list[str]:

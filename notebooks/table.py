@@ -35,11 +35,8 @@ def picture(name: str, root: Path) -> str:
 
 def claims(name: str, root: Path) -> str:
     """The papers' statements reproduced / neither / not reproduced, and the same of our controls."""
-    path = root / "figures" / name / "claims.csv"
-    if not path.exists():
-        return ""
-    counts = papers.tally(papers.read_verdicts(path))
-    return f"[{' · '.join(counts.get(kind, 'none') for kind in papers.KINDS)}](figures/{name}/claims.csv)"
+    counts = papers.tally_of(root / "figures" / name)
+    return f"[{' · '.join(counts)}](figures/{name}/claims.csv)" if counts else ""
 
 
 def time(name: str, root: Path) -> str | None:

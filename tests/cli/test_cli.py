@@ -14,7 +14,9 @@ from PIL import Image
 import clip_explain as cx
 from clip_explain import datasets, plots
 from clip_explain.cli import main
-from clip_explain.cli.explain import EXAMPLES, described, parse, typed
+from clip_explain.cli.explain import EXAMPLES, described, parse
+from clip_explain.errors import MethodError
+from clip_explain.explainers.method import option_of
 from clip_explain.explainers.registry import METHODS, names_of
 
 BAR = round(200 * plots.BAR)  # px
@@ -189,9 +191,11 @@ def test_help_is_quick_and_list_is_quiet():
 
 
 def test_options_get_the_type_of_the_signature():
-    assert typed("layers", "2", int) == 2 and typed("lr", "1e-2", float) == 0.01 and typed("heads", "2", str) == "2"
-    assert typed("head", "none", int | None) is None and typed("head", "3", int | None) == 3
-    assert typed("scaled", "no", bool) is False and typed("scaled", "True", bool) is True
+    assert option_of("k", int).read("2") == 2 and option_of("lr", float).read("1e-2") == 0.01
+    assert option_of("split", str).read("2") == "2" and option_of("empty", bool).read("no") is False
+    assert option_of("most", int | None).read("none") is None and option_of("most", int | None).read("3") == 3
+    with pytest.raises(MethodError, match="got k='many', expected a whole number"):
+        option_of("k", int).read("many")
 
 
 def test_check_says_what_is_read_of_a_model_and_whether_it_agrees(capsys):

@@ -4,22 +4,19 @@ The library is imported only when there is something to do, so that --help is qu
 """
 
 import argparse
-import contextlib
 import os
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from types import NoneType
-from typing import Any, get_args
+from typing import Any
 
 from clip_explain.cli.listing import listing
-from clip_explain.errors import MethodError, OutputError
+from clip_explain.errors import OutputError
 from clip_explain.explainers.registry import METHODS
 
 FORMATS = (".png", ".pdf", ".svg")
 COLUMNS = 4
 TITLE_LETTERS = 120
-WORDS = {"true": True, "yes": True, "false": False, "no": False, "none": None}
 
 EXAMPLES = """examples:
   clip-explain photo.png "a blue cone" "a red ring" --out map.png
@@ -169,19 +166,6 @@ def parse_options(method: str, pairs: Sequence[str], words: bool = False) -> dic
     known = METHODS[method].options_for(words) if method in METHODS else {}
     given = {name: text for name, _, text in (pair.partition("=") for pair in pairs)}
     return {name: known[name].read(text) if name in known else text for name, text in given.items()}
-
-
-def typed(name: str, text: str, annotation: Any) -> Any:
-    """An option's text as the first type of its annotation that takes it: "2" is 2 for `layers: int`."""
-    kinds = get_args(annotation) or (annotation,)
-    for kind in kinds:
-        if kind in (bool, NoneType) and isinstance(WORDS.get(text.lower(), ""), kind):
-            return WORDS[text.lower()]
-        if kind in (int, float, str):
-            with contextlib.suppress(ValueError):
-                return kind(text)
-    expected = " or ".join(getattr(kind, "__name__", str(kind)) for kind in kinds)
-    raise MethodError(f"the option {name} takes {expected}, got {text!r}")
 
 
 def scores_as_text(found, rivals: bool) -> list[str]:

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from clip_explain.errors import MethodError
+from clip_explain.explainers.method import Option, option_of
+from clip_explain.explainers.registry import METHODS
 
 
 def main(argv: Sequence[str]) -> None:
@@ -80,19 +82,28 @@ def names(text: str) -> list[str]:
 
 
 def options_by_owner(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The --option arguments by method, metric or dataset, each value with the type that its signature gives it."""
-    from clip_explain.cli.explain import typed
-    from clip_explain.datasets import DATASETS
-    from clip_explain.sweep.measures import METHODS, METRICS
+    """The values of the --option arguments by method, metric or dataset.
 
-    owners = {name: source.reader for name, source in DATASETS.items()} | METRICS | METHODS
+    An unknown owner or option keeps its text: `sweep` refuses it and names the nearest ones.
+    """
     found: dict[str, dict[str, Any]] = {}
     for pair in pairs:
         owner, dot, rest = pair.partition(".")
         name, equals, text = rest.partition("=")
         if not dot or not equals:
             raise MethodError(f"got --option {pair}, expected OWNER.NAME=VALUE, as rise.masks=500")
-        known = inspect.signature(owners[owner]).parameters if owner in owners else {}
-        # What is unknown is left as it is: `sweep` refuses it, with the names it might have meant.
-        found.setdefault(owner, {})[name] = typed(name, text, known[name].annotation) if name in known else text
+        known = known_options(owner)
+        found.setdefault(owner, {})[name] = known[name].read(text) if name in known else text
     return found
+
+
+def known_options(owner: str) -> dict[str, Option]:
+    """The options of a method, by its record, or of a metric or a dataset's reader, by its signature."""
+    from clip_explain.datasets import DATASETS
+    from clip_explain.sweep.measures import METRICS
+
+    if owner in METHODS:
+        return METHODS[owner].options_for()
+    owners = {name: source.reader for name, source in DATASETS.items()} | METRICS
+    parameters = inspect.signature(owners[owner]).parameters if owner in owners else {}
+    return {name: option_of(name, parameter.annotation) for name, parameter in parameters.items()}

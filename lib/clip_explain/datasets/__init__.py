@@ -1,7 +1,7 @@
-"""Images with texts and, where there is ground truth, masks of what each text names: one record type for all.
+"""Datasets of images with texts and, where there is ground truth, masks of the objects that each text names.
 
-Above scenes/ and model.py. Here are real datasets in their published layout, the embedded ones, and a user's
-own photos.
+Above embedded/scenes and models. They are real datasets in their published layout, the embedded ones, and a user's own
+photos, all with one type of record.
 """
 
 from clip_explain.datasets.embedded import FEWEST_PIXELS, HELD_OUT, export_karpathy, scenes

@@ -38,8 +38,8 @@ def coco_captions(folder: Path, split: str = "val2017") -> Dataset:
 def coco_karpathy(folder: Path, split: str = "val", table: str = "dataset_coco.json") -> Dataset:
     """Karpathy's split of COCO, for image-text retrieval (Grad-ECLIP Tables 2, 5 and 6: "val", 5000 images).
 
-    Images are looked for where the file says, val2014/COCO_val2014_000000391895.jpg, then under the names of COCO 2017,
-    which holds the same ones. `facts`: `image_id`, and `sentence_ids`, one for each text.
+    An image is looked for under the file's name, val2014/COCO_val2014_000000391895.jpg, and then under the name in COCO
+    2017, which has the same images. `facts`: `image_id`, and `sentence_ids`, one for each text.
     """
     pick(split, KARPATHY_SPLITS, "split")
     path, items = folder / table, []
@@ -66,9 +66,9 @@ def conceptual_captions(
 ) -> Dataset:
     """Conceptual Captions: a table of caption and image, without header, tab between them.
 
-    The second column is a file below the folder, or an address as published; then the image of row n, from 0, is
-    `images`/00000/000000000.jpg with n // 10000 and n, as bulk downloaders name it, and rows whose image could not be
-    had are left out. A table with the header "title, filepath" will do as well.
+    The second column is a file below the folder, or a URL as published. For a URL the image of row n, counted from 0,
+    is `images`/00000/000000000.jpg with n // 10000 and n, the names that bulk downloaders give; rows without their
+    image are left out. A table with the header "title, filepath" is also read.
     """
     path = folder / table
     here = {file.stem: str(file) for file in (folder / images).glob("*/*") if file.suffix in SUFFIXES}
@@ -126,7 +126,7 @@ def artemis(
 
 
 def _majority(said: list[tuple[str, str]]) -> str | None:
-    """The one most frequent emotion, or None where several are."""
+    """The most frequent emotion, or None if several are equally frequent."""
     votes = Counter(emotion for emotion, _ in said).most_common(2)
     return None if len(votes) == 2 and votes[0][1] == votes[1][1] else votes[0][0]
 

@@ -1,4 +1,4 @@
-"""Readers of datasets with one label an image: ImageNet's validation set and its relatives, and AffectNet.
+"""Readers of datasets with one label for each image: ImageNet's validation set and its relatives, and AffectNet.
 
 Above record.py. Folders are listed by torchvision's ImageFolder.
 """
@@ -15,7 +15,7 @@ from clip_explain.datasets.record import Dataset, Record, malformed, number, pic
 from clip_explain.errors import DatasetError, nearest
 
 SYNSETS = "LOC_synset_mapping.txt"
-EMOTIONS = {  # AffectNet's first eight expressions, by number, and what is said of a person
+EMOTIONS = {  # AffectNet's first eight expressions, in their order, and the words for a person with each
     "neutral": "neutral",
     "happy": "happy",
     "sad": "sad",
@@ -171,7 +171,7 @@ def _emotions(emotions: Sequence[str]) -> tuple[str, ...]:
 
 
 def _emotion_of(folder: str, parent: Path) -> str:
-    """The emotion that a folder's name means: its number, its name, or another form of it."""
+    """The emotion of a folder, from its number, its name, or another form of the name."""
     name = folder.lower()
     if name.isdigit() and int(name) < len(EMOTIONS):
         return list(EMOTIONS)[int(name)]

@@ -1,6 +1,6 @@
-"""Masks of COCO's annotations, checked before pycocotools reads them: its C code trusts what it is given.
+"""Masks of COCO's annotations, checked before pycocotools reads them, since its C code does not check them.
 
-Beside record.py, below segmented.py. A polygon or a run that leaves the image ends the process there.
+Beside record.py, below segmented.py. In that code a polygon or a run that leaves the image crashes the process.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ MOST_BITS = 60  # of one run
 
 
 def decode_segmentation(segmentation: Any, height: int, width: int) -> Bool[np.ndarray, "height width"]:
-    """The pixels of polygons, of runs, or of compressed runs. ValueError for what does not fit into the image."""
+    """The mask of polygons, of runs, or of compressed runs. ValueError for a shape that leaves the image."""
     if isinstance(segmentation, list):
         for polygon in segmentation:
             check_polygon(polygon, height, width)
@@ -43,7 +43,7 @@ def coco_tools(part: str) -> Any:
 
 
 def check_polygon(polygon: Any, height: int, width: int) -> None:
-    """ValueError unless it is x, y, x, y ... of at least three corners, none farther out than the image is long."""
+    """ValueError unless it is x, y, x, y ... of three corners or more, none farther outside than the image's length."""
     if not fits(polygon, Sequence[float]) or len(polygon) < FEWEST_NUMBERS or len(polygon) % 2:
         raise ValueError("expected a polygon as x, y, x, y ... of at least three corners")
     for numbers, side in ((polygon[0::2], width), (polygon[1::2], height)):
@@ -52,7 +52,7 @@ def check_polygon(polygon: Any, height: int, width: int) -> None:
 
 
 def decompress(text: str | bytes) -> list[int]:
-    """Runs out of COCO's letters: five bits in each, the lowest first; from the fourth on, the change to two before."""
+    """Decode COCO's runs: letters of five bits, the lowest first; from the fourth run on, differences to two before."""
     letters = text.encode("latin-1") if isinstance(text, str) else text
     runs, value, shift = [], 0, 0
     for letter in letters:

@@ -1,6 +1,6 @@
-"""One record type for every dataset, the indexable set of records, and what their readers share.
+"""The types `Record` and `Dataset` of every dataset, and the helpers that readers share.
 
-The bottom of datasets/: above model.py, which opens images.
+The bottom of datasets/, above images.py, which opens images.
 """
 
 import csv
@@ -25,11 +25,11 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """An image, the texts that are asked of it, and for each text the mask of what it names, if known.
+    """An image, its texts, and for each text the mask of the objects that it names, if known.
 
     `source` is the image or its path; `image` opens it, once. `labels` are indices into the dataset's `classes`.
-    `ignore` are pixels that the annotators left undecided. `parts` are regions that no text names
-    alone, as a face's mouth. `facts` is what else the dataset says of the image; each reader's docstring lists its own.
+    `ignore` are pixels that the annotators left undecided. `parts` are regions that no text names alone, such as a
+    face's mouth. `facts` are further data about the image, which each reader's docstring lists.
     """
 
     id: str
@@ -43,7 +43,7 @@ class Record:
 
     @cached_property
     def image(self) -> Image.Image:
-        """The image as 8-bit RGB, as it is stored: annotations do not know of EXIF rotation.
+        """The image as 8-bit RGB, without EXIF rotation, since annotations refer to the stored pixels.
 
         Raises ImageError with the record's id and the path, or DatasetError if its masks are of another size.
         """
@@ -56,14 +56,14 @@ class Record:
         return image
 
     def about(self, texts: Container[str]) -> "Record":
-        """The same record with only those of its texts that are among `texts`, and their masks."""
+        """The record with only those of its texts that are in `texts`, and their masks."""
         kept = [i for i, text in enumerate(self.texts) if text in texts]
         masks = None if self.masks is None else self.masks[kept]
         return replace(self, texts=tuple(self.texts[i] for i in kept), masks=masks)
 
     @property
     def label(self) -> int:
-        """The only label; DatasetError where there is none or are several."""
+        """The record's only label; DatasetError for none or several."""
         if len(self.labels) != 1:
             raise DatasetError(f"{self.id} has {len(self.labels)} labels, expected one")
         return self.labels[0]
@@ -71,11 +71,11 @@ class Record:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Records by number: `len`, `[i]` and iteration; nothing is read before it is asked for, nothing is kept.
+    """Records by number: `len`, `[i]` and iteration. Each record is read when it is asked for, and is not kept.
 
-    `order` holds the numbers, in the published order, of the records that are here; `one` makes the record of such a
-    number. A record whose annotation or mask cannot be read raises when it is asked for, one whose image cannot be read
-    when that is opened; all others can still be had by number.
+    `order` holds the published numbers of the available records, and `one` makes the record of such a number. A record
+    whose annotation or mask cannot be read raises an error when it is asked for; one whose image cannot be read, when
+    its image is opened. The other records stay available.
     """
 
     name: str
@@ -134,14 +134,14 @@ def stack_masks(masks: Sequence[np.ndarray], height: int, width: int) -> Bool[np
 
 
 def pick(value: Any, options: Sequence[str], what: str) -> str:
-    """`value`, if it is one of `options`; else DatasetError with the nearest."""
+    """`value`, if it is one of `options`; otherwise DatasetError with the nearest ones."""
     if not isinstance(value, str) or value not in options:
         raise DatasetError(f"unknown {what} {value!r}: {nearest(str(value), options)}")
     return value
 
 
 def picked(values: Any, options: Sequence[str], what: str) -> tuple[str, ...]:
-    """Some of `options`, at least one; else DatasetError."""
+    """The chosen values, if they are some of `options` and at least one; otherwise DatasetError."""
     if not fits(values, Sequence[str]) or not len(values):
         raise DatasetError(f"got {told(values)}, expected a list of some of {', '.join(options)}")
     return tuple(pick(value, options, what) for value in values)
@@ -149,7 +149,7 @@ def picked(values: Any, options: Sequence[str], what: str) -> tuple[str, ...]:
 
 @contextmanager
 def malformed(where: str, what: str) -> Iterator[None]:
-    """Turns what goes wrong in a row that is not as published into a DatasetError: where it is, and what it is not."""
+    """Turn any error in a malformed row into a DatasetError with the row's place and the expected form."""
     try:
         yield
     except ClipExplainError:
@@ -159,7 +159,7 @@ def malformed(where: str, what: str) -> Iterator[None]:
 
 
 def image_size(height: Any, width: Any, where: str) -> tuple[int, int]:
-    """An image's height and width as an annotation gives them; DatasetError for what no image here can have."""
+    """An annotation's height and width of an image; DatasetError for sizes that are not possible."""
     for name, side in (("height", height), ("width", width)):
         count(f"{where}, {name}", side, 1, MOST_PIXELS, DatasetError)
     if height * width > MOST_PIXELS:
@@ -180,8 +180,8 @@ def read_rows(
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """The rows of a table with their line numbers, each with at least `columns`.
 
-    `header`: does the first line name the columns? None: it does if it holds the first of `columns`. DatasetError,
-    with the line, for a missing column, a row that is too short or too long, or bytes that are not text.
+    `header` says whether the first line names the columns; None: it does if it holds the first of `columns`.
+    DatasetError, with the line, for a missing column, a row that is too short or too long, or bytes that are not text.
     """
     quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     try:

@@ -1,4 +1,4 @@
-"""Readers of datasets that say where things are: ImageNet-S, PASCAL VOC 2012, COCO's instances, CLEVR and MS-CXR.
+"""Readers of datasets with places of objects: ImageNet-S, PASCAL VOC 2012, COCO's instances, CLEVR and MS-CXR.
 
 Above record.py. torchvision and pycocotools do the parsing.
 """
@@ -71,7 +71,7 @@ IMAGENET_S_CLASSES = (50, 300, 919)
 def imagenet_s(folder: Path, subset: int = 919, class_names: Sequence[str] | None = None) -> Dataset:
     """ImageNet-S's validation set (Grad-ECLIP Table 3), as its own scripts lay it out: ImageNetS919/validation.
 
-    A mask's pixel is class R + 256 G, from 1 in the order of the sorted synsets; 0 is any other thing, 1000 ignored.
+    A mask's pixel is class R + 256 G, from 1 in the order of the sorted synsets; 0 is anything else, 1000 is ignored.
     Texts: the image's class, then others in its mask.
     """
     one_of("subset", subset, IMAGENET_S_CLASSES, DatasetError)
@@ -209,7 +209,7 @@ def _coco(table: Any, folder: Path, classes: tuple[str, ...], kinds: list[int], 
 
 
 def open_coco(path: Path) -> Any:
-    """A COCO annotation file, read without pycocotools' messages; DatasetError where it is not one."""
+    """A COCO annotation file, read without pycocotools' messages; DatasetError for another file."""
     try:
         with malformed(str(path), "an annotation file of COCO"), contextlib.redirect_stdout(io.StringIO()):
             table = coco_tools("coco").COCO(str(path))
@@ -229,7 +229,7 @@ def clevr(folder: Path, split: str = "val", kinds: Sequence[str] = tuple(KINDS),
 
     `width` is that of its images, in pixels.
     `facts`: `kinds`, one for each text; `things`, with size, color, material and shape; `points`, for each text the
-    (x, y) in pixels of the middle of each thing that it is true of.
+    (x, y) in pixels of the middle of each object that it is true of.
     """
     chosen = picked(kinds, tuple(KINDS), "kind of attribute")
     count("width", width, error=DatasetError)

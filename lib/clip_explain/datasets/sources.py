@@ -1,4 +1,4 @@
-"""All datasets by name: what reads each, where it is looked for, its licence and size, and how to get it.
+"""All datasets by name: the reader of each, its folder, its licence and size, and how to get it.
 
 Above the readers. `load` opens one, `read` iterates over one, `state` says whether it is here.
 """
@@ -26,7 +26,7 @@ VARIABLE = "CLIP_EXPLAIN_DATASETS"
 
 @dataclass(frozen=True)
 class Source:
-    """Where a dataset comes from.
+    """A dataset's reader and origin.
 
     `folder` is its place under the root of all datasets, "" if it is rendered here; `files` are what must be in it,
     with the reader's options in braces. `holds` and `size` are rough.
@@ -245,13 +245,13 @@ def load(
 
 @checked(DatasetError)
 def read(name: str, count: int, seed: int = 0, root: str | Path | None = None, **options: Any) -> Iterator[Record]:
-    """The first `count` records of a dataset, one by one; all else as `load`, whose errors are raised at once."""
+    """The first `count` records of a dataset, one by one; arguments and errors as in `load`, errors at once."""
     return iter(load(name, count, seed, root, **options))
 
 
 @checked(DatasetError)
 def images_of(texts: Iterable[str], name: str, most: int, seed: int = 0, **options: Any) -> dict[str, Image.Image]:
-    """For each text the first image of a dataset that has it among its own, as a target in the text's place.
+    """For each text the first image of a dataset that has this text, to be used as a target in place of the text.
 
     At most the first `most` records are looked at; a text without an image there has no entry. `name`, `seed` and
     `options` as in `read`.
@@ -310,7 +310,7 @@ def folder_of(name: str, root: str | Path | None = None) -> Path:
 
 @checked(DatasetError)
 def missing(name: str, root: str | Path | None = None, **options: Any) -> list[str]:
-    """What a real dataset lacks of its files, for a reader's options; [""] where there is not even its folder."""
+    """The files of a real dataset that are missing, for a reader's options; [""] if its folder does not exist."""
     source, folder = known(name), folder_of(name, root)
     if not source.folder:
         return []
@@ -322,7 +322,7 @@ def missing(name: str, root: str | Path | None = None, **options: Any) -> list[s
 
 @checked(DatasetError)
 def state(name: str, root: str | Path | None = None) -> str:
-    """In words: "embedded", "present", "not here" or "incomplete: lacks ..."; with the reader's own defaults."""
+    """A dataset's state, with the reader's defaults: "embedded", "present", "not here" or "incomplete: lacks ..."."""
     if not known(name).folder:
         return "embedded"
     lacking = missing(name, root)
@@ -332,7 +332,7 @@ def state(name: str, root: str | Path | None = None) -> str:
 
 
 def _options(name: str, source: Source, options: dict[str, Any]) -> dict[str, Any]:
-    """All options of a reader, with those given in place of its defaults."""
+    """All options of a reader: its defaults, replaced by the given ones."""
     parameters = inspect.signature(source.reader).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.name not in ("folder", "seed")}
     for option in options:

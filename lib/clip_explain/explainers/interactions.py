@@ -15,7 +15,7 @@ from clip_explain.checks import check_counts, one_of, out_of_memory, seeded
 from clip_explain.errors import ImageError, MethodError
 from clip_explain.explainers.attention import precise
 from clip_explain.explainers.integrated import blocks_from, gradient_at
-from clip_explain.explainers.registry import find_pair_method
+from clip_explain.explainers.registry import check_fits, find_pair_method
 from clip_explain.images import Images, preprocess
 from clip_explain.models.embed import tokenize
 from clip_explain.models.model import Model
@@ -208,7 +208,7 @@ def token_effects(trace: Trace, reference: Trace, steps: int) -> Float[Tensor, "
 
 
 def explain_pair(
-    model: Model, image: Images, text: str, method: str = "fixlip", fit: str = "full", per: str = "word", **options
+    model: Model, image: Images, text: str, method: str = "fixlip", fit: str | None = None, per: str = "word", **options
 ) -> Interactions:
     """The contribution of each pair of a patch and a word to the score of one image and one text.
 
@@ -218,10 +218,7 @@ def explain_pair(
     """
     found = find_pair_method(method)
     found.check_pair_options(options)
-    if not model.is_vit or model.tokenizer is None:
-        raise MethodError(
-            f"{method} needs a vision transformer and a text tower like CLIP's: {model.name} has not both"
-        )
+    check_fits(model, found.name)
     pixels = preprocess(model, image, fit)
     if len(pixels) != 1:
         raise ImageError(f"got {len(pixels)} images, expected one: a pair is one image and one text")

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, Literal
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from clip_explain.errors import MethodError, brief, nearest
 
@@ -122,6 +123,17 @@ class Option:
         if not -math.inf < value < math.inf or (self.least is not None and value < self.least):
             return False
         return (self.above is None or value > self.above) and (self.most is None or value <= self.most)
+
+
+# The type of a parameter -> the kind of the option.
+KINDS: dict[Any, Kind] = {bool: "switch", int: "count", float: "number", str: "text"}
+
+
+def option_of(name: str, annotation: Any) -> Option:
+    """The option for a parameter of a metric or a dataset's reader, from its annotation; "text" for other types."""
+    types = get_args(annotation) or (annotation,)
+    kind = next((KINDS[each] for each in types if each in KINDS), "text")
+    return Option(name, kind, None, "", none="the default" if NoneType in types else "")
 
 
 @dataclass(frozen=True)

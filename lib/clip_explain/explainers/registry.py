@@ -341,6 +341,7 @@ _RECORDS = (
             BATCH,
             SEED,
         ),
+        towers=VITS,
         signed=True,
         slow=True,
     ),
@@ -355,6 +356,7 @@ _RECORDS = (
             Option("layer", "layer", 11, "the layer of both towers that is read, from 0", least=0),
             Option("steps", "count", 50, "points on the path", least=1, quick=10),
         ),
+        towers=VITS,
         signed=True,
         slow=True,
     ),
@@ -423,20 +425,19 @@ def methods_for(model: "Model", words: bool = False) -> list[str]:
 
 
 def check_fits(model: "Model", method: str, words: bool = False) -> None:
-    """MethodError if the method does not take this model."""
+    """MethodError if the method does not support this model, for images (or pairs) or for words."""
     reason = _reason_against(model, METHODS[method], words)
-    if reason is not None:
-        listed = ", ".join(methods_for(model, words))
-        raise MethodError(f"{method} {reason}" + (f", for which fit: {listed}" if listed else ""))
+    if reason is None:
+        return
+    fitting = [] if METHODS[method].pair_options is not None else methods_for(model, words)
+    raise MethodError(f"{method} {reason}" + (f", for which fit: {', '.join(fitting)}" if fitting else ""))
 
 
 def _reason_against(model: "Model", method: Method, words: bool) -> str | None:
+    if (words or method.pair_options is not None) and not model.tokenizer:
+        return f"needs a text tower like CLIP's: {model.name} has none, its words cannot be explained"
     if words:
-        return (
-            None
-            if model.tokenizer
-            else f"needs a text tower like CLIP's: {model.name} has none, its words cannot be explained"
-        )
+        return None
     if model.encoder not in method.towers:
         return f"needs {method.encoders} and {model.name} is {TOWERS[model.encoder]}"
     if model.head is not None and not method.classifiers:

@@ -34,7 +34,16 @@ from clip_explain.papers.tables import (
     titled,
     within_images,
 )
-from clip_explain.papers.verdicts import ENOUGH, VERDICTS, closing_table, judge, read_verdicts, tally, totals
+from clip_explain.papers.verdicts import (
+    ENOUGH,
+    VERDICTS,
+    closing_table,
+    judge,
+    read_verdicts,
+    tally,
+    tally_of,
+    totals,
+)
 
 __all__ = [
     "DPI",
@@ -79,6 +88,7 @@ __all__ = [
     "scores_by_class",
     "summarize",
     "tally",
+    "tally_of",
     "title_of",
     "titled",
     "totals",

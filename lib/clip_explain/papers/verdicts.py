@@ -273,16 +273,25 @@ def read_verdicts(path: str | Path) -> pd.DataFrame:
 
 
 def tally(verdicts: pd.DataFrame) -> dict[str, str]:
-    """For each kind of statement "reproduced / neither / not reproduced", such as "12 / 3 / 5"; "" for an absent kind.
-
-    README's table and the gallery both use this count.
-    """
+    """For each kind of statement that occurs, "reproduced / neither / not reproduced", such as "12 / 3 / 5"."""
     counts = totals(verdicts)
     shown = {}
     for kind, row in counts[counts.sum(axis=1) > 0].iterrows():
         yes, no = row["reproduced"], row["not reproduced"]
         shown[str(kind)] = f"{yes} / {row.sum() - yes - no} / {no}"
     return shown
+
+
+def tally_of(folder: Path) -> list[str]:
+    """The `tally` of a folder's claims.csv in the order of KINDS, "none" for an absent kind; empty without the file.
+
+    README's table and the gallery both show it.
+    """
+    path = folder / "claims.csv"
+    if not path.is_file():
+        return []
+    counts = tally(read_verdicts(path))
+    return [counts.get(kind, "none") for kind in KINDS]
 
 
 def totals(verdicts: pd.DataFrame) -> pd.DataFrame:

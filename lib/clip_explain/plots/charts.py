@@ -70,7 +70,7 @@ def training(
 ) -> Axes:
     """The loss by step, thin, and its running mean over `span` of them (a fiftieth); stages by name and steps.
 
-    Losses of stages whose batches hold other numbers of pictures and captions do not compare.
+    Losses of stages with different numbers of pictures and captions in a batch are not comparable.
     """
     ax = plt.gca() if ax is None else ax
     steps, values = np.array(list(losses)), np.array(list(losses.values()), dtype=float)
@@ -84,7 +84,7 @@ def training(
             ax.axvline(begins, color="0.4", linestyle="--", linewidth=0.8)
         if begins <= steps[-1]:
             at = {"xy": (begins, 1), "xytext": (3, -3), "ha": "left"}
-            if begins > 0.85 * steps[-1]:  # too little room to the right
+            if begins > 0.85 * steps[-1]:  # not enough space on the right
                 at = {"xy": (begins, 1), "xytext": (-3, -3), "ha": "right"}
             ax.annotate(
                 name, **at, xycoords=("data", "axes fraction"), textcoords="offset points", va="top", fontsize=8

@@ -1,4 +1,4 @@
-"""Text that a figure can draw: further fonts for the scripts that matplotlib's own lacks, and a box for all else."""
+"""Text that a figure can draw: additional fonts for more scripts, and a box for characters that no font has."""
 
 import functools
 import unicodedata
@@ -41,7 +41,7 @@ def families() -> list[str]:
 def drawable(text: str) -> str:
     """A text without control characters, and with a box for each character that no font here has.
 
-    A line's break stays, a tab is a space. Marks without a form of their own, such as joiners, fall away with the box.
+    Line breaks stay, and a tab becomes a space. Marks without a shape, such as joiners, are dropped.
     """
     known = _known(tuple(families()))
     return "".join(_drawn(letter, known) for letter in text)

@@ -19,9 +19,9 @@ from clip_explain.maps import has_sign, on_source
 from clip_explain.plots.fonts import families
 from clip_explain.plots.style import COLOURS, SIGNED, Array, as_map, as_pixels, set_title, text_lines
 
-STRENGTH = 0.7  # of the colour over the image where the map is largest; none where it is 0: the image stays legible
+STRENGTH = 0.7  # the colour's opacity where the map is largest; it is 0 where the map is 0, so that the image shows
 SIGNED_STRENGTH = 0.9
-DIMMED = 0.4  # of the light that is left outside the part that a map covers
+DIMMED = 0.4  # the brightness that is left outside the part that a map covers
 BAR = 0.6  # inches for a colour bar and its labels
 NOTHING = "no positive evidence"
 
@@ -66,8 +66,8 @@ def darkened(
     """An image times a map: darkest where the map is lowest, bare where it is highest (EPFL Fig. 2).
 
     Placed as in `blend`, but scaled from its least value, where `darkest` of the light is left, to its quantile `bare`,
-    from where on the image is bare. With the defaults, the report's, a map with one peak leaves all else black. Black
-    where the map does not cover the image. TensorError unless both are from 0 to 1.
+    above which the image is bare. With the defaults, the report's, a map with one peak leaves the rest black. The image
+    is black where the map does not cover it. TensorError unless both are from 0 to 1.
     """
     if not (0 <= darkest <= 1 and 0 <= bare <= 1):
         raise TensorError(f"got darkest={darkest} and bare={bare}, expected numbers from 0 to 1")
@@ -126,7 +126,7 @@ def overlay(
     fit: str | None = None,
     signed: bool | None = None,
 ) -> Axes:
-    """A map over its image by the rule of `blend`, without axes; a map without a positive value says so."""
+    """A map over its image by the rule of `blend`, without axes; a note marks a map without positive values."""
     ax = show(blend(image, map, fit, signed), ax, title)
     if float(as_map(map).max()) <= 0:
         size, inches = plt.rcParams["font.size"] - 3, ax.get_position().width * ax.figure.get_figwidth()
@@ -137,7 +137,7 @@ def overlay(
 
 
 def colour_bar(axes: Axes | np.ndarray, signed: bool = False) -> Colorbar:
-    """A bar beside some axes that says what the colours of `blend` mean, from 0 to a map's own largest value."""
+    """A colour bar beside some axes for the colours of `blend`, from 0 to a map's own largest value."""
     heat = np.linspace(-1.0 if signed else 0.0, 1.0, 256)
     colours, strength = plt.get_cmap(COLOURS)(heat)[:, :3], STRENGTH * heat
     if signed:

@@ -1,4 +1,4 @@
-"""What every figure shares: fonts and sizes, titles broken to their width, arrays checked."""
+"""The common style of all figures: fonts and sizes, titles wrapped to their width, checked arrays."""
 
 import textwrap
 from typing import Any
@@ -58,7 +58,7 @@ def text_lines(title: str, inches: float, size: float | None = None) -> list[str
 
 
 def broken(text: str, points: float, size: float | None = None) -> list[str]:
-    """A text in lines of as many letters as fit, by the letters' true widths."""
+    """A text in lines that fit, by the letters' true widths."""
     average = text_width(text, size) / max(len(text), 1)
     most = min(len(text), int(1.5 * points / max(average, 1.0)))
     for letters in range(most, 1, -1):

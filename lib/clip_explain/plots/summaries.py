@@ -19,7 +19,7 @@ from clip_explain.metrics.intervals import Interval
 from clip_explain.plots import charts
 from clip_explain.plots.style import LINES, WIDTH
 
-REFERENCES = ((1, 1), (4, 1.5))  # dashes of the first and the second reference, and so on by turns
+REFERENCES = ((1, 1), (4, 1.5))  # the dashes of references, in turn
 NUMBERS = ("mean", "low", "high", "images")
 
 
@@ -119,9 +119,9 @@ def lines(
 ) -> Axes:
     """Means against the column `x`, a line for each name with the band of its interval.
 
-    Those `shown` have colours, the first of them black; `references`, as a ceiling and a floor, are grey and dotted;
-    all others are thin and light grey, and have one entry in the legend, which is the caller's. MethodError for a name
-    that is not there.
+    The names in `shown` have colours, the first of them black. `references`, such as a ceiling and a floor, are grey
+    and dotted. All others are thin and light grey, with one entry in the legend, which the caller draws. MethodError
+    for an unknown name.
     """
     ax = plt.gca() if ax is None else ax
     by_name = dict(tuple(summary.groupby(names, sort=False)))
@@ -196,14 +196,14 @@ def _text(row: Mapping, form: str) -> str:
 
 
 def _listed(rows: Sequence[Interval] | pd.DataFrame) -> Sequence[Interval]:
-    """The rows of a summary as intervals; a list as it is."""
+    """The rows of a summary as intervals; a list unchanged."""
     if not isinstance(rows, pd.DataFrame):
         return rows
     return [Interval(*numbers) for numbers in rows[list(NUMBERS)].itertuples(index=False)]
 
 
 def _by_name(rows: Mapping[str, Interval] | pd.DataFrame, names: str) -> Mapping[str, Interval]:
-    """The rows of a summary as intervals by name; a mapping as it is."""
+    """The rows of a summary as intervals by name; a mapping unchanged."""
     if not isinstance(rows, pd.DataFrame):
         return rows
     if missing := [column for column in (names, *NUMBERS) if column not in rows]:

@@ -12,7 +12,7 @@ from matplotlib.colors import to_hex, to_rgb
 from clip_explain.plots.fonts import drawable, families
 from clip_explain.plots.style import SIGNED, WORD_LINE, Array, text_width
 
-WORDS = 0.65  # of the colour behind the word with the largest weight: black stays legible on it
+WORDS = 0.65  # the opacity of the colour behind the word with the largest weight; black letters stay legible on it
 
 
 def shaded(
@@ -62,7 +62,7 @@ def words_height(words: Sequence[str], inches: float, size: float) -> float:
 
 
 def _word_lines(words: Sequence[str], inches: float, size: float) -> list[list[str]]:
-    """Words in lines: as many to a line as fit, at least one."""
+    """Words in lines that fit, with at least one word in each."""
     lines, room = [[]], 72 * inches
     for word in words:
         line = [*lines[-1], word]
