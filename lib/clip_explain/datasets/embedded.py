@@ -23,7 +23,7 @@ from clip_explain.errors import DatasetError
 from clip_explain.models.outside import rendered
 
 HELD_OUT = 2_000_000  # seeds from here on: no training draws its scenes, nor does a card
-FEWEST_PIXELS = 50  # a thing of which less is in sight, at 224 pixels, is not asked for
+FEWEST_PIXELS = 50  # an object of which less is in sight, at 224 pixels, is not asked for
 DOMINANT = (0.05, 0.4)  # the share of its picture that a dominant object covers
 SIZES = (16, 4096)  # of a picture, in pixels: in smaller ones nothing can be told from another
 LENGTH = 1000  # records of an embedded set, unless another count is asked for
@@ -41,22 +41,22 @@ def scenes(count: int, seed: int = 0, size: int = 224) -> Iterator[Record]:
 
 
 def scene_set(seed: int = 0, size: int = 224, domain: str = "render") -> Dataset:
-    """Rendered scenes of 3 to 5 things, a multi-label segmentation set of 40 classes "a COLOUR SHAPE".
+    """Rendered scenes of 3 to 5 objects, a multi-label segmentation set of 40 classes "a COLOUR SHAPE".
 
-    Asked is every thing that is the only one of its colour and shape and has 50 pixels in sight; a scene with fewer
-    than two such things is drawn again. `labels` are the classes of all things in sight, asked for or not.
-    `facts["things"]`: all things. In the other domains of `object_set` the same scenes are drawn otherwise; the texts
-    still name the colours, also where none show.
+    Asked is every object that is the only one of its colour and shape and has 50 pixels in sight; a scene with fewer
+    than two such objects is drawn again. `labels` are the classes of all objects in sight, asked for or not.
+    `facts["things"]`: all objects. `domain` draws the same scenes in another domain of `object_set`; the texts still
+    name the colours, even where the domain shows none.
     """
     pick(domain, tuple(domains.DOMAINS), "domain")
     return Dataset("scenes", PAIRS, range(LENGTH), partial(_scene, checked(seed, size), size, domain))
 
 
 def object_set(seed: int = 0, size: int = 224, domain: str = "render") -> Dataset:
-    """One thing a picture, for classification, in one domain: render, sketch, cartoon, noise or xray.
+    """One object a picture, for classification, in one domain: render, sketch, cartoon, noise or xray.
 
     The classes are colour x shape (40), or the shape alone (5) in domains that show no colour. Record i shows the same
-    thing in every domain. `facts`: `domain`, `color`, `shape`.
+    object in every domain. `facts`: `domain`, `color`, `shape`.
     """
     pick(domain, tuple(domains.DOMAINS), "domain")
     classes = SHAPES_ALONE if domain in domains.WITHOUT_COLOR else PAIRS
@@ -66,18 +66,18 @@ def object_set(seed: int = 0, size: int = 224, domain: str = "render") -> Datase
 def dominant_set(seed: int = 0, size: int = 224) -> Dataset:
     """One dominant object a picture, over 5 to 40 % of it, among smaller ones, as ImageNet-S has it; 40 classes.
 
-    Four in five stand on a ground and under lamps drawn by lot. Asked is the dominant object, the only one of its
+    Four in five stand on a random ground under random lamps. Asked is the dominant object, the only one of its
     colour and shape. `facts`: `things`, all of them, the dominant one first, and `share`, what it covers.
     """
     return Dataset("dominant_objects", PAIRS, range(LENGTH), partial(_dominant, checked(seed, size), size))
 
 
 def scene_caption_set(seed: int = 0, size: int = 224) -> Dataset:
-    """Scenes of three things with five captions each, for retrieval; each caption names all three by colour and shape.
+    """Scenes of three objects with five captions each, for retrieval; each caption names all three by colour and shape.
 
-    The first caption is plain; the others order and word the things anew, some with material. No masks of texts, but
-    `parts`: each thing's mask by its colour and shape. Of the first 1000 scenes at seed 0, 94 have a twin, another
-    whose things have the same colours and shapes: recall cannot reach 1.
+    The first caption is plain; the others order and word the objects anew, some with material. No masks of texts, but
+    `parts`: each object's mask by its colour and shape. Of the first 1000 scenes at seed 0, 94 have a twin, another
+    whose objects have the same colours and shapes: recall cannot reach 1.
     """
     return Dataset("scene_captions", (), range(LENGTH), partial(_captioned, checked(seed, size), size))
 
@@ -118,7 +118,7 @@ def in_sight(mask: np.ndarray) -> bool:
 
 
 def described(things: Sequence[Thing]) -> tuple[dict[str, str], ...]:
-    """The things' attributes by name."""
+    """The objects' attributes by name."""
     return tuple({key: getattr(thing, key) for key in ("size", "color", "material", "shape")} for thing in things)
 
 
@@ -139,7 +139,7 @@ def _scene(seed: int, size: int, domain: str, index: int) -> Record:
 
 
 def _alone(things: Sequence[Thing]) -> list[int]:
-    """Which things share colour and shape with no other."""
+    """Which objects share colour and shape with no other."""
     names = [_name(thing) for thing in things]
     return [i for i, name in enumerate(names) if names.count(name) == 1]
 
@@ -188,7 +188,7 @@ def _captioned(seed: int, size: int, index: int) -> Record:
 
 
 def _reworded(things: Sequence[Thing], rng: np.random.Generator) -> str:
-    """All things in another order and other words."""
+    """All objects in another order and other words."""
     said = []
     for i in rng.permutation(len(things)):
         more = {"material": things[i].material} if rng.random() < 0.3 else {}
@@ -226,13 +226,13 @@ KINDS = {  # which words a probe says; the last two are the paper's "small cube"
     "size and shape": ("size", "shape"),
     "color and position": ("color", "position"),
 }
-MIDDLE = 0.05  # a thing so near the middle, in picture widths, is neither on the left nor on the right
+MIDDLE = 0.05  # an object so near the middle, in picture widths, is neither on the left nor on the right
 
 
 def attribute_set(seed: int = 0, size: int = 224, kinds: Sequence[str] = tuple(KINDS)) -> Dataset:
-    """Scenes of 3 to 5 things with probes for one kind of attribute each (Grad-ECLIP 4.4, Figure 7), with masks.
+    """Scenes of 3 to 5 objects with probes for one kind of attribute each (Grad-ECLIP 4.4, Figure 7), with masks.
 
-    A text's mask holds all things that it is true of; asked is only what is true of some things in sight and not of
+    A text's mask holds all objects that it is true of; asked is only what is true of some objects in sight and not of
     all. `facts`: `kinds`, one for each text, and `things`, those in sight.
     """
     chosen = picked(kinds, tuple(KINDS), "kind of attribute")
@@ -242,9 +242,9 @@ def attribute_set(seed: int = 0, size: int = 224, kinds: Sequence[str] = tuple(K
 def probes(
     things: Sequence[dict[str, str]], across: Sequence[float], kinds: Sequence[str]
 ) -> list[tuple[str, str, list[int]]]:
-    """Kind, text and things (their numbers) of each probe of a scene; `across`: where each thing's middle is, 0 to 1.
+    """Kind, text and objects (their numbers) of each probe of a scene; `across`: where each object's middle is, 0 to 1.
 
-    Every word is needed: what is asked is true of fewer things than any one of its words. Positions are asked only in
+    Every word is needed: what is asked is true of fewer objects than any one of its words. Positions are asked only in
     scenes where nothing stands in the middle.
     """
     placed = all(abs(x - 0.5) >= MIDDLE for x in across)

@@ -24,8 +24,8 @@ def iclip(request: Request, *, norm: str = "image") -> Float[Tensor, "images tar
     f(x) are the patch tokens after the last layer norm, A is the mean attention of the last block's class token to the
     patches, min-max scaled (eq. 9). Eq. 1 then divides by a norm and does not say of what. `norm="image"`: of the whole
     matrix of an image's patches, as written, so that A weighs the map. `norm="token"`: of each token, as in CLIP; then
-    A cancels out and the map is `itsm`, but for 0 where A is 0. On a model with one projection, such as any CLIP, it is
-    that CLIP's own map so masked; ICLIP's weights are those of `load("iclip")`.
+    A cancels out and the map is `itsm`, except that it is 0 where A is 0. On a model with one projection, such as any
+    CLIP, the map is that of the CLIP, masked in this way; ICLIP's weights are those of `load("iclip")`.
     """
     one_of("norm", norm, NORMS)
     trace = request.trace(tokens="all")

@@ -135,7 +135,7 @@ def perturbed_embeddings(
     batch_size: int = 64,
     seed: int = 0,
 ) -> Float[Tensor, "images maps points embedding"]:
-    """Unit embeddings of the perturbed images, for readouts of one's own; protocols as in `curves`.
+    """Unit embeddings of the perturbed images, for your own readouts; protocols as in `curves`.
 
     Point 0 is before any change. Only each `every`-th point is looked at, which must reach the last one (10 is how
     often Grad-ECLIP's code looks); or those numbered in `at`, as [0, 1, 2, 5, 10, 30, 100], fine at the start.
@@ -174,7 +174,7 @@ def points(count: int, every: int = 1, at: Sequence[int] | None = None) -> list[
 
 @checked()
 def ends(how: Perturbation, filled: str | None = None) -> tuple[str, str]:
-    """From which `fill` to which the pixels are changed, with `filled` in the place of the one that is no image."""
+    """From which `fill` to which the pixels are changed, with `filled` in the place of the one other than the image."""
     if filled is None:
         return how.start, how.finish
     one_of("filled", filled, FILLS)

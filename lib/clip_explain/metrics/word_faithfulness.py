@@ -64,7 +64,7 @@ def perturbed_texts(
     seed: int = 0,
     batch_size: int = 256,
 ) -> Float[Tensor, "texts images points embedding"]:
-    """Unit embeddings of the perturbed texts, for readouts of one's own; arguments and errors as in `word_curves`."""
+    """Unit embeddings of the perturbed texts, for your own readouts; arguments and errors as in `word_curves`."""
     tokens = perturbed_tokens(request, weights, mode, steps, ties, seed)
     return embed_batches(request.model, tokens.flatten(0, 2), batch_size).unflatten(0, tokens.shape[:3])
 
@@ -80,7 +80,7 @@ def recall_among_perturbed(
     IR: is the text's image the first of all for what is left of the text? TR: is what is left of it the first for its
     image, against what is left of the other images' texts, by the same method, at the same point? So a text of no words
     finds nothing and is never found: all are the same, and a tie is a miss. Against whole texts, as `word_retrieval`
-    has it, the empty text may be nearer to an image than most, which says nothing of the words. GE (4.2) leaves open
+    has it, the empty text may be nearer to an image than most, which is not about the words. GE (4.2) leaves open
     which it is. TensorError for ids that do not fit.
     """
     check_index("image_of", image_of, len(images))
@@ -154,7 +154,7 @@ def token_places(
 ) -> Int[Tensor, "images context"]:
     """For each token the place of its word (a row of `words`, True at its tokens) when the heaviest goes first.
 
-    Words of equal weight go in an order that the generator draws, the same for all images; without one as they stand.
+    Words of equal weight go in an order that the generator draws, the same for all images; without one in text order.
     """
     sums = weights @ words[:, : weights.shape[1]].to(weights).T
     first = torch.arange(len(words)) if generator is None else torch.randperm(len(words), generator=generator)

@@ -2,7 +2,7 @@
 
 `torch.jit.load` compiles and runs what an archive holds, `__setstate__` above all, which may write files. Here the
 archive's zip and its `data.pkl` are read by hand, with the few opcodes and types that torch writes for modules. What
-makes an object of the archive's own classes becomes an inert `Instance`; all else is refused.
+makes an object of the archive's own classes becomes an inert `Instance`; everything else is refused.
 
 Below weights.py, which knows the other formats of weights.
 """

@@ -1,4 +1,4 @@
-"""CLIPs of transformers, by name on the hub, by folder, or as they stand: CLIPModel, SigLIP and their relatives.
+"""CLIPs of transformers, by name on the hub, by folder, or in memory: CLIPModel, SigLIP and their relatives.
 
 Preprocessing and tokenizer come from the model's own files. Its image is fitted by our `fit`: "squash" is SigLIP's own,
 "crop" CLIP's.

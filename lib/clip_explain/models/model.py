@@ -63,7 +63,7 @@ class Model:
     # -- embeddings and scores
 
     def embed_images(self, pixels: Float[Tensor, "images 3 height width"]) -> Float[Tensor, "images embedding"]:
-        """Embeddings of preprocessed pixels as `score` takes them: at unit length, but for a classifier's logits.
+        """Embeddings of preprocessed pixels as `score` takes them: at unit length, except for a classifier's logits.
 
         The sides of the images are multiples of the patch, or of a ResNet's stride.
         """

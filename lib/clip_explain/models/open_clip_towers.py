@@ -6,7 +6,7 @@ What cannot be described is left to the network's own forward.
 |---|---|
 | `VisionTransformer` with an attentional pool (CoCa) | a tower pooled by the query that open_clip keeps, the first |
 | `VisionTransformer` pooled by the mean of its patches (CLIPA) | a tower pooled by the mean |
-| `TimmModel` of a ViT (SigLIP, SigLIP 2, EVA01, EVA02 but for its largest) | see timm_towers.py |
+| `TimmModel` of a ViT (SigLIP, SigLIP 2, EVA01, EVA02 except its largest) | see timm_towers.py |
 | `TimmModel` of another network (ConvNeXt, MobileCLIP) | its own forward alone |
 | `TextTransformer` pooled at the end or the last token, without a mask of padding | a text tower |
 | other texts (Hugging Face's, CoCa's) | their own features, as targets |

@@ -177,7 +177,7 @@ def add_attention(layer: Layer, x: Tensor, attended: Tensor) -> Float[Tensor, "i
 
 
 def project_attended(layer: Layer, attended: Tensor) -> Float[Tensor, "images queries leaving"]:
-    """What a layer's attention adds, but for its scale: its joined heads through the norm and the projection."""
+    """What a layer's attention adds, without its scale: its joined heads through the norm and the projection."""
     return linear(layer_norm(attended, layer.norm_out), layer.out)
 
 

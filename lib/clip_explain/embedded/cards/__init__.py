@@ -1,1 +1,1 @@
-"""The cards of the embedded models: weights exported to data/models/, and what they were measured to do."""
+"""The cards of the embedded models: weights exported to data/models/, with measured figures."""

@@ -33,7 +33,7 @@ def export(name: str, folder: Path, plan: Plan = PLAN) -> dict:
 
 
 def measure(name: str, folder: Path, scenes: int) -> Figures:
-    """The card's figures, on scenes never seen: those of tiny-vit, but for paintings, faces and words."""
+    """The card's figures on unseen scenes: those of tiny-vit without paintings, faces and words."""
     model = load(f"blip:{name}", "cpu")
     one, three, several = (held_out(folder, recipe, scenes) for recipe in ("one", "three", "several"))
     layers = len(model.network.visual.transformer.resblocks)

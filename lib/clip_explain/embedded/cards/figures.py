@@ -1,6 +1,6 @@
-"""What an embedded CLIP can do and how well its maps and words tell it: the figures of its card, each with an interval.
+"""The figures of an embedded CLIP's card, each with an interval: recognition, retrieval, maps and words.
 
-All on pictures that no training saw. Below clip.py, which writes them down.
+All are measured on pictures that no training saw. Below clip.py, which writes them into the card.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +36,7 @@ MARGIN = 12  # pixels shown around an object that is shown alone
 SQUARE = 16  # the side in pixels of patches that are removed
 PAIRS = [f"a {color} {shape}" for color in ATTRIBUTES["color"] for shape in ATTRIBUTES["shape"]]
 HEAVIEST, ALL = "heaviest word of content", "content words first"
-LITTLE = (*ARTICLES, "and")  # words that say nothing of what is seen
+LITTLE = (*ARTICLES, "and")  # words without content
 
 Figures = dict[str, Interval]
 
@@ -70,7 +70,7 @@ def held_out(folder: Path, recipe: str, scenes: int) -> Pool:
 
 
 def share(hits) -> Interval:
-    """The mean of hits, one a picture, with its interval."""
+    """The mean of hits, one for each picture, with its interval."""
     return bootstrap(np.asarray(hits, float), seed=0)
 
 
@@ -134,7 +134,7 @@ def remove(pool: Pool, draw: Callable, filling: str, image: Tensor, row: int) ->
 
 
 def around(ids: Int[np.ndarray, "height width"], rng) -> Bool[np.ndarray, "height width"]:
-    """All that lies more than `MARGIN` pixels from the first object."""
+    """The pixels that lie more than `MARGIN` pixels from the first object."""
     return distance_transform_edt(ids != 0) > MARGIN
 
 
@@ -250,7 +250,7 @@ def unique_objects(attributes: Int[np.ndarray, "scenes objects 4"]) -> list[list
 
 
 def word_order(model: Model, pool: Pool, count: int) -> Figures:
-    """In how many captions of three objects do content words weigh more than every article and "and"?
+    """The shares of captions of three objects in which content words outweigh every article and "and".
 
     The heaviest content word, and all of them, by Grad-ECLIP's weights and by leaving one word out; each caption with
     its own picture. Grad-ECLIP gives many words exactly 0, so that all of them seldom outweigh an article.

@@ -82,7 +82,7 @@ def measure(name: str, folder: Path, scenes: int) -> dict[str, float]:
 
 
 def separation(model: Model, pool: Pool) -> dict[str, float]:
-    """How much of the last block's class-token attention, mean over heads, lies on things, beside their area."""
+    """How much of the last block's class-token attention, mean over heads, lies on objects, beside their area."""
     direction = torch.eye(model.embedding_size)[:1]
     energies, areas = [], []
     for start in tqdm(range(0, len(pool), AT_ONCE), "attention", leave=False):

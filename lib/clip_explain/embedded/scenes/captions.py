@@ -1,7 +1,7 @@
 """A caption grammar for scenes, with synonyms, and which captions are true of which pictures.
 
-A `Caption` is what is claimed; `say` words it; `truth` decides it against a batch of facts, in three values, since a
-picture that is grey, or cropped so that a thing is hardly seen, leaves some claims open.
+A `Caption` holds claims, and `say` puts them into words. `truth` compares them with a batch of facts and has three
+values, since a picture that is grey, or that shows only a part of an object, leaves some claims open.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import numpy as np
 
 from clip_explain.embedded.scenes.world import ATTRIBUTES
 
-WORDS = {  # how each value may be worded; the first is the plain name
+WORDS = {  # the words for each value; the first is the plain name
     "large": ("large", "big"),
     "small": ("small", "tiny"),
     "metal": ("metal", "shiny", "metallic"),
@@ -52,9 +52,9 @@ NOT_SAID = -2
 
 @dataclass(frozen=True)
 class Caption:
-    """Claims that there are distinct things, one a phrase: indices into size, color, material, shape (-2: not said).
+    """Claims that distinct objects exist, a phrase for each: indices into size, color, material, shape (-2: not said).
 
-    `relation` holds between the first two things; `place` is where in the picture the first stands.
+    `relation` holds between the first two objects; `place` is where in the picture the first one stands.
     """
 
     phrases: tuple[tuple[int, int, int, int], ...]
@@ -64,9 +64,10 @@ class Caption:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a batch of pictures: attributes (images, things, 4), -1 where there is no thing;
-    seen (images, things): 1 clearly, 0 not at all, -1 hardly; along (images, things, 2): right and depth on the ground;
-    across (images, things): horizontal place in the picture, 0 to 1; color and size (images,): can they be told at all?
+    """The facts about a batch of pictures: attributes (images, objects, 4), -1 where there is no object;
+    seen (images, objects): 1 clearly, 0 not at all, -1 hardly; along (images, objects, 2): right and depth on the
+    ground; across (images, objects): horizontal place in the picture, 0 to 1; color and size (images,): whether they
+    are visible.
     """
 
     attributes: np.ndarray
@@ -105,9 +106,9 @@ def _say_phrase(said: tuple[int, ...], rng: np.random.Generator | None) -> str:
 
 
 def say_freely(caption: Caption, rng: np.random.Generator) -> str:
-    """The caption in a wider choice of words than `say` has, so that the words of content must carry it.
+    """The caption in a wider choice of words than `say` has, so that only its content words carry its meaning.
 
-    By lot without articles or with others than "a", the noun before its adjectives, a single word for a single claim.
+    At random it has no articles or others than "a", the noun before its adjectives, or one word for one claim.
     """
     style = str(rng.choice(list(STYLES), p=list(STYLES.values())))
     parts = [_say_phrase_freely(p, style, rng) for p in caption.phrases]
@@ -142,7 +143,7 @@ def _word(value: str, rng: np.random.Generator | None) -> str:
 
 
 def truth(captions: list[Caption], facts: Facts) -> np.ndarray:
-    """int8 (images, captions): 1 true, 0 false, -1 not to be told from the picture."""
+    """int8 (images, captions): 1 true, 0 false, -1 undecidable from the picture."""
     sure, may = np.zeros((2, len(facts.seen), len(captions)), bool)
     for kind in {(len(c.phrases), c.relation, c.place) for c in captions}:
         columns = [i for i, c in enumerate(captions) if (len(c.phrases), c.relation, c.place) == kind]
@@ -153,8 +154,8 @@ def truth(captions: list[Caption], facts: Facts) -> np.ndarray:
 
 
 def _holds(asked: np.ndarray, relation: str | None, place: str | None, facts: Facts, certain: bool) -> np.ndarray:
-    """(images, captions): do distinct things meet the phrases? `certain` counts only what can be told."""
-    fits = [_matches(asked[:, i], facts, certain) for i in range(asked.shape[1])]  # each (images, captions, things)
+    """Whether distinct objects fit the phrases, (images, captions). `certain` counts only facts that are visible."""
+    fits = [_matches(asked[:, i], facts, certain) for i in range(asked.shape[1])]  # each (images, captions, objects)
     if place:
         fits[0] &= _placed(place, facts, certain)[:, None]
     if len(fits) == 1:
@@ -170,7 +171,7 @@ def _holds(asked: np.ndarray, relation: str | None, place: str | None, facts: Fa
 
 
 def _matches(asked: np.ndarray, facts: Facts, certain: bool) -> np.ndarray:
-    """(images, captions, things): does each thing meet each phrase?"""
+    """Whether each object fits a phrase, (images, captions, objects)."""
     fits = np.ones((len(facts.seen), len(asked), facts.seen.shape[1]), bool)
     known = {0: facts.size, 1: facts.color}
     for key in range(4):
@@ -196,7 +197,7 @@ def _related(relation: str, facts: Facts) -> np.ndarray:
 
 # -- drawing captions that are true of a picture
 
-KINDS = {  # what is said of a thing: shares of each set of attributes (size, color, material, shape)
+KINDS = {  # the share of each set of attributes (size, color, material, shape) in captions of an object
     "single": (((0, 0, 0, 1), 0.4), ((0, 1, 0, 0), 0.25), ((0, 0, 1, 0), 0.15), ((1, 0, 0, 0), 0.2)),
     "double": (
         ((0, 1, 0, 1), 0.5),
@@ -212,7 +213,7 @@ KINDS = {  # what is said of a thing: shares of each set of attributes (size, co
 def draw_caption(facts: Facts, i: int, shares: dict[str, float], rng: np.random.Generator) -> Caption | None:
     """A caption true of picture i, of a kind drawn by `shares`: those of KINDS, "place", "pair", "relation", "triple".
 
-    None where no thing is clearly seen. Size and colour are named only where they can be told.
+    None where no object is clearly seen. Size and colour are named only where they are visible.
     """
     visible = np.flatnonzero(facts.seen[i] == 1)
     if not len(visible):
@@ -231,9 +232,9 @@ def draw_caption(facts: Facts, i: int, shares: dict[str, float], rng: np.random.
 
 
 def draw_swap(facts: Facts, i: int, rng: np.random.Generator) -> Caption | None:
-    """A caption that gives one seen thing's colour to another's shape: mostly false of picture i, and hard to tell so.
+    """A caption with one seen object's colour and another's shape: a hard negative, mostly false of picture i.
 
-    None where colour does not show or no two seen things differ in both.
+    None where colour is not visible or no two seen objects differ in both.
     """
     visible = np.flatnonzero(facts.seen[i] == 1)
     names = facts.attributes[i, visible]
@@ -245,9 +246,9 @@ def draw_swap(facts: Facts, i: int, rng: np.random.Generator) -> Caption | None:
 
 
 def draw_confusion(facts: Facts, i: int, rng: np.random.Generator) -> Caption | None:
-    """A caption that gives a seen thing the shape it is most easily taken for: a cube's to a cylinder, and so on.
+    """A caption that calls a seen object by the shape that is most similar: a cylinder a cube, and so on.
 
-    With its colour, or size or material, which are true. None where no thing is clearly seen.
+    Its colour, size or material is true. None where no object is clearly seen.
     """
     visible = np.flatnonzero(facts.seen[i] == 1)
     if not len(visible):

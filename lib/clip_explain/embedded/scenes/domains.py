@@ -71,9 +71,9 @@ def noise(picture: Picture, rng: np.random.Generator) -> UInt8[np.ndarray, "heig
 
 
 def xray(picture: Picture, rng: np.random.Generator) -> UInt8[np.ndarray, "height width 3"]:
-    """Bright things on a dark plate, by Beer and Lambert's law of absorption; metal is denser.
+    """Bright objects on a dark plate, by Beer and Lambert's law of absorption; metal is denser.
 
-    No ground, no shadows, no colour; where one thing stands before another, both add up.
+    No ground, no shadows, no colour; where one object stands before another, both add up.
     """
     height, width = picture.ids.shape
     density = np.array([2.2 if thing.material == "metal" else 1.1 for thing in picture.scene.things], np.float32)
@@ -86,14 +86,14 @@ def xray(picture: Picture, rng: np.random.Generator) -> UInt8[np.ndarray, "heigh
 
 
 DOMAINS = {"render": render, "sketch": sketch, "cartoon": cartoon, "noise": noise, "xray": xray}
-WITHOUT_COLOR = frozenset({"sketch", "xray"})  # captions of these say nothing about colour
+WITHOUT_COLOR = frozenset({"sketch", "xray"})  # captions in these domains do not mention colour
 
 
 # -- lines and tones
 
 
 def _lines(picture: Picture) -> np.ndarray:
-    """Where two neighbouring rays meet different things, faces or depths; boolean, at the fine resolution."""
+    """Where two neighbouring rays meet different objects, faces or depths; boolean, at the fine resolution."""
     height, width = picture.ids.shape
     hits = first_hits(picture.scene, height * FINE, width * FINE)
     lines = np.zeros(hits.ids.shape, bool)
@@ -106,7 +106,7 @@ def _lines(picture: Picture) -> np.ndarray:
 
 
 def _tone(picture: Picture) -> np.ndarray:
-    """Brightness against that of the thing as a whole, or of the bare ground: so that no colour is dark of itself."""
+    """Brightness relative to that of the whole object, or of the bare ground, so that dark colours do not count."""
     grey, scene = _luma(picture.image), picture.scene
     tone = grey / _luma(raycast.render(replace(scene, things=()), *grey.shape, samples=1).image)
     for i in range(len(scene.things)):

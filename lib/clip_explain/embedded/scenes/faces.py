@@ -131,7 +131,7 @@ def captions(face: Face) -> tuple[str, ...]:
 
 
 def other_mood(caption: str) -> str | None:
-    """The caption with the mood turned into its opposite, or None if it says none."""
+    """The caption with the opposite mood, or None if it does not mention the mood."""
     opposite = {"happy": "sad", "sad": "happy", "smiling": "frowning", "frowning": "smiling"}
     words = [opposite.get(word, word) for word in caption.split()]
     return " ".join(words) if words != caption.split() else None

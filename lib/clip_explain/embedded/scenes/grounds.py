@@ -23,12 +23,12 @@ class Ground:
 
     @property
     def mean(self) -> np.ndarray:
-        """Its colour as a whole (3,), which is what metal mirrors."""
+        """The mean colour (3,), which metal reflects."""
         return np.mean(self.colors, 0).astype(np.float32)
 
 
 def sample_ground(rng: np.random.Generator) -> Ground:
-    """A ground drawn by lot: two in five plain, the others patterned."""
+    """A random ground: two in five are plain, the others patterned."""
     pattern = str(rng.choice(PATTERNS, p=(0.4, 0.15, 0.15, 0.15, 0.15)))
     level = np.exp(rng.uniform(np.log(0.12), np.log(0.6)))
     levels = np.clip(level * np.exp(rng.uniform(-0.7, 0.7, 5)), 0.06, 0.75)

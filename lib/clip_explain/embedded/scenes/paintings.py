@@ -1,7 +1,7 @@
-"""Abstract paintings whose colours and strokes follow eight emotions (ArtEmis's), with captions that name what is seen.
+"""Abstract paintings whose colours and strokes follow eight emotions (ArtEmis's), with captions of what they show.
 
 An emotion is a pair of distributions, over colours and over kinds of strokes; they overlap. A painting is a background
-and three layers of strokes drawn from them: its emotion can be guessed from what captions say, but no caption says it.
+and three layers of strokes drawn from them. Captions allow one to guess the emotion, but never name it.
 """
 
 from collections.abc import Callable, Sequence
@@ -105,7 +105,7 @@ def chances(emotion: str) -> tuple[dict[str, float], dict[str, float]]:
 
 
 def paint(painting: Painting, size: int = 224) -> UInt8[np.ndarray, "size size 3"]:
-    """The painting as pixels; the same at every size but for detail."""
+    """The painting as pixels; sizes differ only in detail."""
     rng = np.random.default_rng(painting.seed)
     image = Image.new("RGB", (size * FINE, size * FINE), COLORS[painting.background])
     for color, stroke in painting.layers:
@@ -129,7 +129,7 @@ def captions(painting: Painting) -> tuple[str, ...]:
 
 
 def posterior(painting: Painting) -> dict[str, float]:
-    """Probability of each emotion to one who reads off colours and strokes and knows `chances`: the best guess."""
+    """Probability of each emotion given the colours, the strokes and `chances`: the best possible guess."""
     odds = {}
     for emotion in EMOTIONS:
         colors, strokes = chances(emotion)
@@ -147,7 +147,7 @@ def _draw(rng: np.random.Generator, chances: dict[str, float], avoid: Sequence[s
 
 
 def _chance_of_set(names: tuple[str, ...], chances: dict[str, float]) -> float:
-    """Chance of drawing just this set one by one without putting back, over all orders."""
+    """Probability of drawing exactly this set without replacement, in any order."""
     total = 0.0
     for order in permutations(names):
         left, chance = 1.0, 1.0
@@ -172,7 +172,7 @@ Color = tuple[int, int, int]
 
 
 def _vary(rng: np.random.Generator, color: Color) -> Color:
-    """The colour a little lighter or darker and a little off, by an amount that leaves its name true."""
+    """The colour, changed a little in lightness and hue, by an amount that keeps its name true."""
     light, hue = rng.uniform(-14, 14), rng.uniform(-7, 7, 3)
     red, green, blue = (int(np.clip(c + light + h, 0, 255)) for c, h in zip(color, hue, strict=True))
     return red, green, blue

@@ -1,6 +1,6 @@
 """Cached pools of rendered scenes, and of paintings and faces, so that rendering never limits training.
 
-One array a field on disk; picture i is made from (seed, i) alone.
+Each field is an array on disk; picture i depends only on (seed, i).
 """
 
 import json
@@ -19,8 +19,8 @@ from clip_explain.embedded.scenes.grounds import sample_ground
 from clip_explain.embedded.scenes.raycast import Picture, render
 from clip_explain.embedded.scenes.world import ATTRIBUTES, Scene, sample_scene
 
-MOST = 10  # things a scene can hold
-RECIPES = {  # share, framing, fewest and most things, lowest and highest zoom, width over height
+MOST = 10  # objects a scene can hold
+RECIPES = {  # share, framing, fewest and most objects, lowest and highest zoom, width over height
     "train": (
         (0.30, "close", 1, 2, 3.2, 5.5, 1.0),
         (0.15, "framed", 1, 1, 2.1, 2.8, 1.0),
@@ -61,22 +61,22 @@ DOMAINS = {  # other recipes: render only
     "mixed": {"render": 0.79, "sketch": 0.07, "cartoon": 0.07, "noise": 0.07},
     "xray": {"xray": 1.0},
 }
-GROUNDS = {"training": 0.6, "dominant": 0.8}  # share of scenes with a ground and lamps by lot; none in others
+GROUNDS = {"training": 0.6, "dominant": 0.8}  # share of scenes with random ground and lamps; none in other recipes
 NAMES = tuple(domains.DOMAINS)
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Fields over scenes; pictures that are wider than high are squashed to the square.
+    """Fields over scenes; pictures that are wider than high are squashed to a square.
 
-    `things` is always 10; those that a scene lacks have attributes -1.
+    There are always 10 objects; those that a scene lacks have attributes -1.
 
     images uint8 (scenes, height, width, 3)
-    ids int8 (scenes, height, width), the thing that each pixel shows, -1 for the ground
-    attributes int8 (scenes, things, 4), indices into `ATTRIBUTES`
-    along float32 (scenes, things, 2), place to the right and in depth, in world units, along the camera's directions
-    areas float32 (scenes, things), pixels if nothing stood before
-    centers float32 (scenes, things, 2), the middle (x, y) of each outline in pixels
+    ids int8 (scenes, height, width), the object that each pixel shows, -1 for the ground
+    attributes int8 (scenes, objects, 4), indices into `ATTRIBUTES`
+    along float32 (scenes, objects, 2), place to the right and in depth, in world units, along the camera's directions
+    areas float32 (scenes, objects), pixels if nothing stood before
+    centers float32 (scenes, objects, 2), the middle (x, y) of each outline in pixels
     zoom float32 (scenes,)
     domain int8 (scenes,), index into `NAMES`
     """
@@ -117,7 +117,7 @@ def make_pool(
 ) -> Pool:
     """Render a pool into `folder`, or reuse the one that is there if it was made with the same arguments.
 
-    By so many processes, as many as there are cores when None.
+    `processes` of them render at once; None means one for each core.
     """
     made_with = {"count": count, "seed": seed, "recipe": recipe, "size": size}
     note = folder / "pool.json"
@@ -170,14 +170,14 @@ def draw(recipe, rng: np.random.Generator) -> Scene:
     _, framing, fewest, most, low, high, aspect = recipe[rng.choice(len(recipe), p=shares / shares.sum())]
     zoom = float(np.exp(rng.uniform(np.log(low), np.log(high))))
     count = int(rng.integers(fewest, most + 1))
-    dominant = framing == "object"  # a large thing among small ones, seen from near
+    dominant = framing == "object"  # a large object among small ones, seen from near
     fixed = ({"size": "large"}, *({"size": "small"},) * (count - 1)) if dominant else ()
     scene = sample_scene(rng, count, "close" if dominant else framing, aspect, zoom=zoom, fixed=fixed)
     return scene if scene.things else draw(recipe, rng)
 
 
 def set_off(scene: Scene, share: float, rng: np.random.Generator) -> Scene:
-    """A share of scenes on a ground and under lamps drawn by lot, the others as they are."""
+    """A share of scenes on a random ground under random lamps; the others are unchanged."""
     if rng.random() >= share:
         return scene
     strengths = tuple(np.exp(rng.uniform(-0.5, 0.4, 3)).tolist())
@@ -185,7 +185,7 @@ def set_off(scene: Scene, share: float, rng: np.random.Generator) -> Scene:
 
 
 def facts(scene: Scene, areas: np.ndarray, size: int) -> dict[str, np.ndarray]:
-    """What is true of one scene, as the pool's arrays."""
+    """The facts about one scene, as the pool's arrays."""
     attributes, seen = np.full((MOST, 4), -1), np.zeros(MOST)
     along, centers = np.zeros((2, MOST, 2))
     for i, thing in enumerate(scene.things):

@@ -1,6 +1,6 @@
 """The ray-caster: from a `Scene` to pixels and exact visible masks, vectorised over rays in numpy.
 
-Primary rays, supersampled; lamps with soft shadows on the ground and hard ones on things; matte rubber (Lambert with a
+Primary rays, supersampled; lamps with soft shadows on the ground and hard ones on objects; matte rubber (Lambert with a
 weak gloss) and metal (tinted mirror, one bounce, with Phong highlights). Vectors are float32, their first axis x, y, z.
 """
 
@@ -17,44 +17,44 @@ from clip_explain.embedded.scenes.world import COLORS, Camera, Scene, Thing
 GROUND = 0.30  # linear reflectance of the ground
 LIGHT = np.array([0.62, 0.26, 0.30], np.float32)  # strength of key, fill and back lamp
 AMBIENT = 0.16
-SKY = 0.05  # what metal mirrors above the horizon
+SKY = 0.05  # the sky that metal reflects
 
 
 @dataclass(frozen=True)
 class Picture:
     """A rendered scene: `image` uint8 (height, width, 3), `ids` int8 (height, width) with -1 for the ground.
 
-    `areas` (things,) counts each thing's pixels as if nothing stood before it.
+    `areas` (objects,) counts the pixels that each object would have without occlusion.
     """
 
     image: UInt8[np.ndarray, "height width 3"]
     ids: Int8[np.ndarray, "height width"]
-    areas: Float[np.ndarray, " things"]
+    areas: Float[np.ndarray, " objects"]
     scene: Scene
 
     @property
-    def masks(self) -> Bool[np.ndarray, "things height width"]:
-        """Visible mask of each thing, boolean (things, height, width)."""
+    def masks(self) -> Bool[np.ndarray, "objects height width"]:
+        """Visible mask of each object, boolean (objects, height, width)."""
         return self.ids[None] == np.arange(len(self.scene.things))[:, None, None]
 
     @property
-    def boxes(self) -> Int[np.ndarray, "things 4"]:
+    def boxes(self) -> Int[np.ndarray, "objects 4"]:
         """Box [x0, y0, x1, y1] around each visible mask, in pixels (end excluded); zeros where nothing is visible."""
         return np.array([_box(mask) for mask in self.masks], int).reshape(-1, 4)
 
 
 @dataclass(frozen=True)
 class Hits:
-    """What each ray meets first: `depth` along it, `ids` (-1: the ground) and the surface's outward `normals`.
+    """The first hit of each ray: `depth` along it, `ids` (-1: the ground) and the surface's outward `normals`.
 
-    `areas` counts the rays that would meet each thing if nothing stood before it.
+    `areas` counts the rays that would meet each object if nothing stood before it.
     """
 
     rays: Float[np.ndarray, "3 rows columns"]
     depth: Float[np.ndarray, "rows columns"]
     ids: Int8[np.ndarray, "rows columns"]
     normals: Float[np.ndarray, "3 rows columns"]
-    areas: Float[np.ndarray, " things"]
+    areas: Float[np.ndarray, " objects"]
 
 
 def render(scene: Scene, height: int = 224, width: int = 224, samples: int = 2) -> Picture:
@@ -96,9 +96,9 @@ def first_hits(scene: Scene, rows: int, columns: int) -> Hits:
 def intersect(
     thing: Thing, origin: Float[np.ndarray, "3 #rays"], rays: Float[np.ndarray, "3 rays"]
 ) -> tuple[Float[np.ndarray, " rays"], Float[np.ndarray, "3 rays"]]:
-    """Distance along unit rays to a thing (inf: missed) and its outward unit normal there (zero: missed).
+    """Distance along unit rays to an object (inf: missed) and its outward unit normal there (zero: missed).
 
-    World coordinates and units; origins lie outside the thing.
+    World coordinates and units; origins lie outside the object.
     """
     start, along, turn = _local(thing, origin, rays)
     t = _distance(thing, start, along)
@@ -110,7 +110,7 @@ def intersect(
 def chord(
     thing: Thing, origin: Float[np.ndarray, "3 #rays"], rays: Float[np.ndarray, "3 rays"]
 ) -> Float[np.ndarray, " rays"]:
-    """Length of each unit ray inside a thing, zero where it misses."""
+    """Length of each unit ray inside an object, zero where it misses."""
     start, along, _ = _local(thing, origin, rays)
     beyond = np.sqrt(dot(start, start)) + 3 * thing.radius
     enter = _distance(thing, start, along)
@@ -122,8 +122,8 @@ def chord(
     return np.where(hit, length, 0)
 
 
-def thickness(scene: Scene, rows: int, columns: int) -> Float[np.ndarray, "things rows columns"]:
-    """Length of each ray inside each thing, in world units, whatever stands before it: what an X-ray crosses."""
+def thickness(scene: Scene, rows: int, columns: int) -> Float[np.ndarray, "objects rows columns"]:
+    """Length of each ray inside each object, in world units, regardless of occlusion, as for an X-ray."""
     origin, rays = _point(scene.camera.position), _rays(scene.camera, rows, columns)
     out = np.zeros((len(scene.things), rows, columns), np.float32)
     windows = _windows(scene, _corners(scene), rows, columns)
@@ -151,7 +151,7 @@ def _to_ground(origin: np.ndarray, rays: np.ndarray) -> np.ndarray:
 
 
 def _corners(scene: Scene) -> np.ndarray:
-    """The corners of an upright box around each thing, (things, 8, 3)."""
+    """The corners of an upright box around each object, (objects, 8, 3)."""
     signs = np.stack(np.meshgrid([-1, 1], [-1, 1], [-1, 1]), -1).reshape(8, 3)
     half = np.array([[t.radius, t.radius, t.height] for t in scene.things]).reshape(-1, 1, 3)
     return np.array([t.center for t in scene.things]).reshape(-1, 1, 3) + half * signs
@@ -170,7 +170,7 @@ def _windows(scene: Scene, corners: np.ndarray, rows: int, columns: int) -> list
 
 
 def _local(thing: Thing, origin: np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Origins and directions in the thing's coordinates, and the turn that takes world vectors there."""
+    """Origins and directions in the object's coordinates, and the turn that takes world vectors there."""
     c, s = np.cos(thing.rotation), np.sin(thing.rotation)
     turn = np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]], np.float32)
     return turn @ (origin - _point(thing.center)), turn @ rays, turn
@@ -215,7 +215,7 @@ def _light_on_ground(scene: Scene, rays: np.ndarray) -> np.ndarray:
 
 
 def _shadows(scene: Scene, i: int, point: np.ndarray, to: np.ndarray) -> np.ndarray:
-    """Does any thing stand between a point of the ground (3, rows, columns) and lamp i, in direction `to`?"""
+    """Whether an object stands between a point of the ground (3, rows, columns) and lamp i, in direction `to`."""
     corners, lamp = _corners(scene), scene.lamps[i]
     fall = (lamp - corners)[..., 2:]
     thrown = np.where(fall > 0.1, lamp + (corners - lamp) * lamp[2] / np.maximum(fall, 0.1), scene.camera.position)
@@ -234,7 +234,7 @@ def _soften(dark: np.ndarray, radius: float) -> np.ndarray:
 
 
 def _open_sky(scene: Scene, point: np.ndarray) -> np.ndarray:
-    """Share of the ambient light that things leave to the ground: a sphere hides (r / d)^2 times the cosine."""
+    """Share of the ambient light that objects leave to the ground: a sphere hides (r / d)^2 times the cosine."""
     hidden = np.zeros(point.shape[1:], np.float32)
     for thing in scene.things:
         square = (point[0] - thing.x) ** 2 + (point[1] - thing.y) ** 2 + (thing.height**2 + 1e-6)
@@ -243,7 +243,7 @@ def _open_sky(scene: Scene, point: np.ndarray) -> np.ndarray:
 
 
 def _shade_thing(scene: Scene, i: int, hits: Hits, at: np.ndarray) -> np.ndarray:
-    """Linear colour (3, rays) of thing i where rays number `at` meet it."""
+    """Linear colour (3, rays) of object i where rays number `at` meet it."""
     rays, normal = hits.rays.reshape(3, -1).take(at, 1), hits.normals.reshape(3, -1).take(at, 1)
     point = _point(scene.camera.position) + rays * hits.depth.take(at)
     mirror = rays - 2 * dot(rays, normal) * normal
@@ -254,7 +254,7 @@ def _shade_thing(scene: Scene, i: int, hits: Hits, at: np.ndarray) -> np.ndarray
         if j == 0:
             strength = strength * ~_blocked(scene, i, scene.lamps[j], point, to)
         light = light + np.maximum(dot(normal, to), 0) * strength
-        gleam = np.maximum(dot(mirror, to), np.float32(0.25))  # less does not show; its powers underflow, slowly
+        gleam = np.maximum(dot(mirror, to), np.float32(0.25))  # smaller values are invisible; their powers are slow
         shine = shine + strength * (1.4 * gleam**60 if metal else 0.06 * gleam**8)
     if metal:
         return 0.25 * light * tint + _mirrored(scene, i, point, mirror) * (0.08 + 1.6 * tint) + shine
@@ -262,14 +262,14 @@ def _shade_thing(scene: Scene, i: int, hits: Hits, at: np.ndarray) -> np.ndarray
 
 
 def _meets(thing: Thing, point: np.ndarray, rays: np.ndarray) -> np.ndarray:
-    """Numbers of the rays that pass through the sphere around a thing."""
+    """Numbers of the rays that pass through the sphere around an object."""
     aside = _point(thing.center) - point
     along = dot(aside, rays)
     return np.flatnonzero((dot(aside, aside) - along**2 < thing.radius**2 + thing.height**2) & (along > 0))
 
 
 def _may_shade(thing: Thing, other: Thing, lamp: np.ndarray) -> bool:
-    """Can the sphere around a thing throw a shadow of this lamp on the sphere around the other?"""
+    """Whether the sphere around an object can cast a shadow of this lamp on the sphere around the other."""
     (to, reach), (away, span) = ((t.center - lamp, np.hypot(t.radius, t.height)) for t in (thing, other))
     near, far = np.sqrt(to @ to), np.sqrt(away @ away)
     apart = np.arccos(np.clip(to @ away / (near * far), -1, 1))
@@ -277,7 +277,7 @@ def _may_shade(thing: Thing, other: Thing, lamp: np.ndarray) -> bool:
 
 
 def _blocked(scene: Scene, i: int, lamp: np.ndarray, point: np.ndarray, to: np.ndarray) -> np.ndarray:
-    """Does a thing other than i stand between a point on it and the lamp in direction `to`?"""
+    """Whether an object other than i stands between a point on it and the lamp in direction `to`."""
     dark = np.zeros(point.shape[1], bool)
     for j, thing in enumerate(scene.things):
         if j != i and _may_shade(thing, scene.things[i], lamp) and len(at := _meets(thing, point, to)):
@@ -287,7 +287,7 @@ def _blocked(scene: Scene, i: int, lamp: np.ndarray, point: np.ndarray, to: np.n
 
 
 def _mirrored(scene: Scene, i: int, point: np.ndarray, mirror: np.ndarray) -> np.ndarray:
-    """What metal thing i sees in its mirror directions: ground, dark sky, or the flat colour of another thing."""
+    """The colour that metal object i reflects: ground, dark sky, or the flat colour of another object."""
     away = -point[2] / np.minimum(mirror[2], np.float32(-1e-3))
     ground = GROUND * 1.15 / (1 + 0.012 * away**2)
     tint = np.ones(3, np.float32) if scene.ground is None else scene.ground.mean / GROUND
@@ -321,7 +321,7 @@ def _downsample(color: np.ndarray, samples: int) -> np.ndarray:
 
 
 def _majority(ids: np.ndarray, samples: int, things: int) -> np.ndarray:
-    """The thing that covers at least half of a pixel's rays (the later of two that share them), else the ground."""
+    """The object that covers at least half of a pixel's rays (the later of two that share them), else the ground."""
     out = np.full((ids.shape[0] // samples, ids.shape[1] // samples), -1, np.int8)
     for i in range(things):
         own = (ids == i).view(np.uint8)

@@ -1,6 +1,6 @@
-"""What a scene of the embedded world holds, and how it is drawn by lot: CLEVR's colours, materials, sizes and camera.
+"""Random scenes of the embedded world, as data: CLEVR's colours, materials, sizes and camera.
 
-Nothing here makes pixels; `raycast.py` does that from a `Scene`.
+Nothing here makes pixels; `raycast.py` renders a `Scene`.
 """
 
 from dataclasses import dataclass
@@ -78,17 +78,17 @@ class Camera:
 
 @dataclass(frozen=True)
 class Scene:
-    """Things on a ground, grey where none is given, seen by one camera under three lamps."""
+    """Objects on a ground, grey where none is given, seen by one camera under three lamps."""
 
     things: tuple[Thing, ...]
     camera: Camera
     lamps: np.ndarray  # (3, 3) positions
     ground: Ground | None = None
-    strengths: tuple[float, float, float] = (1.0, 1.0, 1.0)  # of the lamps, against those of the plain scene
+    strengths: tuple[float, float, float] = (1.0, 1.0, 1.0)  # of the lamps, relative to the plain scene
 
     @property
     def along(self) -> np.ndarray:
-        """Place of each thing (things, 2), to the right and in depth, in world units: by the camera's own directions
+        """Place of each object (objects, 2), to the right and in depth, in world units: by the camera's own directions
         laid on the ground, as CLEVR tells left, right, front and behind."""
         flat = self.camera.axes[[0, 2], :2]
         directions = flat / np.linalg.norm(flat, axis=1, keepdims=True)
@@ -112,11 +112,11 @@ def sample_scene(
     zoom: float | None = None,
     fixed: tuple[dict[str, str], ...] = (),
 ) -> Scene:
-    """Draw a scene of `count` things (1 to 10), each wholly in the picture and none hidden by more than about half.
+    """Draw a scene of `count` objects (1 to 10), each wholly in the picture and none hidden by more than about half.
 
-    `framing`: "framed" (a large thing is a third of the picture wide, less where many must fit), "wide" (CLEVR's own
-    distance) or "close" (about two thirds). `fixed` gives attributes of the first things, by name; the rest are drawn.
-    A thing that finds no place in 300 tries is left out, so a crowded picture can hold fewer.
+    `framing`: "framed" (a large object is a third of the picture wide, less where many must fit), "wide" (CLEVR's own
+    distance) or "close" (about two thirds). `fixed` gives attributes of the first objects, by name; the rest are drawn.
+    An object that finds no place in 300 tries is left out, so a crowded picture can hold fewer.
     """
     zoom = zoom or ZOOM[framing] * (1 if framing != "framed" else min(1, (5 / count) ** 0.5))
     camera = look_at(CAMERA + rng.uniform(-0.5, 0.5, 3), np.array([0, 0, 0.35]), zoom, aspect)
@@ -134,7 +134,7 @@ def sample_scene(
 
 
 def _disc(thing: Thing, camera: Camera) -> tuple[np.ndarray, float]:
-    """Centre (x, y, depth) and radius, in picture widths, of a thing's outline."""
+    """Centre (x, y, depth) and radius, in picture widths, of an object's outline."""
     at = camera.project(thing.center)[0]
     return at, thing.radius / at[2] / camera.half_width / 2
 

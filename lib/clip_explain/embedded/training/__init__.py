@@ -1,7 +1,7 @@
 """Trains the embedded models on the embedded world: `clip-explain train tiny-vit`.
 
-CLIP's symmetric contrastive loss and nothing else: no masks and no labels of patches; DINO's loss, which needs no
-captions either; ICLIP's. Resumable, on a CPU or a GPU.
+The losses are CLIP's symmetric contrastive loss, without masks or labels of patches; DINO's, which needs no captions;
+and ICLIP's. Trainings can be resumed, on a CPU or a GPU.
 """
 
 from clip_explain.embedded.training.loop import finetune, train

@@ -1,7 +1,7 @@
-"""Batches drawn by lot: windows of scenes, paintings and faces, captions, and which caption is true of which picture.
+"""Random batches: windows of scenes, paintings and faces, captions, and which caption is true of which picture.
 
-Each batch is decided by the plan's seed and its step alone, so that several processes can draw ahead. Between plans.py
-and loop.py.
+A batch depends only on the plan's seed and its step, so that several processes can draw ahead. Between plans.py and
+loop.py.
 """
 
 import copy
@@ -48,11 +48,11 @@ class Shown:
 
 @dataclass(frozen=True)
 class Batch:
-    """What is shown, and how a network reads it.
+    """The pictures and captions of a step, and how a network reads them.
 
     corner: (row, column) of the windows' top left patch in the model's own grid. reads_from: the class token reads
     patches only in the blocks after this share of all (0: in all), as the end token of texts reads words. kept: the
-    patches that are looked at, all when None. cells: patches attend only to those of the same number, if given.
+    patches that the network sees; None means all. cells: patches attend only to those of the same number, if given.
     """
 
     shown: Shown
@@ -93,7 +93,7 @@ def steps_of(plan: Plan) -> list[int]:
 
 
 def draw_batches(plan: Plan, folder: Path, start: int, end: int, workers: int = 0) -> Iterator[Batch]:
-    """The batches of some steps, drawn ahead by so many processes."""
+    """The batches of some steps, drawn ahead by several processes."""
     return (batch for (batch,) in draw_for_each([plan], folder, start, end, workers))
 
 
@@ -104,7 +104,7 @@ def draw_for_each(plans: Sequence[Plan], folder: Path, start: int, end: int, wor
 
 
 def what_is_shown(plan: Plan) -> tuple:
-    """All of a plan that decides pictures and captions; the rest is its architecture, its rates and how it reads."""
+    """The part of a plan that determines pictures and captions, without architecture, rates and ways of reading."""
     alike = {"rate": 0.0, "patch_keep": 1.0, "patch_isolation": 0.0, "class_token_delay": 0.0, "class_token_last": 0.0}
     return plan.seed, plan.art, tuple((replace(stage, **alike), stage.shares) for stage in plan.stages)
 
@@ -126,7 +126,7 @@ def draw_pictures(pool: Pool, art: Art | None, stage: Stage, rng: np.random.Gene
 
 
 def read_pictures(shown: Shown, stage: Stage, patch: int, rng: np.random.Generator) -> Batch:
-    """The pictures with where they lie in the network's grid, and how it reads them, by lot."""
+    """The pictures with their place in the network's grid, and a random way of reading them."""
     spare = (SIDE - stage.window) // patch
     corner = (int(rng.integers(spare + 1)), int(rng.integers(spare + 1)))
     reads_from, kept = draw_reading(stage, rng), draw_patches(stage, patch, rng)
@@ -134,7 +134,7 @@ def read_pictures(shown: Shown, stage: Stage, patch: int, rng: np.random.Generat
 
 
 def tokens_of(texts: list[str]) -> Int[Tensor, "texts context"]:
-    """Token numbers; those of each text are kept for when it comes again."""
+    """Token numbers of a text, kept for its next use."""
     return torch.stack([_tokens_of(text) for text in texts])
 
 
@@ -157,7 +157,7 @@ def draw_scenes(pool: Pool, stage: Stage, rng: np.random.Generator) -> tuple[Ten
 def remove_parts(
     pixels: Tensor, facts: cap.Facts, pool: Pool, windows: Windows, share: float, rng: np.random.Generator
 ) -> cap.Facts:
-    """Remove parts of a share of the pictures, in place; returns what is still true of them."""
+    """Remove parts of a share of the pictures, in place; returns the facts that are still true of them."""
     seen = facts.seen.copy()
     for row in np.flatnonzero(rng.random(len(pixels)) < share).tolist():
         ids = window_ids(pool, windows, row)
@@ -202,7 +202,7 @@ def draw_reading(stage: Stage, rng: np.random.Generator) -> float:
 
 
 def draw_patches(stage: Stage, patch: int, rng: np.random.Generator) -> Tensor | None:
-    """For each picture the patches that are looked at, or None for all."""
+    """For each picture the patches that the network sees, or None for all."""
     if stage.patch_keep == 1:
         return None
     patches = (stage.window // patch) ** 2

@@ -1,8 +1,8 @@
 """Trains the embedded BLIP, and writes it with its card: `clip-explain train tiny-blip`.
 
-BLIP's image-text contrast (ITC) alone, with the batches, the loss and the loop of the embedded CLIPs. transformers has
-the architecture; it is imported only when needed. The image tower starts as tiny-vit's: BLIP's own started as a ViT
-trained on ImageNet, its text encoder as BERT, for which there is nothing here.
+Only BLIP's image-text contrast (ITC) is trained, with the batches, the loss and the loop of the embedded CLIPs.
+transformers has the architecture; it is imported only when needed. The image tower starts as tiny-vit's, as BLIP's own
+started as a ViT trained on ImageNet. BLIP's text encoder started as BERT; here it starts at random.
 """
 
 import importlib
@@ -61,7 +61,7 @@ def tokenizer() -> Any:
 
 
 def build_blip(plan: Plan, seed: int) -> nn.Module:
-    """A `BlipForImageTextRetrieval` at 224 pixels, random but for its image tower, with a `logit_scale`."""
+    """A `BlipForImageTextRetrieval` at 224 pixels with random weights, except its image tower, and a `logit_scale`."""
     transformers = importlib.import_module("transformers")
     started = load(plan.start, "cpu", "fp32").network.visual if plan.start else None
     heads = started.transformer.resblocks[0].attn.num_heads if started else plan.vision_heads
@@ -103,10 +103,10 @@ def scenes(seed: int, count: int = 8) -> Tensor:
 
 @torch.no_grad()
 def start_vision(network: nn.Module, visual: nn.Module, pixels: Tensor) -> None:
-    """Copy CLIP's image tower into BLIP's, which has all of it but the layer norm before the first block.
+    """Copy CLIP's image tower into BLIP's, which lacks only the layer norm before the first block.
 
-    That is put into the patches' projection and the positions: exactly for the class token, and for patches but for
-    their spread over the channels, which is taken to be the mean over those of `pixels`.
+    That norm is merged into the patches' projection and the positions. This is exact for the class token. For patches
+    the norm's division by their deviation over channels is replaced by the mean deviation over the patches of `pixels`.
     """
     own, norm, layers = network.vision_model.embeddings, visual.ln_pre, network.vision_model.encoder.layers
     here = visual.positional_embedding
@@ -151,7 +151,7 @@ def image_tower(network: nn.Module) -> nn.Module:
 
 
 def embed_batch(network: nn.Module, batch: Batch, device: str) -> tuple[Tensor, Tensor]:
-    """BLIP's embeddings of a batch's pictures and captions; pictures are read as the plan's stage has it."""
+    """BLIP's embeddings of a batch's pictures and captions; the plan's stage says how pictures are read."""
     kept, cells = (None if x is None else x.to(device) for x in (batch.kept, batch.cells))
     reading = {"reads_from": batch.reads_from, "kept": kept, "cells": cells}
     pixels = normalized(batch.shown.pixels.to(device))

@@ -1,6 +1,7 @@
 """DINO (Caron et al. 2021) on the embedded scenes: no captions, no masks, no labels; `... training tiny-dino`.
 
-A student learns to say of any crop what its own running mean, the teacher, says of the whole picture. Above plans.py.
+A student learns to predict from any crop the output of its own running mean, the teacher, for the whole picture. Above
+plans.py.
 """
 
 import copy
@@ -54,7 +55,7 @@ class Pair(nn.Module):
 
 
 def build(plan: DinoPlan) -> Pair:
-    """The pair with random weights, which the plan's seed decides."""
+    """The pair with random weights from the plan's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
         return Pair(plan)
@@ -117,7 +118,7 @@ def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
 def take_step(
     pair: Pair, optimizer: torch.optim.Optimizer, crops: list[Tensor], plan: DinoPlan, momentum: float
 ) -> dict[str, float]:
-    """One step; returns the loss, and the mean entropy of what the teacher says (0 or log K: it has collapsed)."""
+    """One step; returns the loss and the mean entropy of the teacher's outputs (0 or log K means a collapse)."""
     with torch.autocast(crops[0].device.type, torch.bfloat16):
         with torch.no_grad():
             teacher = embed(pair.teacher, crops[:1]).float().unflatten(0, (GLOBALS, -1))
@@ -138,7 +139,7 @@ def take_step(
 
 
 def embed(network: nn.ModuleDict, crops: list[Tensor]) -> Float[Tensor, "images prototypes"]:
-    """What a network says of crops of one size."""
+    """A network's outputs for crops of one size."""
     return network["head"](class_tokens(network["visual"], torch.cat(crops)))
 
 
@@ -154,7 +155,7 @@ def class_tokens(visual: nn.Module, pixels: Float[Tensor, "images 3 height width
 
 
 def draw_batches(plan: DinoPlan, folder: Path, start: int, end: int) -> Iterator[list[Tensor]]:
-    """The crops of some steps; each step's are decided by the plan's seed and its number alone."""
+    """The crops of some steps, each of which depends only on the plan's seed and the step's number."""
     recipe, seed, scenes = plan.pool
     pool = make_pool(folder / f"pool-{recipe}-{seed}", scenes, seed, recipe)
     stages = [stage for stage in plan.stages for _ in range(stage.steps)]

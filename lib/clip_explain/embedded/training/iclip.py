@@ -1,7 +1,7 @@
 """Trains ICLIP ("IC", 3.2-4.1) and its ablations: `clip-explain train iclip`.
 
-The image encoder is frozen and has seen every view beforehand (views.py); a text tower and the projections learn. Above
-iclip.py, which has the network, and loop.py.
+The image encoder is frozen and its features of all views are computed beforehand (views.py); a text tower and the
+projections are trained. Above models/iclip.py, which has the network, and loop.py.
 """
 
 import json
@@ -66,7 +66,7 @@ def train_iclip(
 
 
 def build(plan: IclipPlan, channels: int, vocabulary: int = VOCABULARY) -> nn.Module:
-    """Text tower and projections with random weights, which the plan's seed decides."""
+    """Text tower and projections with random weights from the plan's seed."""
     branches = len(poolings_of(plan.pooling, plan.dual))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
@@ -74,7 +74,7 @@ def build(plan: IclipPlan, channels: int, vocabulary: int = VOCABULARY) -> nn.Mo
 
 
 def draw_batches(plan: IclipPlan, views: Views, start: int, end: int) -> Iterator[Batch]:
-    """The batches of some steps; each is decided by the plan's seed and its step alone."""
+    """The batches of some steps; each depends only on the plan's seed and the step."""
     rows = [POOLINGS.index(how) for how in poolings_of(plan.pooling, plan.dual)]
     whole = np.flatnonzero(np.isfinite(views.pooled[:, 0, 0]))
     for step in range(start, end):

@@ -84,7 +84,7 @@ def can_record(network: nn.Module, embed: Callable, device: str) -> bool:
 
 
 def workers_for(device: str) -> int:
-    """How many processes draw batches by default: one beside a CPU's own work, all but two cores beside a GPU's."""
+    """The default number of processes that draw batches: one next to a CPU, and all cores except two next to a GPU."""
     return 1 if device == "cpu" else max(1, (os.cpu_count() or 1) - 2)
 
 
@@ -152,7 +152,7 @@ def named(figures: Float[Tensor, "3"]) -> dict[str, float]:
 
 
 def make_optimizer(network: nn.Module, plan: Plan | DinoPlan | IclipPlan) -> torch.optim.AdamW:
-    """AdamW, without decay for biases, norms, embeddings and the temperature."""
+    """AdamW without weight decay for biases, norms, embeddings and the temperature."""
     matrices = [p for n, p in network.named_parameters() if p.ndim > 1 and "embedding" not in n]
     rest = [p for n, p in network.named_parameters() if p.ndim <= 1 or "embedding" in n]
     groups = [{"params": matrices, "weight_decay": plan.decay}, {"params": rest, "weight_decay": 0.0}]
@@ -186,13 +186,13 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def checkpoint(network: nn.Module, optimizer: torch.optim.Optimizer, step: int, path: Path) -> None:
-    """Write all that is needed to go on. Raises OutputError, as files.py does."""
+    """Write everything that is needed to resume. Raises OutputError, as files.py does."""
     state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
     files.write(path, lambda place: torch.save(state, place))
 
 
 def steps_done(path: Path) -> int:
-    """The steps behind a checkpoint, 0 if there is none."""
+    """The number of steps before a checkpoint, 0 if there is none."""
     return torch.load(path, weights_only=True, map_location="meta")["step"] if path.exists() else 0
 
 

@@ -1,6 +1,6 @@
-"""What decides a training: architecture, curriculum, optimiser's settings; one plan for each embedded model.
+"""The plans of all trainings: architecture, curriculum and optimiser's settings of each embedded model.
 
-Below batches.py and towers.py, dino.py and iclip.py, which carry a plan out.
+Below batches.py, towers.py, dino.py and iclip.py, which carry out a plan.
 """
 
 from dataclasses import dataclass, field, replace
@@ -54,7 +54,7 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """All that decides a training: the architecture, the curriculum and the optimiser's settings.
+    """Everything that determines a training: the architecture, the curriculum and the optimiser's settings.
 
     `patch`: side of a patch in pixels; for a ResNet of a cell of its last grid, 32. `vision_heads`, `text_heads`: of
     each block's attention; None for OpenAI's, one for each 64 channels.
@@ -161,7 +161,7 @@ PLANS = {
 
 
 def lengthened(plan: Plan, length: float) -> Plan:
-    """The plan with `length` times the steps in each stage: what a faster machine, or more patience, allows."""
+    """The plan with `length` times the steps in each stage."""
     stages = tuple(replace(stage, steps=max(1, round(stage.steps * length))) for stage in plan.stages)
     return replace(plan, stages=stages)
 
@@ -260,7 +260,7 @@ DINO_PLANS = {
         "a momentum of 0.996. A rerun follows this plan; it will not give the same bits.",
     )
 }
-ICLIP_PLANS = {  # each ablation changes one thing; all have the same budget
+ICLIP_PLANS = {  # each ablation changes a single setting; all have the same budget
     "iclip": IclipPlan(),
     "iclip-one-projection": IclipPlan(dual=False),
     "iclip-max": IclipPlan(pooling="max", dual=False),

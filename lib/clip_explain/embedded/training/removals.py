@@ -1,6 +1,6 @@
-"""Parts of pictures taken away: patches, blobs, single pixels or all but one object, filled in one of five ways.
+"""Removal of parts of pictures: patches, blobs, single pixels or all but one object, filled in one of five ways.
 
-A model that meets them while it learns is not shocked by them when a metric removes parts of a picture.
+A model that is trained on such pictures is not out of its domain when a metric removes parts of a picture.
 """
 
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ from clip_explain.models.model import MEAN
 
 PARTS = {"patches": 0.35, "blobs": 0.2, "pixels": 0.3, "surroundings": 0.15}
 FILLS = {"black": 0.35, "white": 0.1, "noise": 0.15, "blur": 0.1, "mean": 0.3}
-SHARE = (0.05, 0.8)  # how much of the picture is taken away
+SHARE = (0.05, 0.8)  # the share of the picture that is removed
 SIDES = (8, 16, 16, 32)  # of the patches, in pixels
 
 
 @dataclass(frozen=True)
 class Removal:
-    """What is taken away from a picture, and what it is filled with; `part` is one of `PARTS`."""
+    """The removed part of a picture and its filling; `part` is one of `PARTS`."""
 
     gone: Bool[np.ndarray, "height width"]
     part: str
@@ -29,7 +29,7 @@ class Removal:
 
 
 def draw_removal(ids: Int[np.ndarray, "height width"], rng: np.random.Generator) -> Removal:
-    """A removal by lot from a picture of which `ids` tells which object (or -1) each pixel shows."""
+    """A random removal from a picture; `ids` says which object (or -1) each pixel shows."""
     part = str(rng.choice(list(PARTS), p=list(PARTS.values())))
     fill = str(rng.choice(list(FILLS), p=list(FILLS.values())))
     share = rng.uniform(*SHARE)
@@ -41,7 +41,7 @@ def draw_removal(ids: Int[np.ndarray, "height width"], rng: np.random.Generator)
 
 
 def patches(side: int, share: float, rng: np.random.Generator) -> Bool[np.ndarray, "height width"]:
-    """Squares of a grid that lies anywhere, each gone with the probability `share`."""
+    """Squares of a randomly placed grid, each removed with the probability `share`."""
     square = int(rng.choice(SIDES))
     cells = rng.random((side // square + 2, side // square + 2)) < share
     top, left = rng.integers(square, size=2)
@@ -56,7 +56,7 @@ def blobs(side: int, share: float, rng: np.random.Generator) -> Bool[np.ndarray,
 
 
 def pixels(side: int, share: float, rng: np.random.Generator) -> Bool[np.ndarray, "height width"]:
-    """Single pixels, each gone with the probability `share`."""
+    """Single pixels, each removed with the probability `share`."""
     return rng.random((side, side), np.float32) < share
 
 
@@ -98,7 +98,7 @@ def still_seen(
 def fill_in(
     image: UInt8[Tensor, "3 height width"], gone: Bool[np.ndarray, "height width"], fill: str, rng: np.random.Generator
 ) -> UInt8[Tensor, "3 height width"]:
-    """The image with what is gone filled in one of `FILLS`; "mean" is the mean of CLIP's preprocessing."""
+    """The image with the removed part filled by one of `FILLS`; "mean" is the mean of CLIP's preprocessing."""
     if fill == "blur":
         coarse = F.interpolate(image[None].float(), (6, 6), mode="area")
         filling = F.interpolate(coarse, image.shape[1:], mode="bilinear")[0].round().byte().numpy()

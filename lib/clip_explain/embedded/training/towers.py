@@ -1,6 +1,6 @@
 """OpenAI's networks built and run for training: on windows, batch first, with gradients for the weights.
 
-models/vit.py has the forward that keeps its parts for explainers; this one can leave patches out or keep them apart.
+models/vit.py has the forward that keeps its parts for explainers; this one can leave out patches or isolate them.
 """
 
 import math
@@ -20,7 +20,7 @@ LENGTHS = 3  # a batch's texts run in so many parts of about equal length, so th
 
 
 def build(plan: Plan, seed: int) -> nn.Module:
-    """OpenAI's CLIP at 224 pixels with random weights, which the seed decides.
+    """OpenAI's CLIP at 224 pixels with random weights from the seed.
 
     Or, for a plan with a `start`, that model, all of its weights to be trained.
     """
@@ -165,7 +165,7 @@ def embed_patches(
 
 
 def within_cells(cells: Int[Tensor, " patches"], kept: Tensor | None) -> Bool[Tensor, "images 1 tokens tokens"]:
-    """Which token may attend to which: the class token to all, a patch to those of its own cell."""
+    """A mask of attention between tokens: the class token sees all, a patch only those of its own cell."""
     own = cells[None] if kept is None else cells[kept]
     may = F.pad(own[:, :, None] == own[:, None, :], (1, 0, 1, 0), value=False)
     may[:, 0] = True

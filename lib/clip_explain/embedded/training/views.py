@@ -1,6 +1,6 @@
-"""What a frozen image encoder sees, once and for all: pooled features of random windows, and what is true of each.
+"""A frozen image encoder's pooled features of random windows, computed once, and the facts about each window.
 
-Below training/iclip.py. A picture's features under each pooling are one row, so training costs little but the texts.
+Below training/iclip.py. A picture's features under each pooling are one row, so training costs little beside the texts.
 """
 
 import hashlib
@@ -85,7 +85,7 @@ def see(folder: Path, draw: Callable[[int, int], Tensor], count: int, encoder: M
 
 
 def scene_views(plan: IclipPlan, cache: Path, encoder: Model, root: Path | None) -> tuple[Any, Any, int]:
-    """Random windows of the plan's pool: how their pixels are drawn and what is said of them."""
+    """Random windows of the plan's pool: functions that draw their pixels and their captions."""
     recipe, seed, scenes = plan.pool
     made = make_pool(cache / f"pool-{recipe}-{seed}", scenes, seed, recipe)
     rng, count, side = np.random.default_rng([plan.seed, 0]), plan.views, made.ids.shape[1]
@@ -120,7 +120,7 @@ def _rescaled(pixels: Tensor, encoder: Model) -> Tensor:
 
 
 def dataset_views(plan: IclipPlan, cache: Path, encoder: Model, root: Path | None) -> tuple[Any, Any, int]:
-    """Random square crops of a dataset's images, as CLIP was trained, each image as often as any other."""
+    """Random square crops of a dataset's images, as in CLIP's training, equally many of each image."""
     dataset = datasets.load(plan.dataset, root=root, **({"table": plan.table} if plan.table else {}))
     texts = [record.texts for record in dataset]
     count = max(plan.views, len(dataset))

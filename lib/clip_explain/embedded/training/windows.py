@@ -1,7 +1,7 @@
-"""Windows cut out of a pool's pictures, and what each tells of the objects in it.
+"""Windows cut out of a pool's pictures, and the facts that each shows about its objects.
 
-Below batches.py, dino.py and views.py. Pixels are uint8, as they are in files; `normalized` makes them what CLIP's
-preprocessing hands on, where the network is.
+Below batches.py, dino.py and views.py. Pixels are uint8, as in files; `normalized` applies CLIP's preprocessing on the
+network's device.
 """
 
 import math
@@ -67,14 +67,14 @@ def scene_weights(pool: Pool, close: float) -> Float[np.ndarray, " scenes"]:
 
 
 def place_windows(pool: Pool, picked: np.ndarray, span: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Left and top of windows that each hold the middle of one object, drawn by lot among the picture's own."""
+    """Left and top of windows that each hold the middle of one object, chosen at random among the picture's own."""
     objects = (rng.random(len(picked)) * (pool.attributes[picked, :, 0] >= 0).sum(1)).astype(int)
     corners = pool.centers[picked, objects].T - span * rng.uniform(0.2, 0.8, (2, len(picked)))
     return np.clip(corners, 0, np.maximum(pool.ids.shape[1] - span, 0)).astype(np.float32)
 
 
 def window_facts(pool: Pool, windows: Windows) -> cap.Facts:
-    """What windows tell: an object is seen if 45 % of it and 150 pixels are inside."""
+    """The facts that windows show: an object is seen if 45 % of it and 150 pixels are inside."""
     shape = (len(windows.picked), pool.attributes.shape[1])
     seen, across = np.zeros(shape, np.int8), np.zeros(shape)
     scale = windows.side / windows.span
@@ -186,6 +186,6 @@ def draw_curves(
 
 
 def normalized(pixels: UInt8[Tensor, "images 3 height width"]) -> Float[Tensor, "images 3 height width"]:
-    """Pixels as CLIP's preprocessing hands them on."""
+    """Pixels as CLIP's preprocessing returns them."""
     mean, std = (torch.tensor(numbers, device=pixels.device).view(3, 1, 1) for numbers in (MEAN, STD))
     return (pixels / 255 - mean) / std
