@@ -31,7 +31,7 @@ class Joined:
 def joined(record: Record) -> Joined | None:
     """The first two objects of an image whose names share at most one word, joined by "and"; None if there are none.
 
-    Asked is each word that stands in one of the two names alone, unless it is also true of a thing of the image
+    Asked is each word that stands in only one of the two names, unless it is also true of an object of the image
     (`facts["things"]`) that has no mask. DatasetError for a record without masks.
     """
     if record.masks is None:
@@ -61,6 +61,6 @@ def _asked(record: Record, text: str, names: list[list[str]], pairs: list[tuple[
 
 
 def _all_masked(record: Record, word: str, names: list[list[str]]) -> bool:
-    """Is a word true of no thing without a mask? So also where the record does not list its things."""
+    """Whether a word is true only of objects with masks; True if the record does not list its objects."""
     things = record.facts.get("things", ())
     return not things or sum(word in name for name in names) == sum(word in thing.values() for thing in things)

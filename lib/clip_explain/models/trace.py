@@ -12,7 +12,7 @@ the last block is computed for the pooled token alone (`queries` = 1) unless `to
 | `k`, `v`    | images heads tokens width    | keys and values, the same |
 | `attention` | images heads queries tokens  | softmax(q k^T / sqrt(width)) |
 | `attended`  | images queries channels      | attention times v, heads joined, before the output projection (GE's o) |
-| `output`    | images queries leaving       | tokens leaving the block; `leaving` = channels (a ResNet's pool differs) |
+| `output`    | images queries leaving       | tokens leaving the block; `leaving` = channels, or a ResNet's embedding |
 | `mean`      | images leaving              | mean of `output` over the tokens; only with a graph and `tokens="all"` |
 
 | of a `Trace` | shape | what it is |
