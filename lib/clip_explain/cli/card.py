@@ -11,7 +11,7 @@ from clip_explain.datasets.record import read_json
 from clip_explain.embedded.cards import blip, clip, iclip
 from clip_explain.embedded.training.blip import NAME as BLIP
 from clip_explain.embedded.training.plans import DINO_PLANS, ICLIP_PLANS, PLANS
-from clip_explain.files import data_folder
+from clip_explain.models.embedded import embedded_path
 
 # Of each model its export (name, folder) and what measures it (name, folder, scenes).
 OWN = dict.fromkeys([*DINO_PLANS, *ICLIP_PLANS], (iclip.export, iclip.measure))
@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> None:
     count("--scenes", args.scenes, high=MOST_SCENES)
     if not args.measure_only:
         clip.write_card(args.model, export(args.model, folder))
-    card = read_json(data_folder() / "models" / f"{args.model}.json")
+    card = read_json(embedded_path(args.model).with_suffix(".json"))
     found = clip.noted(measure(args.model, folder, args.scenes))
     clip.write_card(args.model, {**card, "held_out_scenes": args.scenes, **found})
     print(json.dumps(found, indent=1))

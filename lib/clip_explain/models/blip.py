@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from clip_explain.checks import import_extra
 from clip_explain.errors import ModelError, TextError
-from clip_explain.files import data_folder
 from clip_explain.models.adapters import Renamed, first_line, hub_checksum, module_of
+from clip_explain.models.embedded import embedded_folder
 from clip_explain.models.layers import evaluated
 from clip_explain.models.model import Model, place
 
@@ -25,7 +25,7 @@ def load_blip(name: str, device: torch.device, dtype: torch.dtype) -> Model:
     """
     transformers = import_extra("transformers", "hugging-face", repr(name))
     name = f"blip:{name.removeprefix('blip:') or BLIP}"
-    embedded = data_folder() / "models" / name.removeprefix("blip:")
+    embedded = embedded_folder() / name.removeprefix("blip:")
     source = str(embedded) if os.path.isdir(embedded) else name.removeprefix("blip:")
     try:
         network = transformers.BlipForImageTextRetrieval.from_pretrained(source)

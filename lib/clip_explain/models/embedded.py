@@ -14,8 +14,14 @@ from clip_explain.models.weights import read_metadata, read_weights
 EMBEDDED = ("tiny-vit", "tiny-vit-plain", "tiny-vit-32", "tiny-resnet", "basic-clip")
 
 
+def embedded_folder() -> Path:
+    """The folder of the embedded models, data/models."""
+    return data_folder() / "models"
+
+
 def embedded_path(name: str) -> Path:
-    return data_folder() / "models" / f"{name}.safetensors"
+    """The file of an embedded model's weights; its card stands beside it as .json."""
+    return embedded_folder() / f"{name}.safetensors"
 
 
 def load_embedded(name: str) -> tuple[nn.Module, str]:

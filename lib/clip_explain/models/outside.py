@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from clip_explain.errors import OutsideWorldWarning
-from clip_explain.files import data_folder
+from clip_explain.models.embedded import embedded_folder
 from clip_explain.models.model import Model
 
 MARK = "clip_explain.rendered"  # a key of a picture's `info`, which Pillow's own operations keep
@@ -31,7 +31,7 @@ def rendered(pixels: UInt8[np.ndarray, "height width 3"]) -> Image.Image:
 
 def is_embedded(model: Model) -> bool:
     """Whether a model's weights are those of an embedded model's card."""
-    return model.sha256 in _cards(data_folder() / "models")
+    return model.sha256 in _cards(embedded_folder())
 
 
 @functools.cache

@@ -8,8 +8,8 @@ from clip_explain.embedded.cards.clip import read_checkpoint, samples_after
 from clip_explain.embedded.cards.figures import Figures, chance, held_out, pointing, recognition, retrieval
 from clip_explain.embedded.training.blip import PLAN, build_blip, vocabulary
 from clip_explain.embedded.training.plans import Plan
-from clip_explain.files import data_folder
 from clip_explain.models import load
+from clip_explain.models.embedded import embedded_folder
 from clip_explain.models.weights import checksum
 from clip_explain.papers.saving import write
 
@@ -20,7 +20,7 @@ def export(name: str, folder: Path, plan: Plan = PLAN) -> dict:
     network = build_blip(plan, plan.seed)
     network.load_state_dict(state["network"])
     del network.logit_scale  # no part of BLIP's own
-    target = data_folder() / "models" / name
+    target = embedded_folder() / name
     with TemporaryDirectory() as made:
         network.half().save_pretrained(made)
         Path(made, "vocab.txt").write_text("\n".join(vocabulary()) + "\n")

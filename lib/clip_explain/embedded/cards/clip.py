@@ -18,9 +18,9 @@ from clip_explain.embedded.cards.figures import Figures, measure_clip
 from clip_explain.embedded.training.plans import PLANS
 from clip_explain.embedded.training.towers import build
 from clip_explain.errors import WeightsError
-from clip_explain.files import data_folder
 from clip_explain.metrics.intervals import Interval
 from clip_explain.models import load
+from clip_explain.models.embedded import embedded_path
 from clip_explain.models.weights import pack
 from clip_explain.papers.saving import write
 
@@ -48,7 +48,7 @@ def export(name: str, folder: Path) -> dict:
     learned = state["network"]["token_embedding.weight"]
     rows = ((learned != start) | (start == 0)) & (learned != 0)  # tokens in no caption keep their start values
     rows = rows.any(1).nonzero()[:, 0]
-    path = data_folder() / "models" / f"{name}.safetensors"
+    path = embedded_path(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     content = save(pack(state["network"], rows), {"format": "pt", **heads_of(network)})
     write(path, content)
@@ -94,4 +94,4 @@ def noted(found: Mapping[str, Interval | float]) -> dict[str, dict]:
 
 def write_card(name: str, card: dict) -> None:
     """Write data/models/NAME.json, whole or not at all."""
-    write(data_folder() / "models" / f"{name}.json", (json.dumps(card, indent=1) + "\n").encode())
+    write(embedded_path(name).with_suffix(".json"), (json.dumps(card, indent=1) + "\n").encode())

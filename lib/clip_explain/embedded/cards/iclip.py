@@ -24,13 +24,13 @@ from clip_explain.embedded.training.iclip import build as build_text
 from clip_explain.embedded.training.iclip import packed
 from clip_explain.embedded.training.plans import DINO_PLANS, ICLIP_PLANS
 from clip_explain.explainers import METHODS, explain
-from clip_explain.files import data_folder
 from clip_explain.images import encode_image
 from clip_explain.metrics.pointing import energy_pointing_game
 from clip_explain.metrics.recognition import mean_average_precision
 from clip_explain.metrics.segmentation import foreground_minus_background, iou_curves, mfmb, mmiou
 from clip_explain.models import load
 from clip_explain.models.dino import load_dino
+from clip_explain.models.embedded import embedded_path
 from clip_explain.models.iclip import as_clip, load_encoder, poolings_of, recognition
 from clip_explain.models.model import Model
 from clip_explain.papers.saving import write
@@ -43,7 +43,7 @@ def export(name: str, folder: Path) -> dict:
     """Write data/models/NAME.safetensors from the newest checkpoint; returns the card, still without figures."""
     state = read_checkpoint(folder)
     content = (dino_content if name in DINO_PLANS else iclip_content)(name, state["network"])
-    write(data_folder() / "models" / f"{name}.safetensors", content)
+    write(embedded_path(name), content)
     plan = (DINO_PLANS | ICLIP_PLANS)[name]
     sha256 = hashlib.sha256(content).hexdigest()
     rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
