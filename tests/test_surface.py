@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import clip_explain as cx
+from clip_explain.models import embed
 
 ROOT = Path(__file__).resolve().parents[1]
 STUB = Path(cx.__file__).with_suffix(".pyi")
@@ -42,6 +43,18 @@ def test_names_of_the_first_edition_work_and_warn(old, new):
     with pytest.warns(DeprecationWarning, match=rf"clip_explain\.{old} is now clip_explain\.{new}"):
         found = getattr(cx, old)
     assert found.__name__.rpartition(".")[2] == new.rpartition(".")[2]
+
+
+@pytest.mark.parametrize("name", ["Trace", "trace_image", "trace_text", "gradients", "HEADS"])
+def test_the_first_editions_trace_module_has_its_names(name):
+    with pytest.warns(DeprecationWarning, match="clip_explain.trace is now clip_explain.models.vit"):
+        assert hasattr(cx.trace, name)
+
+
+@pytest.mark.parametrize("name", ["embed_images", "embed_texts", "embed_tokens"])
+def test_functions_that_are_methods_now_work_and_warn(name):
+    with pytest.warns(DeprecationWarning, match=f"models.embed.{name} is now Model.{name}"):
+        assert getattr(embed, name) is getattr(cx.Model, name)
 
 
 def checked(path: Path, text: str) -> str:

@@ -16,7 +16,9 @@ from clip_explain.errors import TensorError
 from clip_explain.models.adapted import image_tower, text_tower
 from clip_explain.models.layers import Affine, constant, join_heads, layer_norm, linear, rotated, scaled, split_heads
 from clip_explain.models.towers import Layer, Patches, Tokens, Tower, layers_on, square
+from clip_explain.models.trace import HEADS as HEADS  # the first edition's trace module had these names, too
 from clip_explain.models.trace import Block, Trace, TraceOptions, pooled_row
+from clip_explain.models.trace import gradients as gradients
 
 
 def trace_image(

@@ -22,7 +22,7 @@ from clip_explain.embedded.training.plans import DinoPlan, DinoStage
 from clip_explain.embedded.training.towers import run_blocks
 from clip_explain.embedded.training.windows import Windows, cut, jitter, normalized
 from clip_explain.models.dino import new_visual
-from clip_explain.models.stems import resize_positions
+from clip_explain.models.vit import resize_positions
 
 GLOBALS = 2
 
