@@ -1,4 +1,4 @@
-"""`clip-explain notebook 04 -p model ViT-B/16`: run notebooks of the compendium with parameters of one's own.
+"""`clip-explain notebook 04 -p model ViT-B/16`: run notebooks of the compendium with your own parameters.
 
 Above notebooks/run.py, which it calls: the notebooks live in the repository, not in the package.
 """

@@ -103,7 +103,8 @@ def known_options(owner: str) -> dict[str, Option]:
     from clip_explain.sweep.measures import METRICS
 
     if owner in METHODS:
-        return METHODS[owner].options_for()
+        method = METHODS[owner]
+        return {option.name: option for option in method.options or method.pair_options or ()}
     owners = {name: source.reader for name, source in DATASETS.items()} | METRICS
     parameters = inspect.signature(owners[owner]).parameters if owner in owners else {}
     return {name: option_of(name, parameter.annotation) for name, parameter in parameters.items()}

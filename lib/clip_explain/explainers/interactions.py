@@ -32,7 +32,7 @@ class Interactions:
     """The contribution of each pair of a patch and a word to the score of one image and one text; raw, signed, float32.
 
     `pairs` are the interactions. `patches` and `words` are the effects of single patches and words, averaged over the
-    other side. `map` is each patch's contribution beside the whole text: its effect and its interactions with all words.
+    other side. `map` is each patch's contribution with the whole text: its effect and its interactions with all words.
     `names` are the words (or tokens) in reading order.
     """
 
