@@ -1,4 +1,4 @@
-"""Texts that join the names of two objects of an image, and what their words name: for saliency word by word."""
+"""Texts that join the names of two objects of an image, and the objects that each word names."""
 
 from dataclasses import dataclass
 from itertools import combinations

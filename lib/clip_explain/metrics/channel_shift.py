@@ -1,4 +1,4 @@
-"""Semantic shift (ICLIP, "IC", 3.1 and 4.3): does each channel of a pooled feature come from the object or around it?
+"""Semantic shift (ICLIP, "IC", 3.1 and 4.3): whether each channel of a pooled feature comes from the object.
 
 Beside segmentation.py; pure functions of tokens and of masks of the foreground.
 """

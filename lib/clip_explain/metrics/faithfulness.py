@@ -1,4 +1,4 @@
-"""Does the score rest on the pixels that a map says? Deletion, insertion and perturbation curves, and their area.
+"""Deletion, insertion and perturbation curves and their areas: whether the score depends on the pixels of a map.
 
 Embeds perturbed images in batches on the device; word_faithfulness.py does the same for words. The way of the data:
 maps -> `ranks` -> `over_steps` (perturbed images, embedded) -> readouts.py (one number a point) -> `auc`.
@@ -95,7 +95,7 @@ def curves(
     mode: str = "deletion",
     **options: Any,
 ) -> dict[str, Float[Tensor, "images maps points"]]:
-    """What each readout says while the pixels of an image are changed in the order of a map; one curve a map.
+    """Each readout's curve while the pixels of an image are changed in the order of a map, one curve for each map.
 
     `pixels` are preprocessed, `maps` raw, of any grid and any number for each image (targets, methods, or both); they
     are resized bilinearly. `readouts`: see `classification` and `retrieval` of readouts.py; all share the forwards, so

@@ -1,4 +1,4 @@
-"""What pixels are changed from or to when a map is put to the test: noise, black, blur, the mean colour.
+"""The fillings between which pixels are changed in faithfulness curves: noise, black, blur, the mean colour.
 
 Below faithfulness.py.
 """
@@ -25,7 +25,7 @@ def fill(
     std: tuple[float, float, float],
     seed: int = 0,
 ) -> Float[Tensor, "images 3 height width"]:
-    """What pixels are changed from or to: "image", "mean", "black", "noise" or "blur", in preprocessed pixels.
+    """A filling of this name, in preprocessed pixels: "image", "mean", "black", "noise" or "blur".
 
     "noise" is uniform in each colour and pixel, image i's drawn by `seed` + i on the CPU, whatever the device.
     MethodError for another name.

@@ -1,6 +1,6 @@
-"""How sure a number is: bootstrap intervals, paired tests, statistics of means, correlation.
+"""The uncertainty of numbers: bootstrap intervals, paired tests, statistics of means, correlation.
 
-Images are drawn anew, or their signs flipped; scipy.stats does it wherever it has the test.
+Images are resampled, or the signs of their differences flipped, by scipy.stats except where it would be slow.
 """
 
 import functools
@@ -17,7 +17,7 @@ from torch import Tensor
 from clip_explain.errors import TensorError
 
 RESAMPLES = 2000
-DRAWS_AT_ONCE = 4_000_000  # random numbers held at a time
+DRAWS_AT_ONCE = 4_000_000  # the most random numbers in memory at a time
 
 
 Labels = Iterable[Hashable]  # for each value, the name of what it belongs to
@@ -50,7 +50,7 @@ class Comparison:
 
 
 def bootstrap(values, seed: int, level: float = 0.95, clusters: Labels | None = None) -> Interval:
-    """The mean of `values`, one number an image, with its percentile bootstrap interval (2000 resamples of images).
+    """The mean of `values`, one for each image, with its percentile bootstrap interval (2000 resamples of images).
 
     Several texts of one image are not independent. Average them first, or give each value's image in `clusters`: then
     whole images are drawn, `count` is the number of images, and every value still has the same weight in the mean. The
@@ -87,9 +87,9 @@ def _resampled(data: tuple[np.ndarray, ...], statistic, seed: int, level: float)
 
 
 def class_means_by_image(values, classes: Labels, images: Labels) -> Float[np.ndarray, " images"]:
-    """One number an image. Their mean is the mean over classes of the class means: mMIoU and mFMB, for intervals.
+    """One number for each image, whose mean is the mean over classes of the class means, as in mMIoU and mFMB.
 
-    `values` has one number a map; `classes` and `images` say which class and which image each map belongs to. The
+    `values` has one number for each map; `classes` and `images` give the class and the image of each map. The
     result is in the order in which the images appear, and `bootstrap` of it, or of its difference between two methods,
     gives the interval of the mean over classes.
 
@@ -113,11 +113,11 @@ def class_means_by_image(values, classes: Labels, images: Labels) -> Float[np.nd
 
 
 def paired_test(ours, theirs, seed: int, resamples: int = 10_000, clusters: Labels | None = None) -> Comparison:
-    """Do two methods differ on the same images? The paired permutation test of the mean difference, two-sided.
+    """The two-sided paired permutation test of the mean difference of two methods on the same images.
 
-    If the methods did not differ, each difference could as well have the other sign. If there are at most `resamples`
-    ways to flip the signs (2^count), all are counted (exact, by scipy); otherwise that many are drawn, and p is
-    (1 + as large) / (1 + drawn), never 0. `clusters` as in `bootstrap`: the differences of one image change sign
+    If the methods did not differ, each difference would be as likely with the opposite sign. If there are at most
+    `resamples` ways to flip the signs (2^count), all are counted (exact, by scipy); otherwise that many are drawn, and
+    p is (1 + as large) / (1 + drawn), never 0. `clusters` as in `bootstrap`: the differences of one image change sign
     together. Equal methods have p = 1. TensorError without values, with NaN, or for lists of different lengths.
     """
     ours, theirs = np.asarray(ours, dtype=float), np.asarray(theirs, dtype=float)
@@ -152,7 +152,7 @@ def _drawn_p(values: Float[np.ndarray, " images"], seed: int, resamples: int) ->
 def sign_flip_tests(
     values: Float[np.ndarray, "images comparisons"], seed: int, resamples: int = 4999
 ) -> tuple[Float[np.ndarray, " comparisons"], Float[np.ndarray, " comparisons"]]:
-    """Two one-sided p values a column: that its mean is above 0, and that it is below 0.
+    """Two one-sided p values for each column: that its mean is above 0, and that it is below 0.
 
     p is (1 + how many of the drawn sign flips make the sum as large, or as small) / (1 + drawn). All columns share one
     draw of the signs, so that hundreds of comparisons take no longer than a few; `scipy.stats.permutation_test` draws
@@ -187,11 +187,11 @@ def resampled_means(values, seed: int, resamples: int = RESAMPLES) -> Float[np.n
 
 
 def jackknife(values, statistic: Callable[[np.ndarray], np.ndarray]) -> Float[np.ndarray, " images"]:
-    """One number an image, for a statistic of the means over images; their mean is the statistic, corrected for bias.
+    """One number for each image, whose mean is a statistic of the means over images, corrected for bias.
 
-    So a spread of means, or a correlation of mean maps, goes into a long table and its intervals and tests like any
-    number of an image (Tukey's pseudo-values): n s - (n - 1) s without the image. `values` (images, *axes); `statistic`
-    takes means (draws, *axes) and returns one number each. TensorError for fewer than two images, or NaN.
+    These are Tukey's pseudo-values, n s - (n - 1) s without the image. With them a spread of means, or a correlation of
+    mean maps, enters a long table, its intervals and tests like any other number of an image. `values` (images, *axes);
+    `statistic` takes means (draws, *axes) and returns one number each. TensorError for fewer than two images, or NaN.
     """
     values = _images_first(values)
     count = len(values)
@@ -211,7 +211,7 @@ def spanned(value: float, again: Float[np.ndarray, " resamples"], count: int, le
     return Interval(float(value), float(low), float(high), count)
 
 
-# -- do two numbers go together?
+# -- correlation
 
 
 def correlation(x, y, seed: int, ranks: bool = False, level: float = 0.95) -> Interval:
@@ -228,10 +228,10 @@ def correlation(x, y, seed: int, ranks: bool = False, level: float = 0.95) -> In
 
 
 def correlation_by_image(x, y, ranks: bool = False) -> Float[np.ndarray, " images"]:
-    """One number an image, whose mean is the correlation of the pairs (corrected for bias): see `jackknife`.
+    """One number for each image, whose mean is the correlation of the pairs, corrected for bias; see `jackknife`.
 
-    So a correlation goes into a long table, and is judged as any mean. With `ranks` Spearman's, of the ranks that the
-    pairs have together. Zeros if one of the two is constant. TensorError as `correlation`.
+    With them a correlation enters a long table and is judged like any mean. With `ranks` Spearman's, of the ranks that
+    the pairs have together. Zeros if one of the two is constant. TensorError as `correlation`.
     """
     x, y = _pairs(x, y)
     if ranks:

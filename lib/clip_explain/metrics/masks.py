@@ -1,9 +1,9 @@
-"""Raw maps laid on their masks, as every metric of localization does it, and the types of both.
+"""Raw maps resized to their masks, for all metrics of localization, and the types of both.
 
 The base of pointing.py and segmentation.py, which share these rules:
 
-- A degenerate map (all its values equal) says nothing: it counts as all zero, has no peak and marks no pixel.
-- A question without an answer is NaN, and means leave it out: an empty mask, or no background where the metric
+- A degenerate map (all its values equal) counts as all zero: it has no peak and marks no pixel.
+- A metric that is undefined is NaN, and means leave it out: for an empty mask, or without background where the metric
   compares with the background.
 - `ignore` marks pixels that the annotators left undecided (VOC's outlines, ImageNet-S's code 1000). They are not
   counted, neither as the object nor as the rest, and no peak is looked for there. A map is still scaled, and cut at a
@@ -82,7 +82,7 @@ def finite(maps: Tensor) -> Tensor:
 
 @checked()
 def defined(values: Tensor, needed: Tensor) -> Tensor:
-    """NaN where the pixels that a metric needs are none."""
+    """The values, but NaN where a metric lacks the pixels that it needs."""
     return torch.where(needed.flatten(-2).any(dim=-1), values, torch.nan)
 
 
@@ -93,7 +93,7 @@ def count_pixels(pixels: Tensor) -> Tensor:
 
 @checked()
 def share(part: Tensor, whole: Tensor) -> Tensor:
-    """part / whole, and 0 of nothing."""
+    """part / whole, and 0 where the whole is 0."""
     return part / torch.where(whole > 0, whole, 1)
 
 

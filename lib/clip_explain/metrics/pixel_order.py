@@ -1,7 +1,7 @@
-"""In which order a map has an image's pixels changed, and what becomes of pixels of equal value.
+"""The order in which a map has an image's pixels changed, and the treatment of pixels of equal value.
 
-Below faithfulness.py, which changes them. A map with a ReLU is 0 over more than half of the image; these pixels are
-tied, and the map says nothing of their order.
+Below faithfulness.py, which changes the pixels. A map with a ReLU is 0 over more than half of the image; these pixels
+are tied, and the map does not order them.
 """
 
 import torch
@@ -59,10 +59,10 @@ def tie_breaker(
     seed: int = 0,
     signed: Float[Tensor, "images maps grid_h grid_w"] | None = None,
 ) -> Float[Tensor, "images #maps pixels"] | None:
-    """What `ranks` breaks ties by.
+    """The values by which `ranks` breaks ties.
 
-    "random": uniform noise on cells of `cell` x `cell` pixels, resized as a map is, so that tied pixels go in blots as
-    large as a map's own: one by one they would destroy more of an image than any map does. Image i's noise is drawn by
+    "random": uniform noise on cells of `cell` x `cell` pixels, resized like a map, so that tied pixels go in blobs as
+    large as those of a map: single pixels would destroy more of an image than any map does. Image i's noise is drawn by
     `seed` + i on the CPU and is the same for all its maps. "raster": nothing. "signed": the maps as they were before
     the ReLU that tied the pixels, `signed`. MethodError for another word, TensorError for "signed" without these maps.
     """

@@ -1,6 +1,6 @@
-"""Does a map point at the object that its text names? The pointing games, and grid pointing.
+"""The pointing games, and grid pointing: whether a map points at the object that its text names.
 
-Above masks.py, which says how degenerate maps, empty masks and ignored pixels are taken.
+Above masks.py, which has the rules for degenerate maps, empty masks and ignored pixels.
 """
 
 import torch
@@ -61,7 +61,7 @@ def energy_pointing_game(maps: Maps, masks: Masks, energy: str = "positive", ign
 
 @checked()
 def points_at(maps: Float[Tensor, "maps grid_h grid_w"], masks: MasksOfOne) -> Bool[Tensor, "maps masks"]:
-    """Pointing game of all pairs: does the maximum of each map, resized bilinearly to the masks, lie in each mask?"""
+    """Pointing game of all pairs: whether each map's maximum, resized bilinearly to the masks, lies in each mask."""
     inside = all_masks(masks, maps)
     peaks = resize(maps, inside.shape[-2:]).flatten(1).argmax(dim=1)
     return inside.flatten(1)[:, peaks].T & ~degenerate(maps)[:, None]
@@ -94,7 +94,7 @@ def own_and_others(
 def image_grid(
     images: Float[Tensor, "cells channels height width"], columns: int = 2, size: tuple[int, int] | None = None
 ) -> Float[Tensor, "channels grid_height grid_width"]:
-    """Images set side by side into one, row by row. `size`: of the whole (height, width), resized bilinearly to it.
+    """Several images side by side in one, row by row, resized bilinearly to the whole's `size` (height, width).
 
     TensorError unless the images fill the rows and the size has room for equal cells.
     """
@@ -141,7 +141,7 @@ def grid_pointing(maps: Maps, cells: Int[Tensor, "*axes"], rows: int = 2, column
 
 
 def _squared_distance_from_peak(heat: Tensor) -> Tensor:
-    """Of each pixel, in pixels, from its map's maximum (the first one by rows)."""
+    """The squared distance, in pixels, of each pixel from its map's maximum (the first one by rows)."""
     height, width = heat.shape[-2:]
     peaks = heat.flatten(-2).argmax(dim=-1)[..., None]
     down = torch.arange(height, device=heat.device) - peaks // width
@@ -150,7 +150,7 @@ def _squared_distance_from_peak(heat: Tensor) -> Tensor:
 
 
 def _overlaps(parts: int, cells: int) -> Float[Tensor, "parts cells"]:
-    """How much of each of `cells` lies in each of `parts` equal stretches of the same side."""
+    """The share of each of `cells` that lies in each of `parts` equal stretches of the same side."""
     if parts < 1:
         raise TensorError(f"got {parts} rows or columns, expected at least 1")
     edges, places = torch.arange(parts + 1) * cells / parts, torch.arange(cells)

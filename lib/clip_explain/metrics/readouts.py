@@ -1,4 +1,4 @@
-"""Readouts of faithfulness curves: from the embeddings of perturbed images or texts to one number a point.
+"""Readouts of faithfulness curves: from the embeddings of perturbed images or texts to one number for each point.
 
 Pure functions of unit embeddings, above recognition.py, below faithfulness.py and word_faithfulness.py. A tie with a
 wrong candidate is a miss, so that a model which gives all candidates the same score has accuracy 0.

@@ -1,4 +1,4 @@
-"""Does the model know what is there? Multi-label average precision, zero-shot top-k, and retrieval recall at k.
+"""Metrics of a model's recognition: multi-label average precision, zero-shot top-k, and retrieval recall at k.
 
 Pure functions on scores that are already computed. One number for each class, image or text; a question without an
 answer is NaN, to be left out of means. Of equal scores the wrong ones count as higher, so equal scores win nothing.

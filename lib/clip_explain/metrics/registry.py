@@ -1,4 +1,4 @@
-"""Every metric of a map by its name: what it says, which way is better, its range, what a map by chance scores.
+"""Every metric of a map by its name: its meaning, its better direction, its range, and the score of random maps.
 
 Above all other modules of metrics/. Sweeps, charts and the papers' claims read this one list.
 """

@@ -1,4 +1,4 @@
-"""Does a map depend on what the model has learned? The parameter-randomisation check of Adebayo et al. 2018.
+"""The parameter-randomisation check of Adebayo et al. 2018: whether a map depends on what the model has learned.
 
 It works on a copy of the model: the given one is never written to.
 """

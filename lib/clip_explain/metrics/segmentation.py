@@ -1,6 +1,6 @@
-"""How well does a map separate the object from the rest? Accuracy, average precision, IoU, ICLIP's mMIoU and mFMB.
+"""How well a map separates the object from the background: accuracy, average precision, IoU, ICLIP's mMIoU and mFMB.
 
-Above masks.py, which says how degenerate maps, empty masks and ignored pixels are taken.
+Above masks.py, which has the rules for degenerate maps, empty masks and ignored pixels.
 """
 
 from collections.abc import Hashable
@@ -161,7 +161,7 @@ def mmiou(curves: Float[Tensor, "maps thresholds"], classes: Labels) -> float:
 
 @checked()
 def foreground_minus_background(maps: Maps, masks: Masks, mode: str = "bicubic", ignore: Ignored = None) -> PerMap:
-    """The bracket of ICLIP eq. 8: the map's mean in its mask less its mean outside, -1 to 1. Higher is better.
+    """The bracket of ICLIP eq. 8: the map's mean in its mask minus its mean outside, -1 to 1. Higher is better.
 
     The map is resized and scaled to [0, 1] as in `iou_curves`. The result is NaN also for a mask without background.
     """
@@ -198,19 +198,19 @@ def _average_precision(scores: np.ndarray, truth: np.ndarray, both: bool) -> flo
 
 
 def _pixels_above(passed: Tensor, steps: int, counted: Tensor) -> Float[Tensor, "*axes thresholds"]:
-    """How many of the counted pixels lie above each threshold, from how many thresholds each pixel passes."""
+    """The number of counted pixels above each threshold, from the number of thresholds that each pixel passes."""
     found = torch.zeros(*passed.shape[:-2], steps + 1, device=passed.device, dtype=torch.float32)
     found.scatter_add_(-1, passed.flatten(-2), counted.flatten(-2).to(found))
     return found.flip(-1).cumsum(-1).flip(-1)[..., 1:]
 
 
 def _rows(pixels: Tensor) -> Tensor:
-    """One row a map."""
+    """A row for each map."""
     return pixels.reshape(-1, pixels.shape[-2] * pixels.shape[-1])
 
 
 def _by_class(classes: Labels, count: int) -> dict[Hashable, list[int]]:
-    """Which maps are of each class."""
+    """The indices of each class's maps."""
     labels = listed(classes)
     if len(labels) != count or not count:
         raise TensorError(f"got {len(labels)} classes for {count} maps, expected one a map and at least one")

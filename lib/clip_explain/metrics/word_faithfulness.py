@@ -1,4 +1,4 @@
-"""Does the score rest on the words that weights say? Word deletion and insertion curves, and confidence.
+"""Word deletion and insertion curves, and confidence: whether the score depends on the words with large weights.
 
 As faithfulness.py does for pixels, with the same readouts and `auc`; above request.py, which drops and embeds tokens.
 

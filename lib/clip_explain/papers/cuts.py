@@ -1,4 +1,4 @@
-"""Mask IoU at the threshold that suits each class's masks best, for several methods on the same images.
+"""Mask IoU at the best threshold of each class, for several methods on the same images.
 
 Above metrics/segmentation.py, which has the formula, and tables.py, whose rows come out.
 """

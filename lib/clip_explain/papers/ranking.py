@@ -1,4 +1,4 @@
-"""Places of methods by several metrics, and how sure they are: the bootstrap over images of their ranks.
+"""Places of methods by several metrics, with bootstrap intervals over images.
 
 Above tables.py, whose long table it reads; a summary that plots/ draws comes out.
 """
@@ -49,7 +49,7 @@ def ranks(
 
 
 def ranks_of_means(summary: pd.DataFrame, better: Mapping[str, str], methods: Sequence[str]) -> pd.DataFrame:
-    """The places of numbers that have no images behind them, as a paper prints them, in the same columns as `ranks`.
+    """The places of numbers without images, such as a paper's, in the same columns as `ranks`.
 
     TensorError where a method has no number of a metric, or several.
     """
