@@ -5,7 +5,7 @@ from clip_explain.explainers.registry import METHODS, names_of
 
 # The form of a model's name -> what it loads. models/__init__.py has the loader of each prefix before a colon.
 FAMILIES = {
-    "tiny-vit tiny-vit-32 tiny-resnet": "embedded CLIPs, trained on rendered scenes",
+    "tiny-vit tiny-vit-plain tiny-vit-32 tiny-resnet": "embedded CLIPs, trained on rendered scenes",
     "ViT-B/32 ViT-B/16 ViT-L/14 ViT-L/14@336px RN50 RN101 RN50x4 RN50x16 RN50x64": "OpenAI's CLIPs, downloaded",
     "PATH": "a weights file in OpenAI's layout: .safetensors, .pt, .pth, .bin",
     "hf:NAME_OR_FOLDER": "CLIP, SigLIP, MetaCLIP 2, Chinese CLIP or AltCLIP of transformers; extra: hugging-face",

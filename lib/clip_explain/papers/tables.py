@@ -196,7 +196,8 @@ def furthest_apart(
     for method in methods:
         if method not in wide:
             raise MethodError(f"{method!r} has no numbers of {metric}: {nearest(method, wide.columns)}")
-    gap = (wide[methods[0]] - wide[methods[1]]).abs().dropna().sort_values(ascending=False, kind="stable")
+    differences: pd.Series = wide[methods[0]] - wide[methods[1]]
+    gap = differences.abs().dropna().sort_values(ascending=False, kind="stable")
     by_image = gap[~gap.index.get_level_values("image").duplicated()]
     return list(by_image.index[:count])
 

@@ -68,12 +68,11 @@ def image_calls(
     `options` holds those of a method under its name. Nothing is cached from call to call.
     """
     pixels = images.pixels(model, pixels)
-    encode = torch.no_grad()(lambda: model.encode_image(pixels))
     given = options or {}
-    return {"encode_image": encode} | {
-        method: lambda method=method: explain(model, pixels, targets, method, **given.get(method, {}))
-        for method in methods
-    }
+    calls: dict[str, Call] = {"encode_image": torch.no_grad()(lambda: model.encode_image(pixels))}
+    for method in methods:
+        calls[method] = partial(explain, model, pixels, targets, method, **given.get(method, {}))
+    return calls
 
 
 def word_calls(
@@ -85,12 +84,11 @@ def word_calls(
     options: Mapping[str, dict] | None = None,
 ) -> dict[str, Call]:
     """The model's own `encode_text` of the tokenized texts, then each word method on them and images' embeddings."""
-    encode = torch.no_grad()(lambda: model.encode_text(tokens))
     given = options or {}
-    return {"encode_text": encode} | {
-        method: lambda method=method: explain_words(model, embeddings, texts, method, **given.get(method, {}))
-        for method in methods
-    }
+    calls: dict[str, Call] = {"encode_text": torch.no_grad()(lambda: model.encode_text(tokens))}
+    for method in methods:
+        calls[method] = partial(explain_words, model, embeddings, texts, method, **given.get(method, {}))
+    return calls
 
 
 def faithfulness_calls(

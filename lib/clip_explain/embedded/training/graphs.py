@@ -102,7 +102,7 @@ def recorded(network: nn.Module, optimizer: torch.optim.Optimizer, device: str) 
             graphs[shapes] = graph, inputs
         graph, places = graphs[shapes]
         for place, part in zip(parts_of(places), parts_of(inputs), strict=True):
-            if part is not None and place is not part:
+            if part is not None and place is not None and place is not part:
                 place.copy_(part)
         graph.replay()
         return figures
