@@ -2,7 +2,7 @@
 #
 #   make setup      create .venv and install everything (skipped when current; the other targets do it when needed)
 #   make figures    execute the notebooks, several at once; figures go to figures/, executed copies to build/notebooks/
-#   make site       turn the executed notebooks into pages, build/site/index.html
+#   make site       the documentation: guide, methods, scoreboard, executed notebooks, reference; build/site/index.html
 #   make test       run the tests
 #   make lint       ruff, pyright, and a check that no notebook carries outputs
 #   make lab        open JupyterLab
@@ -41,7 +41,7 @@ figures: $(STAMP)
 		$(call given,DEVICE,device) $(call given,OUT,out_dir) $(ARGS))
 
 site: $(STAMP)
-	@$(BIN)/python docs/gallery.py $(ARGS)
+	@$(BIN)/python docs/make_site.py $(ARGS)
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest $(ARGS)

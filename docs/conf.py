@@ -1,20 +1,28 @@
-"""Settings of the gallery for Sphinx. docs/gallery.py makes the pages that they apply to, and calls Sphinx.
+"""Settings of the site for Sphinx. docs/make_site.py makes the pages that they apply to, and calls Sphinx.
 
 Nothing may be fetched when a page is opened: no fonts, no scripts from elsewhere. Formulas are MathML, which browsers
 draw themselves, so there is no MathJax.
 """
 
 import re
+import sys
+from pathlib import Path
 
 from docutils import nodes
 from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.util import logging
 
+sys.path.append(str(Path(__file__).resolve().parent))
+
+import reference  # noqa: E402
+
 project = "CLIP Explained"
 html_title = project
 author = "CLIP Explained contributors"
-extensions = ["myst_nb"]
+extensions = ["myst_nb", "sphinx.ext.autodoc"]
+autodoc_member_order = "bysource"
+exclude_patterns = ["conf.py", "reference.py"]
 html_theme = "furo"
 html_theme_options = {"source_repository": "", "top_of_page_buttons": []}
 html_static_path = ["_static"]
@@ -28,7 +36,9 @@ myst_enable_extensions = ["attrs_inline", "colon_fence", "dollarmath"]
 myst_update_mathjax = False
 nb_execution_mode = "off"  # notebooks/run.py did it
 nb_ipywidgets_js = {}
-suppress_warnings = ["myst.header", "mystnb.unknown_mime_type"]
+nb_code_prompt_show = "Show the code"
+nb_code_prompt_hide = "Hide the code"
+suppress_warnings = ["myst.header", "mystnb.unknown_mime_type", "docutils"]  # the last: plain text of docstrings
 
 log = logging.getLogger(__name__)
 
@@ -55,5 +65,11 @@ def display(translator, node: nodes.Node) -> None:
     raise nodes.SkipNode
 
 
+def docstring(app, what, name, found, options, lines: list[str]) -> None:
+    """A docstring, which is plain text, as reStructuredText."""
+    lines[:] = reference.as_markup(lines)
+
+
 def setup(app) -> None:
+    app.connect("autodoc-process-docstring", docstring)
     app.add_html_math_renderer("mathml", (inline, None), (display, None))

@@ -1,4 +1,4 @@
-"""The table of families in README.md: `python docs/families.py` writes it anew, from small random models of each.
+"""The table of families in docs/models.md: `python docs/families.py` writes it anew, from small random models of each.
 
 A row says how many methods take the family, and the largest relative difference between its own features, of images
 and of texts, and those that are explained.
@@ -19,7 +19,7 @@ from clip_explain.explainers.method import TOWERS  # noqa: E402
 from clip_explain.explainers.registry import methods_for  # noqa: E402
 from clip_explain.models.agreement import agreement_by_layer  # noqa: E402
 
-PAGE = ROOT / "README.md"
+PAGE = ROOT / "docs" / "models.md"
 START, END = "<!-- families: written by docs/families.py -->", "<!-- end of families -->"
 HEADER = (
     "| family | image encoder | methods for images | for words | largest difference |",

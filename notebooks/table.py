@@ -1,31 +1,54 @@
-"""Fills the columns of README's table of notebooks that can be read off files: picture, claims, time.
+"""Fills what README.md and docs/notebooks.md say of the notebooks and can be read off files.
 
     python notebooks/table.py          after `make figures`
 
-Beside run.py. Rows, and the columns "reproduces" and "the paper's own data", are written by hand.
+In README.md the pictures and verdicts of each notebook and the totals of all, in docs/notebooks.md their times. Rows,
+what a notebook reproduces, and the papers' own data are written by hand. Beside run.py.
 """
 
 import json
 import re
 from pathlib import Path
 
+import pandas as pd
+
 from clip_explain import papers
 
 ROOT = Path(__file__).resolve().parents[1]
-ROW = re.compile(r"\| \[(\d\d_\w+)\]\(notebooks/\w+\.ipynb\) \|")
+ROW = re.compile(r"\| \[(\d\d_\w+)\]\((?:\.\./)?notebooks/\w+\.ipynb\)")
+START, END = "<!-- totals: written by notebooks/table.py -->", "<!-- end of totals -->"
+KINDS = {"paper": "the papers' statements", "control": "our controls"}
 
 
 def fill(text: str, root: Path = ROOT) -> str:
-    """README's text with the table's rows brought up to date."""
+    """README's text with the table's rows and the totals brought up to date."""
     lines = text.splitlines(keepends=True)
-    return "".join(fill_row(line, found[1], root) if (found := ROW.match(line)) else line for line in lines)
+    filled = "".join(fill_row(line, found[1], root) if (found := ROW.match(line)) else line for line in lines)
+    if START not in filled:
+        return filled
+    before, rest = filled.split(START)
+    return f"{before}{START}\n{totals(root)}\n{END}{rest.split(END)[1]}"
 
 
 def fill_row(line: str, name: str, root: Path) -> str:
-    """notebook | reproduces | picture | claims here | time | the paper's own data."""
-    cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
-    cells[2:5] = [picture(name, root), claims(name, root), time(name, root) or cells[4]]
-    return "| " + " | ".join(cells) + " |\n"
+    """notebook and what it reproduces | pictures | verdicts."""
+    what = cells(line)[0]
+    return f"| {what} | {picture(name, root)} | {claims(name, root)} |\n"
+
+
+def fill_times(text: str, root: Path = ROOT) -> str:
+    """The text of docs/notebooks.md with its column of times brought up to date."""
+    filled = []
+    for line in text.splitlines(keepends=True):
+        if found := ROW.match(line):
+            notebook, before, data = cells(line)
+            line = f"| {notebook} | {time(found[1], root) or before} | {data} |\n"
+        filled.append(line)
+    return "".join(filled)
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
 
 
 def picture(name: str, root: Path) -> str:
@@ -37,6 +60,17 @@ def claims(name: str, root: Path) -> str:
     """The papers' statements reproduced / neither / not reproduced, and the same of our controls."""
     counts = papers.tally_of(root / "figures" / name)
     return f"[{' · '.join(counts)}](figures/{name}/claims.csv)" if counts else ""
+
+
+def totals(root: Path) -> str:
+    """How often each verdict was given in all notebooks: a row for the papers' statements, one for our controls."""
+    paths = sorted((root / "figures").glob("*/claims.csv"))
+    counts = papers.totals(pd.concat([papers.read_verdicts(path) for path in paths]))
+    lines = [f"| | statements | {' | '.join(papers.VERDICTS)} |", "|---|" + "---|" * (len(papers.VERDICTS) + 1)]
+    for kind, says in KINDS.items():
+        row = counts.loc[kind, list(papers.VERDICTS)]
+        lines.append(f"| {says} | {row.sum()} | {' | '.join(map(str, row))} |")
+    return "\n".join(lines)
 
 
 def time(name: str, root: Path) -> str | None:
@@ -52,5 +86,6 @@ def time(name: str, root: Path) -> str | None:
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
+    readme, page = ROOT / "README.md", ROOT / "docs" / "notebooks.md"
     readme.write_text(fill(readme.read_text()))
+    page.write_text(fill_times(page.read_text()))

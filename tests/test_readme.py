@@ -1,6 +1,7 @@
-"""README's commands: each is run here, or by .ci/run, or stands below with the reason why it is not.
+"""The commands and examples of README and of the pages in docs/: each is run here, or by .ci/run, or stands below with
+the reason why it is not.
 
-A command that is new in README must get an entry below; the first test names it.
+A command that is new on a page must get an entry below; the first test names it.
 """
 
 import os
@@ -8,55 +9,58 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import reduce
 from pathlib import Path
 
 import pytest
 import torch
 
+import clip_explain as cx
 import small_clip
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text()
-BEGIN = r"(?:make|pytest|pip|conda|kubectl|clip-explain|(?:\.venv/bin/)?python|\.venv/bin/\S+|>>>|-?cx\.)(?=[ \w]|$)"
+PAGES = {path.name: path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
+BEGIN = (
+    r"(?:git|make|pytest|pip|conda|kubectl|clip-explain|(?:\.venv/bin/)?python|\.venv/bin/\S+|>>>|-?cx\.)(?=[ \w]|$)"
+)
 
-# A command of README (* for any rest) -> what makes it short, put in place of a part of it ("" is its end), and what it
+# A command of a page (* for any rest) -> what makes it short, put in place of a part of it ("" is its end), and what it
 # leaves.
 RUN = {
-    '.venv/bin/python -c "from clip_explain import datasets;*': ({}, "photo.png"),
-    ".venv/bin/clip-explain photo.png*": ({}, "map.png"),
-    '.venv/bin/clip-explain photo.png "a blue cone" --model my_clip.pt*': ({}, "map.png"),
+    '.venv/bin/clip-explain photo.png "a blue cone" "a red ring"*': ({}, "map.png"),
+    '.venv/bin/clip-explain photo.png "a blue cone" --model my_clip.pt*': ({"map.png": "mine.png"}, "mine.png"),
+    ".venv/bin/clip-explain check my_clip.pt": ({}, None),
     ".venv/bin/clip-explain sweep*": ({"images 20": "images 1"}, "results"),
-    ".venv/bin/python notebooks/run.py 01*": ({"-p out_dir": "-p n_images 1 -p out_dir"}, "mine"),
+    ".venv/bin/clip-explain notebook 01 -p images*": ({"--work": "-p n_images 1 --work"}, "mine/figures"),
     "clip-explain --list": ({}, None),
     "clip-explain --help": ({}, None),
     "clip-explain data": ({}, None),
-    ".venv/bin/pre-commit install": ({}, ".git/hooks/pre-commit"),
     "make lab": ({"make": "make -o .venv/setup-is-current", "": " ARGS=--version"}, None),  # else a server that stays
     # These take minutes or hours: that they are there and know the name is all that is tested here. What they do is
     # tested in test_training.py, test_embedded.py and test_sweep.py.
-    ".venv/bin/clip-explain train tiny-vit": ({"": " --help"}, None),
-    ".venv/bin/clip-explain card tiny-vit": ({"": " --help"}, None),
+    ".venv/bin/clip-explain train tiny-vit tiny-vit-plain --device cuda": ({"": " --help"}, None),
+    ".venv/bin/clip-explain card tiny-vit*": ({"": " --help"}, None),
     ".venv/bin/python benchmarks/sweep_overhead.py": ({"": " --help"}, None),
-}
-PYTHON = {  # evaluated after the block of Python
-    'cx.explain(model, "photo.png", Path("other.png"))': "an image as the target",
-    'cx.difference(model, "a blue cone", "a cone")': "what a word adds",
-    '-cx.targets(model, "a blue cone")': "what speaks against",
 }
 BY_CI = {
     "make setup": "a step of .ci/run",
     "make test": "a step of .ci/run",
     "make lint": "a step of .ci/run",
     "make site": "a step of .ci/run",
-    "make figures NB=01": "a step of .ci/run",
 }
 NOT_RUN = {
+    "git clone *": "the address is the reader's",
     "make figures": "each of its notebooks is run by test_notebooks.py, the first by .ci/run",
+    "make figures NB=04 N_IMAGES=*": "the same; what make hands on: test_environment.py",
     "make figures NB=01 MODEL=*": "needs a GPU and downloads weights; what make hands on: test_environment.py",
     "make figures NB=04 MODEL=*": "the same, and ImageNet",
+    ".venv/bin/clip-explain notebook 04*": "writes to figures/; the same with --work is run, and in test_notebooks.py",
+    ".venv/bin/clip-explain notebook 07*": "minutes; the same as notebook 01, which is run",
+    "clip-explain notebook": "its name",
+    "clip-explain card": "its name",
+    "clip-explain sweep": "its name",
     "make app": "a server that stays; test_explorer_browser.py starts the same",
-    "python notebooks/run.py": "as make figures",
-    "python docs/gallery.py": "as make site",
+    "python docs/make_site.py": "as make site",
     "pytest": "as make test",
     "conda *": "no conda here; test_environment.py compares its list with pyproject.toml's",
     "pip install *": "downloads",
@@ -64,16 +68,19 @@ NOT_RUN = {
     ">>> *": "needs a cluster",
     "kubectl *": "needs a cluster",
     "clip-explain sweep --scheduler *": "needs a cluster, a GPU, ImageNet; test_sweep.py has a scheduler and workers",
-    "clip-explain check MODEL": "test_cli.py checks a small model",
-    "cx.load(*": "downloads weights",
-    "cx.linear_probe*": "a name",
+    "cx.load(*": "downloads weights, or stands for a model of the reader's",
     "make": "the program",
 }
-COVERED = RUN | PYTHON | BY_CI | NOT_RUN
+COVERED = RUN | BY_CI | NOT_RUN
+NAME = re.compile(r"cx(?:\.\w+)+")  # a name of the library, without a call
 
 
 def commands(text: str) -> list[str]:
-    """Lines of indented blocks, and code within lines, that begin as a command does; without comments, each once."""
+    """Lines of indented blocks, and code within lines, that begin as a command does; without comments, each once.
+
+    Blocks in fences are Python, and run as a whole.
+    """
+    text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
     lines = [line[4:] for line in text.splitlines() if line.startswith("    ")]
     joined = re.sub(r" +\\\n +", " ", "\n".join(lines))
     inline = [re.sub(r"\s+", " ", span) for span in re.findall(r"(?<!`)`([^`]+)`(?!`)", text)]
@@ -87,14 +94,41 @@ def entry(command: str) -> str | None:
     return max(fitting, key=len, default=None)
 
 
-COMMANDS = {command: entry(command) for command in commands(README)}
+COMMANDS = {command: entry(command) for command in commands("\n\n".join(PAGES.values()))}
 ORDER = list(RUN)
 TO_RUN = sorted((command for command, key in COMMANDS.items() if key in RUN), key=lambda each: ORDER.index(entry(each)))
 
 
 def test_every_command_is_accounted_for():
-    unknown = [command for command, key in COMMANDS.items() if key is None]
-    assert unknown == [], "new in README: put them into RUN, PYTHON, BY_CI or NOT_RUN"
+    unknown = [command for command, key in COMMANDS.items() if key is None and not NAME.fullmatch(command)]
+    assert unknown == [], "new on a page: put them into RUN, BY_CI or NOT_RUN"
+
+
+def test_no_entry_is_of_a_command_that_is_gone():
+    assert COVERED.keys() - COMMANDS.values() == set()
+
+
+def test_names_of_the_library_are_there():
+    names = [command for command in COMMANDS if NAME.fullmatch(command)]
+    assert names
+    for name in names:
+        reduce(getattr, name.split(".")[1:], cx)
+
+
+def test_readme_is_short_and_counts_the_methods_and_families():
+    lines = PAGES["README.md"].splitlines()
+    assert len(lines) <= 150
+    assert f"The {len(cx.METHODS)} methods" in PAGES["README.md"]
+    families = PAGES["models.md"].partition("|---|")[2].partition("<!-- end")[0].count("\n|")
+    assert f"has the {families} families" in PAGES["README.md"]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_of_a_page_lead_to_files(name):
+    home = ROOT if name == "README.md" else ROOT / "docs"
+    targets = re.findall(r"\]\(([^)#\s]+)", PAGES[name])
+    inside = [target for target in targets if "://" not in target]
+    assert [target for target in inside if not (home / target).exists()] == []
 
 
 def test_ci_runs_what_it_is_said_to():
@@ -104,22 +138,19 @@ def test_ci_runs_what_it_is_said_to():
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
-    """What the commands need of a clone, in a folder where they may write; with the photo that the first one makes."""
+    """What the commands need of a clone, in a folder where they may write, with a photo and a model of one's own."""
     folder = tmp_path_factory.mktemp("clone")
-    for name in ("notebooks", "benchmarks"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("0[2-9]_*", "[12]*_*", "__pycache__"))
-    shutil.copy(ROOT / ".pre-commit-config.yaml", folder)
+    shutil.copytree(ROOT / "benchmarks", folder / "benchmarks")
     shutil.copy(ROOT / "Makefile", folder)
     (folder / ".venv").symlink_to(sys.prefix)
     widths = {"vwidth": 768, "twidth": 512, "embed": 512}  # of a ViT-B, whose heads are known
     torch.save(small_clip.state_dict(**small_clip.SMALL | widths), folder / "my_clip.pt")
-    subprocess.run(["git", "init", "--quiet", str(folder)], check=True)
-    run(TO_RUN[0], folder)
+    cx.datasets.load("scenes", size=480)[1].image.save(folder / "photo.png")
     return folder
 
 
 def run(command: str, folder: Path) -> None:
-    """Run a command of README in a clone, made short, and look for what it leaves."""
+    """Run a command of a page in a clone, made short, and look for what it leaves."""
     changes, left = RUN[COMMANDS[command]]
     for old, new in changes.items():
         assert old in command
@@ -131,23 +162,22 @@ def run(command: str, folder: Path) -> None:
     assert left is None or (folder / left).exists()
 
 
-@pytest.mark.parametrize("command", TO_RUN[1:], ids=lambda command: command[:50])
+@pytest.mark.parametrize("command", TO_RUN, ids=lambda command: command[:50])
 def test_it_runs(clone, command):
     if command.startswith("make") and shutil.which("make") is None:
         pytest.skip("no make, as in a conda environment")
     run(command, clone)
 
 
-def test_the_python_block_and_what_follows_it(clone, monkeypatch):
-    (block,) = re.findall(r"```python\n(import clip_explain.*?)```", README, re.DOTALL)
-    monkeypatch.chdir(clone)
-    shutil.copy("photo.png", "other.png")
-    known = {"Path": Path}
-    exec(block, known)
-    assert known["found"].shape[:2] == (1, 2) and len(known["words"]) == 1 and Path("maps.png").is_file()
-    assert [each for each in PYTHON if each not in COMMANDS] == []
-    for text in PYTHON:
-        assert eval(text, known).ndim in (2, 4)
+@pytest.mark.parametrize("name", [name for name, text in PAGES.items() if "```python" in text])
+def test_the_python_of_a_page_runs_from_the_first_line_to_the_last(clone, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(clone / "photo.png", tmp_path)
+    known = {}
+    for block in re.findall(r"```python\n(.*?)```", PAGES[name], re.DOTALL):
+        exec(block, known)
+    if name in ("README.md", "first_image.md"):
+        assert known["found"].shape[:2] == (1, 2) and Path("maps.png").is_file()
 
 
 def test_commands_are_found():

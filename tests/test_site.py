@@ -1,10 +1,10 @@
-"""The gallery, built of small notebooks made here: every page is there, no link is broken, nothing comes from afar."""
+"""The site, its gallery built of small notebooks made here: every page is there, no link is broken, nothing comes from
+afar."""
 
 import base64
 import io
 import json
 import re
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +14,17 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-GALLERY = Path(__file__).resolve().parents[1] / "docs" / "gallery.py"
-DOCS = runpy.run_path(str(GALLERY))
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+sys.path.append(str(DOCS))
+
+import link_check  # noqa: E402
+import make_site  # noqa: E402
+import method_pages  # noqa: E402
+import reference  # noqa: E402
+import scoreboard  # noqa: E402
+
+import clip_explain as cx  # noqa: E402
+
 WIDGET = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "bar of progress"}
 CLAIMS = "claim,paper,ours,holds\nit | works,GE Tab 1,0.9,holds\nit costs $5 or $6,GE 4.2,0.1,undecided\n"
 CLAIMS += "it flies,expected,0.2,does not hold\n"
@@ -66,7 +75,7 @@ def site(tmp_path_factory):
     """A site of five notebooks: as it should be, not executed, failed, changed since, run with other parameters."""
     where = folders(tmp_path_factory.mktemp("gallery"))
     where["readme"].write_text(
-        "| [01_good](notebooks/01_good.ipynb) | Fig 1 (its column), Tab 2 | [1](a.png) | 1 / 1 / 1 | 5 s | `coco` |\n"
+        "| [01_good](notebooks/01_good.ipynb)<br>Fig 1 (its column), Tab 2 | [1](a.png) | 1 / 1 / 1 |\n"
     )
     (where["data"] / "card.json").write_text("{}")
     links = "See [the card](../data/card.json), [another](15_not_executed.ipynb) and [its site](https://example.org)."
@@ -85,7 +94,8 @@ def site(tmp_path_factory):
     asked = [
         item for name in ("notebooks", "executed", "figures", "readme", "out") for item in (f"--{name}", where[name])
     ]
-    done = subprocess.run([sys.executable, GALLERY, *map(str, asked)], capture_output=True, text=True)
+    command = [sys.executable, DOCS / "make_site.py", *map(str, asked), "--no-pictures"]
+    done = subprocess.run(command, capture_output=True, text=True)
     return where["out"], done
 
 
@@ -98,7 +108,7 @@ def test_it_is_built_without_a_flaw(site):
     assert (done.returncode, done.stdout) == (0, f"5 notebooks in {out / 'index.html'}\n"), done.stderr
     names = ["01_good", "15_not_executed", "16_failed", "20_given", "24_changed"]
     assert all((out / "notebooks" / f"{name}.html").is_file() for name in names)
-    assert DOCS["flaws"](out, names) == []
+    assert link_check.flaws(out, names) == []
 
 
 def test_what_is_missing_is_said_with_what_to_do(site):
@@ -110,8 +120,8 @@ def test_what_is_missing_is_said_with_what_to_do(site):
     ]
 
 
-def test_the_index_has_every_notebook_with_picture_and_claims(site):
-    text = page(site, "index.html")
+def test_the_gallery_has_every_notebook_with_picture_and_claims(site):
+    text = page(site, "gallery.html")
     for words in (
         "A good notebook",
         "Reproduces Fig 1 (its column), Tab 2",
@@ -154,7 +164,65 @@ def test_the_search_knows_words_of_every_page(site):
     text = page(site, "searchindex.js")
     known = json.loads(text[text.index("(") + 1 : text.rindex(")")])
     documents = {known["docnames"][number] for number in [known["terms"]["quagga"]]}
-    assert documents == {"notebooks/15_not_executed"} and len(known["docnames"]) == 6
+    assert documents == {"notebooks/15_not_executed"}
+    pages = {path.relative_to(site[0]).with_suffix("").as_posix() for path in site[0].rglob("*.html")}
+    assert set(known["docnames"]) == pages - {"genindex", "py-modindex", "search"}
+
+
+def test_every_method_has_a_page_with_its_idea_equation_options_and_faults(site):
+    texts = method_pages.prose()
+    assert texts.keys() == cx.METHODS.keys()
+    for name, method in cx.METHODS.items():
+        shown = page(site, f"methods/{name}.html")
+        assert texts[name].keys() == {"idea", "equation", "fails"}
+        assert len(re.findall(r"[.](?: |$)", texts[name]["idea"])) == 3  # three sentences
+        assert '<div class="formula"><math' in shown and "Where it fails" in shown
+        for option in (*(method.options or ()), *(method.word_options or ()), *(method.pair_options or ())):
+            assert option.name in shown
+
+
+def test_the_picture_of_a_method_is_drawn(tmp_path, embedded_model):
+    for name in ("grad_eclip", "leave_one_out", "exclip"):
+        method_pages.draw(cx.METHODS[name], embedded_model, tmp_path / f"{name}.png")
+        with Image.open(tmp_path / f"{name}.png") as image:
+            assert len(image.convert("RGB").getcolors(10**7)) > 10
+
+
+@pytest.fixture
+def embedded_model():
+    return cx.load("tiny-vit", "cpu")
+
+
+def test_the_scoreboard_keeps_papers_and_controls_apart(site):
+    papers, controls = page(site, "scoreboard_papers.html"), page(site, "scoreboard_controls.html")
+    assert "it | works" in papers and "it flies" not in papers
+    assert "it flies" in controls and "it | works" not in controls
+    assert "What the papers state" in page(site, "scoreboard.html")
+    assert scoreboard.escaped("a|b_c*$d") == r"a\|b\_c\*\$d"
+
+
+def test_the_reference_holds_docstrings_as_they_are_written(site):
+    text = page(site, "reference/methods.html")
+    assert "Grad-ECLIP of the image" in text and "spatial" in text
+    assert reference.as_markup(["a `b_` of *c_", "  x = y_", "d"]) == [
+        r"a ``b_`` of \*c\_",
+        "",
+        "::",
+        "",
+        "  x = y_",
+        "",
+        "d",
+    ]
+
+
+def test_a_page_of_the_guide_names_what_is_not_on_the_site():
+    text = "See [06](../notebooks/06_a.ipynb), [07](../notebooks/07_b.ipynb) and [the rules](../CONTRIBUTING.md)."
+    expected = "See [06](notebooks/06_a.ipynb), 07 (`notebooks/07_b.ipynb`) and the rules (`CONTRIBUTING.md`)."
+    assert make_site.for_site(text, {"06_a"}) == expected
+
+
+def test_code_is_folded(site):
+    assert "Show the code" in page(site, "notebooks/01_good.html")
 
 
 def small_site(root: Path) -> Path:
@@ -179,9 +247,9 @@ def small_site(root: Path) -> Path:
 )
 def test_flaws_are_found(tmp_path, html, flaw):
     site = small_site(tmp_path)
-    assert DOCS["flaws"](site, ["01_good"]) == []
+    assert link_check.flaws(site, ["01_good"]) == []
     (site / "index.html").write_text(html)
-    (found,) = DOCS["flaws"](site, ["01_good"])
+    (found,) = link_check.flaws(site, ["01_good"])
     assert found.startswith(flaw)
 
 
@@ -189,4 +257,4 @@ def test_flaws_are_found(tmp_path, html, flaw):
 def test_what_is_not_there_is_found(tmp_path, name):
     site = small_site(tmp_path)
     (site / name).unlink()
-    assert DOCS["flaws"](site, ["01_good"]) == [f"there is no {name}"]
+    assert link_check.flaws(site, ["01_good"]) == [f"there is no {name}"]
