@@ -6,15 +6,18 @@ A page: what the method is and where it is from, its idea, its equation, a pictu
 import tomllib
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib
 import matplotlib.pyplot as plt
 from PIL import Image
 
 import clip_explain as cx
-from clip_explain.explainers.interactions import Interactions
 from clip_explain.explainers.method import Method, Option
 from clip_explain.explainers.registry import METHODS
+
+if TYPE_CHECKING:
+    from clip_explain.explainers.interactions import Interactions
 
 DOCS = Path(__file__).resolve().parent
 TEXTS = ["a blue cone", "a red ring"]
@@ -97,7 +100,7 @@ def draw(method: Method, model: cx.Model, path: Path) -> None:
         cx.explain_words(model, image, SENTENCE, method.name, per="word").save(path)
 
 
-def save_pairs(found: Interactions, image: Image.Image, path: Path) -> None:
+def save_pairs(found: "Interactions", image: Image.Image, path: Path) -> None:
     """The maps of a text's words side by side."""
     maps, titles = [None, *found.pairs.cpu()], ["", *found.names]
     axes = cx.plots.grid([image] * len(maps), maps, titles, columns=len(maps), signed=True)

@@ -69,7 +69,6 @@ NOT_RUN = {
     "kubectl *": "needs a cluster",
     "clip-explain sweep --scheduler *": "needs a cluster, a GPU, ImageNet; test_sweep.py has a scheduler and workers",
     "cx.load(*": "downloads weights, or stands for a model of the reader's",
-    "make": "the program",
 }
 COVERED = RUN | BY_CI | NOT_RUN
 NAME = re.compile(r"cx(?:\.\w+)+")  # a name of the library, without a call
