@@ -92,3 +92,14 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OutputError, match="disk full"):
         papers.write(tmp_path / "a.txt", b"new")
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("a.txt", b"old")]
+
+
+def test_a_file_that_holds_these_bytes_already_stays_but_is_of_now(tmp_path):
+    path = tmp_path / "figure.png"
+    papers.write(path, b"drawn")
+    os.utime(path, (0, 0))
+    first = path.stat().st_ino
+    papers.write(path, b"drawn")
+    assert path.stat().st_ino == first and path.stat().st_mtime > 0
+    papers.write(path, b"drawn anew")
+    assert path.read_bytes() == b"drawn anew" and path.stat().st_ino != first

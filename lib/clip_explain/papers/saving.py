@@ -1,6 +1,7 @@
 """Figures and tables written to a folder, each complete or not there."""
 
 import io
+import os
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -33,5 +34,20 @@ def png(figure: Figure) -> bytes:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file, complete or not at all. OutputError if that is not possible."""
-    files.write(path, lambda place: place.write_bytes(content))
+    """Write a file, complete or not at all. OutputError if that is not possible.
+
+    A file that already holds these bytes stays, and only its time becomes that of now.
+    """
+    if not holds(path, content):
+        files.write(path, lambda place: place.write_bytes(content))
+
+
+def holds(path: Path, content: bytes) -> bool:
+    """Whether a file has these bytes; its time is then set to now, as if it had been written."""
+    try:
+        if path.read_bytes() != content:
+            return False
+        os.utime(path)
+    except (OSError, ValueError):  # it is not there, or is not ours: writing will say so
+        return False
+    return True
