@@ -22,6 +22,7 @@ html_title = project
 author = "CLIP Explained contributors"
 extensions = ["myst_nb", "sphinx.ext.autodoc"]
 autodoc_member_order = "bysource"
+autodoc_inherit_docstrings = False  # those of torch are markup
 exclude_patterns = ["conf.py", "reference.py"]
 html_theme = "furo"
 html_theme_options = {"source_repository": "", "top_of_page_buttons": []}
