@@ -1,7 +1,9 @@
 """Small random models of transformers' own classes, in folders as `save_pretrained` writes them, tokenizers and all."""
 
+import io
 from pathlib import Path
 
+import sentencepiece
 import torch
 import transformers
 from tokenizers import pre_tokenizers, processors
@@ -47,6 +49,24 @@ def gemma_tokenizer():
     ending = processors.TemplateProcessing(single="$A <eos>", special_tokens=[("<eos>", vocabulary["<eos>"])])
     tokenizer.backend_tokenizer.post_processor = ending
     return tokenizer
+
+
+def spiece_tokenizer(folder: Path):
+    """SigLIP 1's unigrams: a model of sentencepiece trained on a few words, with the real one's special numbers."""
+    made = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([" ".join(WORDS)] * 20),
+        model_writer=made,
+        vocab_size=40,
+        hard_vocab_limit=False,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        minloglevel=2,
+    )
+    (folder / "spiece.model").write_bytes(made.getvalue())
+    return transformers.SiglipTokenizer(str(folder / "spiece.model"), model_max_length=CONTEXT)
 
 
 def xlm_tokenizer():
@@ -110,9 +130,9 @@ def siglip2(folder: Path) -> nn.Module:
     return _saved(transformers.Siglip2Model(config), tokenizer, processor, folder)
 
 
-def siglip(folder: Path) -> nn.Module:
-    """With SigLIP 2's tokenizer, as in google/siglip2-base-patch16-224, whose model is a SiglipModel."""
-    tokenizer = gemma_tokenizer()
+def siglip(folder: Path, tokenizer=None) -> nn.Module:
+    """With SigLIP 2's tokenizer, as in google/siglip2-base-patch16-224, whose model is a SiglipModel; or another."""
+    tokenizer = tokenizer or gemma_tokenizer()
     config = transformers.SiglipConfig(
         vision_config=VISION | dict(image_size=32),
         text_config=TEXT | dict(vocab_size=len(tokenizer), max_position_embeddings=CONTEXT, projection_size=32),

@@ -72,8 +72,9 @@ def convnext(_):
 
 
 def mobile(_):
+    """MobileCLIP-S: FastViT, and a text without a mask, pooled at its end."""
     vision = dict(timm_model_name="fastvit_mci0", timm_pool="avg", timm_proj=None, image_size=64)
-    return open_clip.CustomTextCLIP(64, vision, TEXT), tokenizer_of_clip()
+    return open_clip.CustomTextCLIP(64, vision, dict(TEXT, no_causal_mask=True)), tokenizer_of_clip()
 
 
 def eva(_):
@@ -154,8 +155,8 @@ NETWORKS = {
     pooled_apart: ("attention", True),
     perception: ("attention", True),
     roberta: ("class", False),
-    convnext: ("other", True),
-    mobile: ("other", True),
+    convnext: ("convolutional", True),
+    mobile: ("convolutional", True),
     eva: ("class", True),
     eva_1: ("class", True),
     eva_enormous: ("other", True),

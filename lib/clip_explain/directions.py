@@ -20,7 +20,7 @@ from clip_explain.models.model import Model, compared, unit
 from clip_explain.models.outside import warn_outside
 from clip_explain.models.tokenizer import Texts
 from clip_explain.models.vit import own_tokens
-from clip_explain.texts import BARE, Templates, _occurrences, drop_tokens, template_list
+from clip_explain.texts import BARE, Templates, _occurrences, drop_tokens, template_list, without_said
 
 ImageTarget = os.PathLike | Image.Image | np.ndarray | Readable
 Targets = Annotated[
@@ -75,8 +75,13 @@ def without_word(model: Model, text: str, words: Texts, truncate: bool = False) 
     """Unit directions enc(t) - enc(t without w), both of unit length first: the contribution of each word w to text t.
 
     A word may consist of several in a row ("red cube"). It is found among the text's tokens, in any case, and every
-    occurrence is dropped. Dropping all words leaves the empty text. TextError for a word that is not in the text.
+    occurrence is dropped. Dropping all words leaves the empty text. TextError for a word that is not in the text. For
+    a model whose tokens we cannot read, it is found in the text as it is written.
     """
+    if model.text_encoder is not None:
+        rest = [without_said(text, word) for word in _listed(words)]
+        embedded = model.embed_texts([text, *rest], truncate)
+        return directions(model, embedded[:1] - embedded[1:])
     tokens = tokenize(model, text, truncate)
     found = [_occurrences(model, tokens[0], word)[None] for word in _listed(words)]
     rest = [drop_tokens(tokens, dropped, model.vocabulary) for dropped in found]

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from clip_explain.checks import checked, out_of_memory
+from clip_explain.checks import checked, out_of_memory, told
 from clip_explain.directions import Targets, directions, targets
-from clip_explain.errors import ModelError
+from clip_explain.errors import ModelError, TextError
 from clip_explain.images import Images, preprocessed
 from clip_explain.models.adapted import image_tower, text_tower
 from clip_explain.models.agreement import check_agreement
@@ -24,8 +24,8 @@ from clip_explain.models.model import Model, checked_embedding, compared
 from clip_explain.models.resnet import trace_resnet
 from clip_explain.models.tokenizer import Texts, character_ends
 from clip_explain.models.trace import Trace, TraceOptions, find_trace
-from clip_explain.models.vit import own_tokens, pooled_tokens, trace_image, trace_text
-from clip_explain.texts import BARE, Templates
+from clip_explain.models.vit import own_tokens, seen_tokens, trace_image, trace_text
+from clip_explain.texts import BARE, Templates, spoken_words
 
 BYTES_AT_ONCE = 2**30  # that traces with a graph take
 
@@ -100,6 +100,16 @@ class WordRequest:
         return checked_trace(trace_text(self.model.network, self.tokens, begun=begun, **vars(asked)))
 
 
+@dataclass(frozen=True, eq=False)
+class SpokenRequest:
+    """As a `WordRequest`, of a model whose text tower is not read: `texts` as they are written, cut if `truncate`."""
+
+    model: Model
+    texts: tuple[str, ...]
+    targets: Float[Tensor, "images embedding"]
+    truncate: bool = False
+
+
 def forget_if_changed(request: Request | WordRequest) -> None:
     """Check the model, and drop all that is kept if its network has changed since."""
     mark = check_agreement(request.model.network, request.model.name)
@@ -133,9 +143,24 @@ def make_word_request(
     model: Model, images: Images, texts: Texts, fit: str | None = None, truncate: bool = False
 ) -> WordRequest:
     """A word request from texts and images, or the images' embeddings as a float tensor (images, embedding)."""
+    return WordRequest(model, tokenize(model, texts, truncate), image_directions(model, images, fit))
+
+
+@checked()
+def make_spoken_request(
+    model: Model, images: Images, texts: Texts, fit: str | None = None, truncate: bool = False
+) -> SpokenRequest:
+    """As `make_word_request`, of a model whose text tower is not read. TextError for no text, or one without a word."""
+    said = (texts,) if isinstance(texts, str) else tuple(texts)
+    if not said or not all(spoken_words(text) for text in said):
+        raise TextError(f"got texts {told(list(said))}, expected at least one, and each with a word")
+    return SpokenRequest(model, said, image_directions(model, images, fit), truncate)
+
+
+def image_directions(model: Model, images: Images, fit: str | None = None) -> Float[Tensor, "images embedding"]:
+    """Unit directions of images, or of their embeddings, a float tensor (images, embedding)."""
     given = isinstance(images, Tensor) and images.ndim == 2
-    embeddings = images if given else model.embed_images(preprocessed(model, images, fit))
-    return WordRequest(model, tokenize(model, texts, truncate), directions(model, embeddings))
+    return directions(model, images if given else model.embed_images(preprocessed(model, images, fit)))
 
 
 def share_forward(request: Request) -> None:
@@ -205,16 +230,18 @@ def _groups(
 
 
 def longest(request: WordRequest) -> int:
-    """The number of tokens in a trace of the texts, which stops at the longest text's pooled token."""
-    return int(pooled_tokens(text_tower(request.model.network), request.tokens).max()) + 1
+    """The number of tokens in a trace of the texts, see `seen_tokens`."""
+    return seen_tokens(text_tower(request.model.network), request.tokens)
 
 
-def scores(request: Request | WordRequest, **options) -> Tensor:
-    """The score of every image (for a `WordRequest`, every text) and target, see `Model.score`.
+def scores(request: Request | WordRequest | SpokenRequest, **options) -> Tensor:
+    """The score of every image (for a request of words, every text) and target, see `Model.score`.
 
     It is read from the kept trace with these options; a ResNet, which has no trace, runs a forward.
     """
     model = request.model
+    if isinstance(request, SpokenRequest):
+        return model.score(model.embed_texts(list(request.texts), request.truncate), request.targets)
     if isinstance(request, Request) and not model.is_vit:
         return model.score(model.embed_images(request.pixels), request.targets)
     embedding = compared(request.trace(**options).embedding.detach(), model.similarity)

@@ -1,5 +1,6 @@
-"""Prompt templates as data, the texts that are made of them, and the removal of tokens from a text."""
+"""Prompt templates as data, the texts that are made of them, and the removal of words or tokens from a text."""
 
+import re
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -122,6 +123,9 @@ CONTEXT_NOUNS: tuple[str, ...] = tuple(
 TEMPLATE_SETS: dict[str, tuple[str, ...]] = {"imagenet": IMAGENET_TEMPLATES, "clip_surgery": SURGERY_TEMPLATES}
 Templates = Annotated[str | Sequence[str], TextError, "a template or a list of them, or the name of a set"]
 BARE = ("{}",)  # the text itself
+# A word where no tokenizer of ours tells: a run of letters and digits, a sign of Chinese or Japanese, or another mark.
+SIGNS = "\u3040-\u30ff\u3400-\u9fff"
+WORD = re.compile(rf"[{SIGNS}]|[^\W{SIGNS}]+(?:['’-][^\W{SIGNS}]+)*|[^\w\s]")
 
 
 @checked()
@@ -145,6 +149,35 @@ def drop_tokens(
     left = vocabulary is not None and vocabulary.left
     order = (~dropped if left else dropped).to(torch.int8).argsort(dim=-1, stable=True)
     return tokens.masked_fill(dropped, 0 if vocabulary is None else vocabulary.pad).gather(-1, order)
+
+
+def spoken_words(text: str) -> list[str]:
+    """The words of a text as it is written, for a model whose tokens are not read; see WORD."""
+    return WORD.findall(text)
+
+
+def without_each_word(text: str) -> list[str]:
+    """A text without each of its `spoken_words` in turn; the spaces around it close up."""
+    return [_cut(text, [found.span()]) for found in WORD.finditer(text)]
+
+
+def without_said(text: str, word: str) -> str:
+    """A text without every occurrence of one word, or of several in a row. TextError if there is none."""
+    places, wanted = [found.span() for found in WORD.finditer(text)], [each.lower() for each in spoken_words(word)]
+    said = [text[start:end].lower() for start, end in places]
+    dropped = set()
+    for start in range(len(said) - len(wanted) + 1):
+        if wanted and said[start : start + len(wanted)] == wanted:
+            dropped |= set(range(start, start + len(wanted)))
+    if not dropped:
+        raise TextError(f"there is no word {word!r} in the text {text!r}")
+    return _cut(text, [places[index] for index in sorted(dropped)])
+
+
+def _cut(text: str, places: Sequence[tuple[int, int]]) -> str:
+    for start, end in reversed(places):
+        text = text[:start] + text[end:]
+    return " ".join(text.split())
 
 
 def _occurrences(model: Model, row: Int[Tensor, " context"], word: str) -> Bool[Tensor, " context"]:

@@ -15,9 +15,13 @@ import clip_explain as cx
 from clip_explain import datasets, plots
 from clip_explain.cli import main
 from clip_explain.cli.explain import EXAMPLES, described, parse
+from clip_explain.cli.listing import OPENAI as SIZES
+from clip_explain.cli.listing import listing
 from clip_explain.errors import MethodError
 from clip_explain.explainers.method import option_of
 from clip_explain.explainers.registry import METHODS, names_of
+from clip_explain.models.openai import OPENAI
+from clip_explain.papers.specification import openai_network
 
 BAR = round(200 * plots.BAR)  # px
 
@@ -226,3 +230,14 @@ def test_the_examples_of_the_help_run(tmp_path, monkeypatch, capsys):
     for example in examples:
         assert main(shlex.split(example)[1:]) == 0, capsys.readouterr().err
     assert (tmp_path / "map.png").is_file()
+
+
+def test_every_download_of_openais_is_listed_with_its_size():
+    """Published weights are in half precision, but for the token embedding: so the architecture tells their size."""
+    assert set(SIZES) == set(OPENAI)
+    for name, size in SIZES.items():
+        network = openai_network(name)
+        numbers = sum(parameter.numel() for parameter in network.parameters())
+        expected = 2 * (numbers + network.token_embedding.weight.numel()) / 2**20
+        assert size == pytest.approx(expected, rel=0.015), name
+        assert f"  {name}: OpenAI's CLIP; download of {size} MB\n" in listing()

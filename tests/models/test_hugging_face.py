@@ -90,6 +90,8 @@ def test_scores_are_the_networks_own_logits(load, family):
         expected = model.network.whole(**given).logits_per_image
     cosines = model.embed_images(pixels()) @ model.embed_texts(TEXTS).T
     assert relative_error(cosines * model.logit_scale + model.logit_bias, expected) < 1e-5
+    chances = expected.sigmoid() if family.startswith("siglip") else expected.softmax(dim=1)
+    assert relative_error(model.probabilities(cosines), chances) < 1e-5
 
 
 @FAMILIES
@@ -130,8 +132,10 @@ def test_words_are_those_of_the_text(load, family):
 @pytest.mark.parametrize("family", ["chinese_clip", "altclip"])
 def test_texts_of_a_bert_are_targets_and_no_words(load, family):
     model, _ = load(family)
-    with pytest.raises(MethodError, match="words cannot"):
+    with pytest.raises(MethodError, match="words cannot be explained so, for which fit: leave_one_out"):
         cx.explain_words(model, photo(), TEXTS)
+    ((words, weights),) = cx.explain_words(model, photo(), TEXTS[1], "leave_one_out")
+    assert words == TEXTS[1].split() and weights.shape == (1, 7) and weights.any()
     with pytest.raises(TextError, match="16"):
         model.embed_texts(["cube " * 40])
     assert model.embed_texts(["cube " * 40], truncate=True).shape == (1, model.embedding_size)
@@ -156,6 +160,51 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path, load):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     with pytest.raises(ModelError, match="could not be loaded"):
         cx.load(f"hf:{tmp_path}", "cpu")
+
+
+# -- the tokenizer of SigLIP 1, and half precision
+
+
+def test_siglip_1_reads_its_texts_by_sentencepiece(tmp_path):
+    network = hub_models.siglip(tmp_path, hub_models.spiece_tokenizer(tmp_path))
+    model = cx.load(f"hf:{tmp_path}", "cpu")
+    own = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert type(own).__name__ == "SiglipTokenizer" and (tmp_path / "spiece.model").is_file()
+    given = own(TEXTS, padding="max_length", max_length=hub_models.CONTEXT, return_tensors="pt")["input_ids"]
+    assert tokenize(model, TEXTS).tolist() == given.tolist()
+    with torch.no_grad():
+        found = network.get_text_features(input_ids=given)
+    expected = F.normalize(getattr(found, "pooler_output", found), dim=1)
+    assert relative_error(model.embed_texts(TEXTS), expected) < 1e-5
+    for method in ("grad_eclip", "leave_one_out"):
+        options = dict(layers=1) if method == "grad_eclip" else {}
+        ((words, weights),) = cx.explain_words(model, photo(), "A Red cube!", method, per="word", **options)
+        assert words == ["a", "red", "cube"] and weights.shape == (1, 3), method  # it lowers case and drops marks
+    assert (
+        relative_error(cx.without_word(model, "a red cube", "red"), cx.difference(model, "a red cube", "a cube")) < 1e-5
+    )
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+@pytest.mark.parametrize("family", ["clip", "siglip", "siglip2"])
+def test_half_precision_is_near_the_full_one(load, family, dtype):
+    model, folder = load(family)
+    half = cx.load(f"hf:{folder}", "cpu", dtype)
+    assert half.dtype == {"fp16": torch.float16, "bf16": torch.bfloat16}[dtype]
+    near = 0.02 if dtype == "fp16" else 0.08  # bf16 has 8 bits
+    assert relative_error(half.embed_texts(TEXTS), model.embed_texts(TEXTS)) < near
+    with torch.no_grad():
+        own = F.normalize(half.network.encode_image(pixels().to(half.dtype)).float(), dim=1)
+    assert relative_error(half.embed_images(cx.pixels(half, pixels())), own) < near
+    for method, options in (("grad_eclip", {}), ("game", {}), ("maskclip", {}), ("rise", dict(masks=40))):
+        one, other = (
+            cx.explain(each, cx.pixels(each, pixels()), TEXTS, method, **options).maps for each in (model, half)
+        )
+        assert (
+            other.dtype == torch.float32 and torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1] > 0.97
+        )
+    for words, weights in cx.explain_words(half, photo(), TEXTS, layers=1):
+        assert weights.isfinite().all() and weights.shape == (1, len(words))
 
 
 # -- Grad-ECLIP where an attention head pools, against its definition in float64

@@ -552,5 +552,5 @@ def test_blip_that_is_not_there(tmp_path, monkeypatch, transformers):
     with pytest.raises(errors.ModelError, match="got a Linear without vision_model"):
         blip_clip(torch.nn.Linear(1, 1), None)
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(errors.ModelError, match=r"pip install 'clip-explain\[others\]'"):
+    with pytest.raises(errors.ModelError, match=r"pip install 'clip-explain\[hugging-face\]'"):
         cx.load("blip:")

@@ -169,13 +169,14 @@ def parse_options(method: str, pairs: Sequence[str], words: bool = False) -> dic
 
 
 def scores_as_text(found, rivals: bool) -> list[str]:
-    """Each direction's score and, among several `rivals`, its softmax at the model's temperature."""
-    scores = found.scores[0].float()
+    """Each direction's score and, among several `rivals` or by a sigmoid of its own, its probability by the model."""
+    scores, model = found.scores[0].float(), found.request.model
     shown = [f"{found.score} {score:.3f}" for score in scores.tolist()]
-    if len(shown) == 1 or not rivals:
+    if not rivals or (len(shown) == 1 and model.probability == "softmax"):
         return shown
-    chances = (scores * found.request.model.logit_scale).softmax(dim=0)
-    return [f"{score}, {chance:.0%}" for score, chance in zip(shown, chances.tolist(), strict=True)]
+    chances = model.probabilities(scores).tolist()
+    digits = 1 if model.probability == "sigmoid" else 0  # SigLIP's are small
+    return [f"{score}, {chance:.{digits}%}" for score, chance in zip(shown, chances, strict=True)]
 
 
 def check_output(out: Path) -> None:

@@ -3,15 +3,28 @@
 from clip_explain.explainers.method import Method, Option
 from clip_explain.explainers.registry import METHODS, names_of
 
+# OpenAI's CLIPs -> the size of their download in MB (2^20 bytes): numbers of 2 bytes, those of the tokens of 4.
+OPENAI = {
+    "ViT-B/32": 338,
+    "ViT-B/16": 335,
+    "ViT-L/14": 890,
+    "ViT-L/14@336px": 891,
+    "RN50": 244,
+    "RN101": 278,
+    "RN50x4": 402,
+    "RN50x16": 630,
+    "RN50x64": 1290,
+}
 # The form of a model's name -> what it loads. models/__init__.py has the loader of each prefix before a colon.
 FAMILIES = {
-    "tiny-vit tiny-vit-plain tiny-vit-32 tiny-resnet": "embedded CLIPs, trained on rendered scenes",
-    "ViT-B/32 ViT-B/16 ViT-L/14 ViT-L/14@336px RN50 RN101 RN50x4 RN50x16 RN50x64": "OpenAI's CLIPs, downloaded",
+    "tiny-vit tiny-vit-plain tiny-vit-32 tiny-resnet": "embedded CLIPs, trained on rendered scenes; no download",
+    **{name: f"OpenAI's CLIP; download of {size} MB" for name, size in OPENAI.items()},
     "PATH": "a weights file in OpenAI's layout: .safetensors, .pt, .pth, .bin",
-    "hf:NAME_OR_FOLDER": "CLIP, SigLIP, MetaCLIP 2, Chinese CLIP or AltCLIP of transformers; extra: hugging-face",
-    "open_clip:ARCH/TAG": "OpenCLIP's; TAG may be a checkpoint's path; extra: open-clip",
-    "torchvision:NAME": "an ImageNet classifier, as torchvision:vit_b_16; its classes are the targets",
-    "blip:NAME_OR_FOLDER": "BLIP of image-text retrieval; extra: hugging-face",
+    "hf:NAME_OR_FOLDER": "CLIP, SigLIP, MetaCLIP 2, Chinese CLIP or AltCLIP of transformers; "
+    "download of 600 MB (CLIP ViT-B) to several GB; extra: hugging-face",
+    "open_clip:ARCH/TAG": "OpenCLIP's; TAG may be a checkpoint's path; download as of hf; extra: open-clip",
+    "torchvision:NAME": "an ImageNet classifier, as torchvision:vit_b_16 (330 MB); its classes are the targets",
+    "blip:NAME_OR_FOLDER": "BLIP of image-text retrieval; download of 900 MB (its base); extra: hugging-face",
     "iclip": "the embedded ICLIP; iclip:PATH for another of its kind",
 }
 
@@ -28,9 +41,9 @@ def listing() -> str:
 
 
 def method_line(method: Method, words: bool) -> str:
-    """A method's name, title, paper, and what it needs; for words always a text tower."""
+    """A method's name, title, paper, and what it needs."""
     year = f" {method.year}" if method.year else ""
-    needs = "a text tower" if words else method.needs
+    needs = method.word_needs if words else method.needs
     return f"  {method.name}: {method.title} ({method.paper}{year}), for {needs}"
 
 

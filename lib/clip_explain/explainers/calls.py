@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import replace
 
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from clip_explain.images import Images, default_fit, read_images
 from clip_explain.models.model import Model
 from clip_explain.models.outside import unknown_words, warn_outside
 from clip_explain.models.tokenizer import Texts, spelled
-from clip_explain.request import make_request, make_word_request, tokens_of, words_of
+from clip_explain.request import WordRequest, make_request, make_spoken_request, make_word_request, tokens_of, words_of
 from clip_explain.texts import BARE, Templates
 
 PER = ("token", "word")
@@ -69,25 +70,37 @@ def explain_words(
 
     Tokens that hold parts of one character (CLIP's tokens are made of bytes) are shown, and summed, as one token.
     `per="word"` gives words instead, each with the sum of its tokens' weights; a punctuation mark is a separate word.
-    Other arguments and errors are those of `explain`; `images` may also be embeddings (images, embedding).
+    For a model whose text tower we cannot read these are the words as they are written. Other arguments and errors are
+    those of `explain`; `images` may also be embeddings (images, embedding).
     """
     one_of("per", per, PER)
     found = find_method(method, words=True)
     found.check_options(options, words=True)
     check_fits(model, found.name, words=True)
     given, fit = _pictures(model, images, fit)
-    request = make_word_request(model, images if given is None else given, texts, fit, truncate)
-    with out_of_memory(len(request.tokens), "{} texts at once"):
-        weights = found.words(request, **options)
+    make = make_word_request if model.tokenizer else make_spoken_request
+    request = make(model, images if given is None else given, texts, fit, truncate)
+    named, unknown = texts_among(texts), tuple(unknown_words(model, texts_among(texts)))
+    with out_of_memory(len(named), "{} texts at once"):
+        if isinstance(request, WordRequest):
+            listed = _grouped(request, found.words(request, **options), per)
+        else:
+            listed = found.spoken_words(request, **options)
+    warn_outside(model, texts=named)
+    return WordExplanation(tuple(listed), replace(request), named, found.name, given and fit, given, unknown)
+
+
+def _grouped(
+    request: WordRequest, weights: Float[Tensor, "texts images tokens"], per: str
+) -> list[tuple[list[str], Tensor]]:
+    """Each text's tokens or words as they are shown, and their weights."""
     owners, members = words_of(request) if per == "word" else tokens_of(request)
-    listed, vocabulary = [], model.vocabulary
+    listed, vocabulary = [], request.model.vocabulary
     for index, tokens in enumerate(request.tokens):
         groups = members[owners == index]
         shown = [spelled(vocabulary, tokens[group].tolist()) for group in groups]
         listed.append((shown, weights[index] @ groups[:, : weights.shape[-1]].T.to(weights)))
-    named, unknown = texts_among(texts), tuple(unknown_words(model, texts_among(texts)))
-    warn_outside(model, texts=named)
-    return WordExplanation(tuple(listed), replace(request), named, found.name, given and fit, given, unknown)
+    return listed
 
 
 def _pictures(model: Model, images: Images, fit: str | None) -> tuple[tuple[Image.Image, ...] | None, str]:

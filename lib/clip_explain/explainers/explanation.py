@@ -24,7 +24,7 @@ from clip_explain.images import listed, shrunk
 from clip_explain.maps import has_sign
 from clip_explain.models.model import Model
 from clip_explain.models.outside import is_foreign
-from clip_explain.request import Request, WordRequest, scores
+from clip_explain.request import Request, SpokenRequest, WordRequest, scores
 
 FOREIGN = "no picture of the world it learned from"
 FORMATS = (".png", ".pdf", ".svg")
@@ -165,7 +165,7 @@ class WordExplanation:
     """
 
     words: tuple[tuple[list[str], Tensor], ...]  # each weight (images, tokens)
-    request: WordRequest
+    request: WordRequest | SpokenRequest
     texts: tuple[str, ...]
     method: str
     fit: str | None = None
@@ -261,7 +261,7 @@ def _versions(model: Model) -> tuple[int, ...]:
     return tuple(parameter._version for parameter in model.network.parameters() if not parameter.is_inference())
 
 
-def _scores(request: Request | WordRequest, weights: Sequence[int]) -> Tensor:
+def _scores(request: Request | WordRequest | SpokenRequest, weights: Sequence[int]) -> Tensor:
     if _versions(request.model) != weights:
         raise ModelError(f"the weights of {request.model.name} have changed since it was explained: explain it again")
     return scores(request)

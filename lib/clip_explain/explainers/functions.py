@@ -15,7 +15,7 @@ from clip_explain.explainers.integrated import nib, nib_words
 from clip_explain.explainers.interactions import Interactions, exclip, fixlip
 from clip_explain.explainers.m2ib import m2ib, m2ib_words
 from clip_explain.explainers.rise import rise
-from clip_explain.explainers.shapley import leave_one_out, shapley
+from clip_explain.explainers.shapley import leave_one_out, leave_one_out_spoken, shapley
 from clip_explain.explainers.similarity import itsm, maskclip, reversed_itsm
 from clip_explain.explainers.surgery import clip_surgery, gem
 
@@ -52,5 +52,8 @@ WORD_FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "nib": nib_words,
     "leave_one_out": leave_one_out,
 }
+
+# Of texts as they are written: (SpokenRequest, options) -> each text's words and their weights.
+SPOKEN_FUNCTIONS: dict[str, Callable[..., list[tuple[list[str], Tensor]]]] = {"leave_one_out": leave_one_out_spoken}
 
 PAIR_FUNCTIONS: dict[str, Callable[..., Interactions]] = {"fixlip": fixlip, "exclip": exclip}

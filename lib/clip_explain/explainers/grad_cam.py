@@ -1,4 +1,4 @@
-"""Grad-CAM and its variants on one feature map of the image encoder: the tokens of a ViT, or a stage of a ResNet."""
+"""Grad-CAM and its variants on one feature map of the image encoder: a ViT's tokens, or a convolutional one's stage."""
 
 import torch
 import torch.nn.functional as F
@@ -8,10 +8,11 @@ from torch import Tensor
 from clip_explain.checks import checked, one_of
 from clip_explain.errors import MethodError
 from clip_explain.explainers.attention import layer_count, precise
-from clip_explain.models.model import compared
-from clip_explain.models.resnet import STAGES, resnet_embedding, resnet_stage
+from clip_explain.models.layers import evaluated
+from clip_explain.models.model import compared, image_features
+from clip_explain.models.resnet import stages_of
+from clip_explain.models.stages import stage_embedding, stage_output
 from clip_explain.models.trace import HEADS, gradients
-from clip_explain.models.vit import trace_image
 from clip_explain.request import Request
 
 VARIANTS = ("grad_cam", "grad_cam_plus_plus", "xgrad_cam", "layer_cam", "score_cam")
@@ -32,14 +33,14 @@ def grad_cam(
 ) -> Float[Tensor, "images targets grid_h grid_w"]:
     """Grad-CAM (Selvaraju et al. 2017; EP eq. 1-2): ReLU(sum_k a_k A^k), a_k the mean of dy/dA^k; raw, >= 0, float32.
 
-    A is, for a ViT, the patch tokens entering block `layer` (counted from 0; None: the last) and, for a ResNet, the
-    output of stage `layer` (0 to 3; None: the last). The map is on A's grid. y is the cosine. `variant`: another a_k,
-    see `plus_plus_weights` and `x_weights`; "layer_cam" (Jiang et al. 2021, eq. 6) is ReLU(sum_k ReLU(dy/dA^k) A^k);
-    "score_cam" takes no gradient: a_k is the softmax over channels of y of the image masked by A^k, one forward for
-    every channel. Their numbers are those of the package grad-cam (Gildenblat et al.). With `scale_logits` y is the
-    logit: for "score_cam", whose softmax of cosines is nearly flat, and "grad_cam_plus_plus", whose constant 1e-6
-    outweighs the square of a cosine's gradient; the other maps it only multiplies. MethodError for an option out of
-    range.
+    A is, for a ViT, the patch tokens entering block `layer` (counted from 0; None: the last) and, for a ResNet or
+    another convolutional network, the output of stage `layer` (0 to 3; None: the last). The map is on A's grid. y is
+    the cosine. `variant`: another a_k, see `plus_plus_weights` and `x_weights`; "layer_cam" (Jiang et al. 2021, eq. 6)
+    is ReLU(sum_k ReLU(dy/dA^k) A^k); "score_cam" takes no gradient: a_k is the softmax over channels of y of the image
+    masked by A^k, one forward for every channel. Their numbers are those of the package grad-cam (Gildenblat et al.).
+    With `scale_logits` y is the logit: for "score_cam", whose softmax of cosines is nearly flat, and
+    "grad_cam_plus_plus", whose constant 1e-6 outweighs the square of a cosine's gradient; the other maps it only
+    multiplies. MethodError for an option out of range.
 
     Differs from the Grad-ECLIP authors' code for a ViT: there the last block has one head over all channels
     (`heads="single"`) and the mean takes in the class token (`pool="tokens"`, for "grad_cam" alone).
@@ -119,16 +120,17 @@ def _entering_tokens(request: Request, layer: int | None, heads: str) -> tuple[T
 
 
 def _stage_output(request: Request, layer: int | None, heads: str) -> tuple[Tensor, Tensor, None]:
-    """A ResNet stage's output, as a leaf; the embedding computed from it."""
-    stage = STAGES if layer is None else layer + 1
-    if not 1 <= stage <= STAGES:
-        raise MethodError(f"got layer={layer}, expected 0 to {STAGES - 1}: a ResNet has {STAGES} stages")
-    visual = request.model.network.visual
-    with torch.inference_mode(False):
+    """A stage's output, as a leaf; the embedding computed from it."""
+    network, parts = request.model.network, stages_of(request.model.network)
+    depth = len(parts.stages)
+    count = depth if layer is None else layer + 1
+    if not 1 <= count <= depth:
+        raise MethodError(f"got layer={layer}, expected 0 to {depth - 1}: the image encoder has {depth} stages")
+    with torch.inference_mode(False), evaluated(network):
         with torch.no_grad():
-            features = resnet_stage(visual, request.pixels.detach(), stage)
+            features = stage_output(parts, request.pixels.detach(), count)
         with torch.enable_grad():
-            return features.requires_grad_(), resnet_embedding(visual, features, stage), None
+            return features.requires_grad_(), stage_embedding(parts, features, count), None
 
 
 def _as_map(x: Tensor, grid: tuple[int, int] | None) -> Float[Tensor, "*axes channels grid_h grid_w"]:
@@ -151,12 +153,7 @@ def _masked_cosines(
     masks = F.interpolate(channels[None], size=image.shape[-2:], mode="bilinear", align_corners=True)[0]
     low, high = masks.amin(dim=(-2, -1), keepdim=True), masks.amax(dim=(-2, -1), keepdim=True)
     masks = (masks - low) / (high - low + 1e-8)  # the package's constant
-    network, masked = request.model.network, image * masks[:, None].to(image)
-    if request.model.is_vit:
-        embedding = trace_image(network, masked).embedding
-    else:
-        embedding = resnet_embedding(network.visual, resnet_stage(network.visual, masked, STAGES), STAGES)
-    embedding = compared(embedding, request.model.similarity)
+    embedding = compared(image_features(request.model, image * masks[:, None].to(image)), request.model.similarity)
     return embedding @ request.targets.T.to(embedding)
 
 
@@ -165,7 +162,7 @@ def _check(request: Request, variant: str, heads: str, pool: str) -> None:
     one_of("heads", heads, HEADS)
     one_of("pool", pool, POOLS)
     if not request.model.is_vit and (heads, pool) != ("native", "patches"):
-        raise MethodError("heads='single' and pool='tokens' are for a ViT, and this model is a ResNet; leave them out")
+        raise MethodError("heads='single' and pool='tokens' are for a ViT, and this model is none; leave them out")
     if pool == "tokens" and variant != "grad_cam":
         raise MethodError(f"pool='tokens' is for variant='grad_cam', got variant={variant!r}")
     if heads == "single" and variant == "score_cam":

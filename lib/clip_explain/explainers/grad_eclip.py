@@ -87,7 +87,7 @@ def grad_eclip_words(
         heads="native" if head is not None else heads, layers=layers, start="attended", padding=released
     )
     position = torch.arange(trace.blocks[0].k.shape[-2], device=trace.pooled.device)
-    seen = (position <= trace.pooled[:, None]) | released
+    seen = (position <= trace.pooled[:, None]) | (released or not trace.tower.causal)
     return on_words(positive_sum(block_maps(trace, request.targets, spatial, head, seen), relu), trace)
 
 

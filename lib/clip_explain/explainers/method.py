@@ -27,6 +27,7 @@ TOWERS = {
     "attention": "a vision transformer pooled by attention",
     "mean": "a vision transformer pooled by the mean",
     "resnet": "a ResNet",
+    "convolutional": "a convolutional network",
     "other": "a model of which only the forward is known",
 }
 VITS = ("class", "attention", "mean")
@@ -145,7 +146,8 @@ class Method:
     and `pair_options` those for pairs of patches and words; each is None if the method has no such function. `towers`
     are the image encoders that it supports, a subset of TOWERS. `classifiers`: it also explains a classifier's logit;
     the other methods compare patches with a direction by the cosine. `signed`: 0 is neutral, and values below 0 count
-    against the target. `slow`: it runs many forwards. `by_set`: its map depends on the other targets.
+    against the target. `slow`: it runs many forwards. `by_set`: its map depends on the other targets. `spoken`:
+    it also explains the words of a model that embeds texts by a tower which we cannot read.
     """
 
     name: str
@@ -161,6 +163,7 @@ class Method:
     signed: bool = False
     slow: bool = False
     by_set: bool = False
+    spoken: bool = False
 
     @property
     def image(self) -> Callable[..., "Tensor"]:
@@ -183,6 +186,15 @@ class Method:
         return guarded(WORD_FUNCTIONS[self.name])
 
     @property
+    def spoken_words(self) -> "Callable[..., list[tuple[list[str], Tensor]]]":
+        """Its function for texts as they are written. MethodError if it has none."""
+        from clip_explain.explainers.functions import SPOKEN_FUNCTIONS
+
+        if not self.spoken:
+            raise MethodError(f"{self.name} reads the layers of a text tower")
+        return SPOKEN_FUNCTIONS[self.name]
+
+    @property
     def pairs(self) -> "Callable[..., Interactions]":
         """Its function for one image and one text: (Pair, options) -> Interactions. MethodError if it has none."""
         from clip_explain.explainers.functions import PAIR_FUNCTIONS
@@ -195,14 +207,23 @@ class Method:
     def needs(self) -> str:
         """Which models it takes, in words."""
         if self.options is None:
-            return "a text tower" if self.pair_options is None else "a ViT and a text tower"
+            return self.word_needs if self.pair_options is None else "a ViT and a text tower"
         return f"{self.encoders}, a classifier too" if self.classifiers else self.encoders
+
+    @property
+    def word_needs(self) -> str:
+        """Which text encoders it takes, in words."""
+        return "any text encoder" if self.spoken else "a text tower"
 
     @property
     def encoders(self) -> str:
         """Which image encoders it takes, in words."""
-        every = len(self.towers) == len(TOWERS)
-        return "any image encoder" if every else " or ".join(TOWERS[name] for name in self.towers)
+        if len(self.towers) == len(TOWERS):
+            return "any image encoder"
+        named = [TOWERS[name] for name in self.towers]
+        if set(VITS) <= set(self.towers):
+            named = ["a vision transformer of any pooling", *(TOWERS[name] for name in self.towers if name not in VITS)]
+        return " or ".join(named)
 
     @property
     def resnets(self) -> bool:

@@ -104,7 +104,7 @@ _RECORDS = (
             Option("scale_logits", "switch", False, "the score is the logit, not the cosine"),
         ),
         classifiers=True,
-        towers=VITS + ("resnet",),
+        towers=VITS + ("resnet", "convolutional"),
     ),
     Method(
         "attention_grad_cam",
@@ -369,6 +369,7 @@ _RECORDS = (
         None,
         (Option("batch_size", "count", 256, "how many texts are in memory at once", least=1),),
         signed=True,
+        spoken=True,
     ),
 )
 
@@ -420,7 +421,7 @@ def find_pair_method(name: str) -> Method:
 
 
 def methods_for(model: "Model", words: bool = False) -> list[str]:
-    """The names of all methods that take this model; for words, none where it has no text tower of its own."""
+    """The names of all methods that take this model; for words, none where it embeds no texts."""
     return [name for name in names_of(words) if _reason_against(model, METHODS[name], words) is None]
 
 
@@ -434,12 +435,19 @@ def check_fits(model: "Model", method: str, words: bool = False) -> None:
 
 
 def _reason_against(model: "Model", method: Method, words: bool) -> str | None:
-    if (words or method.pair_options is not None) and not model.tokenizer:
-        return f"needs a text tower like CLIP's: {model.name} has none, its words cannot be explained"
     if words:
-        return None
+        return _reason_against_words(model, method)
+    if method.pair_options is not None and not model.tokenizer:
+        return f"needs a text tower like CLIP's: {model.name} has none, its words cannot be explained"
     if model.encoder not in method.towers:
         return f"needs {method.encoders} and {model.name} is {TOWERS[model.encoder]}"
     if model.head is not None and not method.classifiers:
         return f"does not explain a class logit and {model.name} is a classifier"
     return None
+
+
+def _reason_against_words(model: "Model", method: Method) -> str | None:
+    if model.tokenizer or (method.spoken and model.text_encoder is not None):
+        return None
+    has = "has none that is read" if model.text_encoder else "has none"
+    return f"needs a text tower like CLIP's: {model.name} {has}, its words cannot be explained so"

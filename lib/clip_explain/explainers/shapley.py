@@ -8,8 +8,8 @@ from torch import Tensor
 
 from clip_explain.checks import check_counts, checked, one_of, out_of_memory, seeded
 from clip_explain.models.model import unit
-from clip_explain.request import Request, WordRequest, longest, masked_scores, words_of
-from clip_explain.texts import drop_tokens
+from clip_explain.request import Request, SpokenRequest, WordRequest, longest, masked_scores, words_of
+from clip_explain.texts import drop_tokens, spoken_words, without_each_word
 
 VALUES = ("shapley", "banzhaf")
 
@@ -122,3 +122,20 @@ def leave_one_out(request: WordRequest, *, batch_size: int = 256) -> Float[Tenso
         weights = change.new_zeros(len(request.tokens), *change.shape[1:], request.tokens.shape[1])
         weights.index_add_(0, owners, change[..., None] * shares[:, None].to(change))
     return weights[..., : longest(request)].float()
+
+
+@checked()
+def leave_one_out_spoken(
+    request: SpokenRequest, *, batch_size: int = 256
+) -> list[tuple[list[str], Float[Tensor, "images words"]]]:
+    """As `leave_one_out`, of texts as they are written, whose tokens are not read: each text's words and weights."""
+    check_counts(batch_size=batch_size)
+    found = []
+    with torch.no_grad(), out_of_memory(batch_size):
+        for text in request.texts:
+            every = [text, *without_each_word(text)]
+            parts = [every[start : start + batch_size] for start in range(0, len(every), batch_size)]
+            embedded = torch.cat([request.model.embed_texts(part, request.truncate) for part in parts])
+            change = (embedded[:1] - embedded[1:]) @ request.targets.T.to(embedded)
+            found.append((spoken_words(text), change.T.float()))
+    return found

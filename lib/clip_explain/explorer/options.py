@@ -12,7 +12,7 @@ from clip_explain.explainers import METHODS
 from clip_explain.explainers.method import Option
 from clip_explain.models.adapted import image_tower, text_tower
 from clip_explain.models.model import Model
-from clip_explain.models.resnet import STAGES
+from clip_explain.models.resnet import stages_of
 
 # Options without a widget: batch sizes do not change a map, and a tensor cannot be typed.
 HIDDEN = frozenset({"batch_size", "noise"})
@@ -46,9 +46,11 @@ def controls(method: str, model: Model, words: bool = False) -> list[Control]:
 
 
 def measures(model: Model, words: bool = False) -> tuple[int, int]:
-    """The number of layers, or of stages of a ResNet, and the number of heads of a tower."""
+    """The number of layers, or of stages of a convolutional network, and the number of heads of a tower."""
     if not words and not model.is_vit:
-        return STAGES, 1
+        return (1 if model.encoder == "other" else len(stages_of(model.network).stages)), 1
+    if words and not model.tokenizer:
+        return 1, 1
     blocks = (text_tower if words else image_tower)(model.network).layers
     return len(blocks), blocks[0].heads
 

@@ -92,7 +92,8 @@ class State:
 class Found:
     """What was computed for a state: scores and shares by text, maps by panel and text, each text's words.
 
-    `warnings`: what lies outside the world that an embedded model was trained on.
+    `probability` says what a share is: a text's "softmax" among all, or its own "sigmoid". `warnings`: what lies
+    outside the world that an embedded model was trained on.
     """
 
     kind: str  # "cosine", or "logit" of a classifier
@@ -101,6 +102,7 @@ class Found:
     maps: list[list[Tensor]]
     words: Words
     warnings: tuple[str, ...] = ()
+    probability: str = "softmax"
 
 
 # -- computing
@@ -124,7 +126,7 @@ def compute(model: Model, state: State, memory: dict, stale: Callable[[], bool] 
     pixels = preprocess(model, state.source.image, state.fit)
     towards = targets(model, list(state.texts))
     scores = model.score(model.embed_images(pixels), towards)[0].float()
-    shares = (scores * model.logit_scale).softmax(dim=0)
+    shares = model.probabilities(scores)
     maps = []
     for panel in state.panels:
         if stale():
@@ -133,7 +135,8 @@ def compute(model: Model, state: State, memory: dict, stale: Callable[[], bool] 
     if stale():
         return None
     said = tuple(outside(model, [state.source.image], state.texts))
-    return Found(model.score_name, scores.tolist(), shares.tolist(), maps, weights(model, pixels, state), said)
+    words = weights(model, pixels, state)
+    return Found(model.score_name, scores.tolist(), shares.tolist(), maps, words, said, model.probability)
 
 
 def weights(model: Model, pixels: Tensor, state: State) -> Words:
@@ -246,7 +249,9 @@ def card(state: State, found: Found, index: int, hover: list[list[Tensor]] | Non
     text, shown = state.texts[index], shrunk(state.source.image, SIDE)
     words = found.words[index][0] if found.words else []
     score = f"{found.kind} {found.scores[index]:.3f}"
-    if len(state.texts) > 1:
+    if found.probability == "sigmoid":
+        score += f" &middot; probability {found.shares[index]:.1%}"
+    elif len(state.texts) > 1:
         score += f" &middot; {found.shares[index]:.0%} among these texts"
     figures = []
     for number, panel in enumerate(state.panels):

@@ -25,19 +25,21 @@ def classification(
     labels: Int[Tensor, "images *maps"],
     scale: float = 100.0,
     ks: tuple[int, ...] = (1, 5, 10),
+    bias: float | None = None,
 ) -> dict[str, Readout]:
     """The zero-shot readouts of a label: "top1", "top5", "top10" (GE Tab 1), "score" and "probability".
 
     `texts` are the unit embeddings of the classes. `labels`, (images,) or (images, maps), are the classes that count:
     the true ones, or the predicted ones. "score" is the cosine; "probability" is the softmax over all classes of
-    `scale` times the cosine (RISE). TensorError for a label outside the classes.
+    `scale` times the cosine (RISE), or where a `bias` is given, as a SigLIP has one, the label's own sigmoid.
+    TensorError for a label outside the classes.
     """
     labels = labels if labels.ndim == 2 else labels[:, None]
     check_index("labels", labels, len(texts))
     own = F.one_hot(labels.long(), len(texts)).bool()
     found = {f"top{k}": partial(finds, candidates=texts, own=own, k=k) for k in ks}
     found["score"] = partial(cosines, directions=texts[labels])
-    found["probability"] = partial(probability, texts=texts, labels=labels, scale=scale)
+    found["probability"] = partial(probability, texts=texts, labels=labels, scale=scale, bias=bias)
     return found
 
 
@@ -124,9 +126,14 @@ def probability(
     texts: Float[Tensor, "classes embedding"],
     labels: Int[Tensor, "images #maps"],
     scale: float = 100.0,
+    bias: float | None = None,
 ) -> Float[Tensor, "images maps points"]:
-    """The probability of the label, 0 to 1: a softmax over the classes of `scale` times the cosine."""
-    chances = (scale * embeddings @ texts.to(embeddings).T).softmax(dim=-1)
+    """The probability of the label, 0 to 1: a softmax over the classes of `scale` times the cosine.
+
+    With a `bias`, which is added, it is a sigmoid, in which the other classes have no part.
+    """
+    logits = scale * embeddings @ texts.to(embeddings).T
+    chances = logits.softmax(dim=-1) if bias is None else (logits + bias).sigmoid()
     return chances.gather(-1, labels.long()[..., None, None].expand(*chances.shape[:-1], 1))[..., 0]
 
 

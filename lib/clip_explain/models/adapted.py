@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from clip_explain.errors import MethodError, ModelError
+from clip_explain.models.stages import Stages
 from clip_explain.models.tokenizer import Vocabulary
 from clip_explain.models.towers import RESNET_STRIDE, Sizes, Tokens, Tower, patches_of, tower_layers
 
@@ -25,7 +26,7 @@ class Family:
     the network's own forward is used. A text tower's description also takes the vocabulary. `encode_image` and
     `encode_text` are the network's own forwards, of pixels and of token numbers; `encode_text` is None if token numbers
     alone do not determine a text's embedding.
-    `pooling` is the image tower's (see `Tower`).
+    `pooling` is the image tower's (see `Tower`). `stages` describes a convolutional image encoder instead.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Family:
     image: Callable[[nn.Module], Tower] | None = None
     text: Callable[[nn.Module, Vocabulary], Tower] | None = None
     pooling: str = "class"
+    stages: Callable[[nn.Module], Stages] | None = None
 
 
 class Adapted(nn.Module):
@@ -56,7 +58,9 @@ class Adapted(nn.Module):
     @property
     def encoder(self) -> str:
         """What the image encoder is, one of ENCODERS."""
-        return "other" if self.family.image is None else self.family.pooling
+        if self.family.image is None:
+            return "other" if self.family.stages is None else "convolutional"
+        return self.family.pooling
 
     def image_tower(self) -> Tower:
         """The description of the image tower. MethodError where only the network's own forward is known."""
@@ -86,20 +90,16 @@ class Adapted(nn.Module):
     @property
     def logit_scale(self) -> Float[Tensor, ""]:
         """The logarithm of the factor that multiplies the cosine; 0 for a network without one."""
-        return self._scalar("logit_scale")
+        scale = getattr(self.whole, "logit_scale", None)
+        if scale is None:
+            return torch.zeros((), device=self.weight.device, dtype=torch.float32)
+        return scale.detach().reshape(())
 
     @property
-    def logit_bias(self) -> Float[Tensor, ""]:
-        """The bias that is added to the logit, as in SigLIP, whose score is a sigmoid; 0 for a network without one."""
-        return self._scalar("logit_bias")
-
-    def _scalar(self, name: str) -> Tensor:
-        value = getattr(self.whole, name, None)
-        return (
-            torch.zeros((), device=self.weight.device, dtype=torch.float32)
-            if value is None
-            else value.detach().reshape(())
-        )
+    def logit_bias(self) -> Float[Tensor, ""] | None:
+        """The bias that is added to the logit, as in SigLIP, whose score is a sigmoid; None without one."""
+        bias = getattr(self.whole, "logit_bias", None)
+        return None if bias is None else bias.detach().reshape(())
 
 
 @dataclass(frozen=True)

@@ -60,4 +60,4 @@ def hub_checksum(transformers: Any, source: str) -> str:
 
 def first_line(error: Exception) -> str:
     """What an error says first, as one sentence."""
-    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".") + "."
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".") + "."

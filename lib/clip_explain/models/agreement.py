@@ -23,7 +23,8 @@ from torch.nn.modules import module as torch_module
 from clip_explain.errors import ClipExplainError, ModelError
 from clip_explain.models.adapted import image_tower, reading_of, text_tower
 from clip_explain.models.layers import evaluated
-from clip_explain.models.resnet import STAGES, resnet_embedding, resnet_stage
+from clip_explain.models.resnet import stages_of
+from clip_explain.models.stages import stage_embedding, stage_output
 from clip_explain.models.towers import VITS
 from clip_explain.models.vit import trace_image, trace_text
 
@@ -55,9 +56,8 @@ def check_agreement(network: nn.Module, name: str) -> list:
     mark = fingerprint(network)
     if _agreed.get(network) == mark:
         return _agreed[network]
-    weight = reading_of(network).weight
-    compared = network if weight.dtype == torch.float32 else in_float32(network)
-    with evaluated(compared), torch.no_grad(), torch.autocast(weight.device.type, enabled=False), full_precision():
+    compared, device = comparable(network), reading_of(network).weight.device
+    with evaluated(compared), torch.no_grad(), torch.autocast(device.type, enabled=False), full_precision():
         for side in _sides(compared):
             _check(side, compared, name)
     _agreed[network] = mark
@@ -75,6 +75,11 @@ def full_precision() -> Iterator[None]:
         torch.set_float32_matmul_precision(allowed)
 
 
+def comparable(network: nn.Module) -> nn.Module:
+    """The network in float32: itself, or a copy."""
+    return network if reading_of(network).weight.dtype == torch.float32 else in_float32(network)
+
+
 def in_float32(network: nn.Module) -> nn.Module:
     """A copy with its hooks: half precision would hide a difference, and OpenAI's LayerNorm takes no float64."""
     twin = copy.deepcopy(network).float()
@@ -90,8 +95,8 @@ def _sides(network: nn.Module) -> list[Side]:
     reading, found = reading_of(network), []
     if reading.encoder in VITS:
         found.append(_image_side(network))
-    elif reading.encoder == "resnet":
-        found.append(_resnet_side(network))
+    elif reading.encoder != "other":
+        found.append(_stages_side(network))
     if reading.has_text_tower:
         found.append(_text_side(network))
     return found
@@ -108,18 +113,17 @@ def _image_side(network: nn.Module) -> Side:
     return Side("image", lambda: own(pixels), lambda: trace_image(network, pixels).embedding, blocks)
 
 
-def _resnet_side(network: nn.Module) -> Side:
-    visual, pixels = network.visual, example_pixels(network)
+def _stages_side(network: nn.Module) -> Side:
+    parts, pixels = stages_of(network), example_pixels(network)
+    count = len(parts.stages)
 
     def blocks():
-        return [
-            (getattr(visual, f"layer{stage}"), resnet_stage(visual, pixels, stage)) for stage in range(1, STAGES + 1)
-        ]
+        return [(stage, stage_output(parts, pixels, number)) for number, stage in enumerate(parts.stages, 1)]
 
     return Side(
         "image",
         lambda: network.encode_image(pixels),
-        lambda: resnet_embedding(visual, resnet_stage(visual, pixels)),
+        lambda: stage_embedding(parts, stage_output(parts, pixels, count), count),
         blocks,
     )
 
@@ -184,8 +188,9 @@ def agreement_by_layer(network: nn.Module) -> dict[str, dict[str, float]]:
 
     Relative differences of one image of noise and of a text of a few tokens: layer by number, then "embedding".
     """
-    found, device = {}, reading_of(network).weight.device
-    with evaluated(network), torch.no_grad(), torch.autocast(device.type, enabled=False):
+    network, found = comparable(network), {}
+    device = reading_of(network).weight.device
+    with evaluated(network), torch.no_grad(), torch.autocast(device.type, enabled=False), full_precision():
         for side in _sides(network):
             expected = side.blocks()
             with captured([module for module, _ in expected]) as outputs:

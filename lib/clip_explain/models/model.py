@@ -123,7 +123,21 @@ class Model:
     def logit_bias(self) -> float | Tensor:
         """What is added to the scaled cosine to be the model's logit: SigLIP's learnt bias, else 0."""
         bias = getattr(self.network, "logit_bias", None)
-        return 0.0 if bias is None else bias.detach().float()
+        return 0.0 if bias is None or self.head is not None else bias.detach().float()
+
+    @property
+    def probability(self) -> str:
+        """How a logit becomes a probability: a "softmax" over the texts, or each text's own "sigmoid", as in SigLIP."""
+        biased = getattr(self.network, "logit_bias", None) is not None and self.head is None
+        return "sigmoid" if biased else "softmax"
+
+    def probabilities(self, scores: Float[Tensor, "*images targets"]) -> Float[Tensor, "*images targets"]:
+        """Probabilities of targets by their scores: a softmax among them, or each one's own sigmoid; see `probability`.
+
+        Of the logits: the scores at the learnt scale, and with the learnt bias, where there is one.
+        """
+        logits = scores * self.logit_scale + self.logit_bias
+        return logits.sigmoid() if self.probability == "sigmoid" else logits.softmax(dim=-1)
 
     # -- texts
 
@@ -214,6 +228,7 @@ FORWARDS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
     "attention": _traced,
     "mean": _traced,
     "resnet": _resnet,
+    "convolutional": _own,
     "other": _own,
 }
 

@@ -21,7 +21,7 @@ from clip_explain.models.agreement import check_agreement
 from clip_explain.models.model import DTYPES, MEAN, STD, Model
 from clip_explain.models.open_clip_towers import is_plain, open_clip_family
 from clip_explain.models.tokenizer import Vocabulary, hub_vocabulary, openai_vocabulary
-from clip_explain.models.weights import fill, read_weights
+from clip_explain.models.weights import checksum, fill, read_weights
 
 
 def load_open_clip(name: str, device: torch.device, dtype: torch.dtype) -> Model:
@@ -34,8 +34,9 @@ def load_open_clip(name: str, device: torch.device, dtype: torch.dtype) -> Model
     arch, _, tag = spec.partition("/")
     precision = {value: key for key, value in DTYPES.items()}[dtype]
     if ":" in arch:
-        network, sha256 = _from_hub(open_clip, spec, name, precision), ""
-        arch, statistics = spec, (tuple(network.visual.image_mean or MEAN), tuple(network.visual.image_std or STD))
+        network, sha256 = _from_hub(open_clip, spec, name, precision)
+        mean, std = (getattr(network.visual, each, None) for each in ("image_mean", "image_std"))
+        arch, statistics = spec, (tuple(mean or MEAN), tuple(std or STD))
     else:
         if arch not in open_clip.list_models():
             raise ModelError(f"open_clip has no architecture {arch!r}: {nearest(arch, open_clip.list_models())}")
@@ -109,8 +110,12 @@ def _weights_file(open_clip: Any, arch: str, tag: str, name: str) -> tuple[str |
         raise ModelError(f"the weights of {name!r} could not be downloaded: {error}") from error
 
 
-def _from_hub(open_clip: Any, spec: str, name: str, precision: str) -> nn.Module:
+def _from_hub(open_clip: Any, spec: str, name: str, precision: str) -> tuple[nn.Module, str]:
+    """A network by its name on the hub, and the checksum of its weights; or of a folder, "local-dir:PATH"."""
     try:
-        return open_clip.create_model(spec, precision=precision)
+        network = open_clip.create_model(spec, precision=precision)
+        prefix, _, found = spec.partition(":")
+        path = open_clip.pretrained.download_pretrained_from_hf(found) if prefix == "hf-hub" else None
+        return network, checksum(path) if path else ""
     except Exception as error:  # whatever the hub's client raises, or open_clip for a config that it cannot read
         raise ModelError(f"{name!r} could not be loaded: {first_line(error)}") from error

@@ -7,7 +7,8 @@ What cannot be described is left to the network's own forward.
 | `VisionTransformer` with an attentional pool (CoCa) | a tower pooled by the query that open_clip keeps, the first |
 | `VisionTransformer` pooled by the mean of its patches (CLIPA) | a tower pooled by the mean |
 | `TimmModel` of a ViT (SigLIP, SigLIP 2, EVA01, EVA02 except its largest) | see timm_towers.py |
-| `TimmModel` of another network (ConvNeXt, MobileCLIP) | its own forward alone |
+| `TimmModel` of ConvNeXt or FastViT (MobileCLIP) | stages, see timm_towers.py |
+| `TimmModel` of another network (ViTamin, EVA02-E, MobileCLIP-B) | its own forward alone |
 | `TextTransformer` pooled at the end or the last token, without a mask of padding | a text tower |
 | other texts (Hugging Face's, CoCa's) | their own features, as targets |
 """
@@ -20,7 +21,8 @@ from torch import Tensor, nn
 
 from clip_explain.models.adapted import Family, image_tower
 from clip_explain.models.layers import Affine
-from clip_explain.models.timm_towers import describable, timm_image
+from clip_explain.models.stages import Stages
+from clip_explain.models.timm_towers import CONVOLUTIONAL, describable, timm_image, timm_stages
 from clip_explain.models.tokenizer import Vocabulary
 from clip_explain.models.towers import Layer, Sizes, Tokens, Tower, mean_head, tower_layers
 
@@ -47,7 +49,17 @@ def open_clip_family(network: nn.Module) -> Family:
         image=image,
         text=_text if readable else None,
         pooling="class" if image is None else image(network).pooling,
+        stages=_stages if is_convolutional(network.visual) else None,
     )
+
+
+def is_convolutional(visual: nn.Module) -> bool:
+    """Whether an image encoder is one of timm's networks whose stages are read."""
+    return type(getattr(visual, "trunk", None)).__name__ in CONVOLUTIONAL
+
+
+def _stages(network: nn.Module) -> Stages:
+    return timm_stages(network.visual.trunk, network.visual.head)
 
 
 def _image_reader(visual: nn.Module) -> Callable[[nn.Module], Tower] | None:
@@ -67,9 +79,8 @@ def _keeps_first(visual: nn.Module) -> bool:
 
 
 def _pool_of_image(visual: nn.Module) -> str:
-    """How an image's tokens are pooled, in open_clip's words; until 2.24 a flag for the mean."""
-    average = getattr(visual, "global_average_pool", False)
-    return getattr(visual, "pool_type", "avg" if average else "tok")
+    """How an image's tokens are pooled, in open_clip's words."""
+    return getattr(visual, "pool_type", "tok")
 
 
 def _timm(network: nn.Module) -> Tower:
@@ -142,11 +153,16 @@ def _pool(text: nn.Module) -> str:
 
 
 def _sizes(network: nn.Module) -> Sizes:
-    """The image's size as open_clip tells it; a cell is a patch, or what cuts a side into about seven."""
+    """The image's size as open_clip tells it; a cell is a patch, the stages' stride, or about a seventh of a side."""
     side = network.visual.image_size
     side = side if isinstance(side, int) else side[0]
     reader = _image_reader(network.visual)
-    patch = cell_of(side) if reader is None else reader(network).stem.kernel.shape[-1]
+    if reader is not None:
+        patch = reader(network).stem.kernel.shape[-1]
+    elif is_convolutional(network.visual):
+        patch = network.visual.trunk.feature_info[-1]["reduction"]
+    else:
+        patch = cell_of(side)
     return Sizes((side, side), patch, embedding_length(network, side))
 
 

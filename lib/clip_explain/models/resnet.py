@@ -4,6 +4,7 @@ The network is only read. Any input size whose sides are multiples of 32 is allo
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from clip_explain.errors import MethodError
 from clip_explain.models.layers import evaluated, join_heads, linear, split_heads
+from clip_explain.models.stages import Stages, stage_embedding, stage_output
 from clip_explain.models.towers import Layer, Tower
 from clip_explain.models.trace import Trace
 from clip_explain.models.vit import project, resize_positions, trace_block
@@ -43,10 +45,7 @@ def trained_stage(
     visual: nn.Module, pixels: Float[Tensor, "images 3 height width"], stage: int = STAGES
 ) -> Float[Tensor, "images channels grid_h grid_w"]:
     """`resnet_stage` in the mode that the network is in, for its training."""
-    x = pixels.to(visual.conv1.weight)
-    for number in (1, 2, 3):
-        x = getattr(visual, f"bn{number}")(getattr(visual, f"conv{number}")(x)).relu()
-    return _stages(visual, visual.avgpool(x), 1, stage)
+    return stage_output(resnet_stages(visual), pixels, stage)
 
 
 def resnet_embedding(
@@ -54,7 +53,28 @@ def resnet_embedding(
 ) -> Float[Tensor, "images embedding"]:
     """From a stage's output to what `encode_image` returns, not normalised."""
     with evaluated(visual):
-        return attention_pool(visual.attnpool, _stages(visual, features, stage + 1, STAGES)).output[:, 0]
+        return stage_embedding(resnet_stages(visual), features, stage)
+
+
+def resnet_stages(visual: nn.Module) -> Stages:
+    """The network in parts: its stem, its four stages, its pool."""
+    stages = tuple(getattr(visual, f"layer{number}") for number in range(1, STAGES + 1))
+    return Stages(
+        partial(_stem, visual), stages, lambda features: attention_pool(visual.attnpool, features).output[:, 0]
+    )
+
+
+def stages_of(network: nn.Module) -> Stages:
+    """The stages of a convolutional image encoder, of whichever library."""
+    family = getattr(network, "family", None)
+    return resnet_stages(network.visual) if family is None else family.stages(network.whole)
+
+
+def _stem(visual: nn.Module, pixels: Tensor) -> Tensor:
+    x = pixels.to(visual.conv1.weight)
+    for number in (1, 2, 3):
+        x = getattr(visual, f"bn{number}")(getattr(visual, f"conv{number}")(x)).relu()
+    return visual.avgpool(x)
 
 
 def attention_pool(
@@ -113,9 +133,3 @@ def project_values(
 ) -> Float[Tensor, "images tokens embedding"]:
     """The pool's output projection: values, or sums of values, into the embedding space."""
     return linear(join_heads(values), pool.c_proj)
-
-
-def _stages(visual: nn.Module, x: Tensor, first: int, last: int) -> Tensor:
-    for number in range(first, last + 1):
-        x = getattr(visual, f"layer{number}")(x)
-    return x

@@ -1,4 +1,4 @@
-"""timm's vision transformers, described for the forward of vit.py: open_clip builds SigLIP, EVA02 and others of them.
+"""timm's networks that open_clip builds image towers of, described for the forward of vit.py, or as stages.
 
 Only what is read off their parts is described: `describable` says of a network of timm's whether it is.
 """
@@ -12,9 +12,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from clip_explain.models.layers import Affine, Linear
+from clip_explain.models.stages import Stages
 from clip_explain.models.towers import Layer, Patches, Tower, mean_head, present
 
 BLOCKS = ("Block", "EvaBlock")  # whose norms stand before attention and MLP; names of timm's classes
+CONVOLUTIONAL = {"ConvNeXt": "norm_pre", "FastVit": "final_conv"}  # timm's class -> its part behind the stages
 POOLINGS = {"token": "class", "map": "attention", "avg": "mean"}  # in timm's words -> in ours
 
 
@@ -60,6 +62,12 @@ def timm_image(trunk: nn.Module, head: nn.Module) -> Tower:
         layers, norm = (*layers, mean_head(norm, layers[-1].out.weight, skipped)), present(trunk.fc_norm)
     rotary = None if getattr(trunk, "rope", None) is None else partial(_rotary, trunk)
     return Tower(stem, layers, pooling, norm, weight, bias, rotary=rotary)
+
+
+def timm_stages(trunk: nn.Module, head: nn.Module) -> Stages:
+    """The stages of a trunk whose class is in CONVOLUTIONAL, and of open_clip's head behind it."""
+    after = getattr(trunk, CONVOLUTIONAL[type(trunk).__name__])
+    return Stages(trunk.stem, tuple(trunk.stages), lambda features: head(trunk.forward_head(after(features))))
 
 
 def _patches(trunk: nn.Module) -> Patches:

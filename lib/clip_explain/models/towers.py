@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from clip_explain.models.layers import Affine, Linear
 
-ENCODERS = ("class", "attention", "mean", "resnet", "other")
+ENCODERS = ("class", "attention", "mean", "resnet", "convolutional", "other")
 VITS = ("class", "attention", "mean")  # those that a trace runs
 RESNET_STRIDE = 32
 

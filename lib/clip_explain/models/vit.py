@@ -70,8 +70,8 @@ def trace_text(
     """Forward of tokenized texts (texts, context); options and `begun` as in `trace_image`.
 
     The pooled token is each text's end token; under a causal mask the padding after the longest text's end does not
-    change the embedding and is computed only if asked for (`padding`). Where the last token is pooled, as in SigLIP,
-    the padding is part of the text.
+    change the embedding and is computed only if asked for (`padding`). Without a mask, as in SigLIP, the padding is
+    part of the text.
     """
     if texts.ndim != 2 or texts.is_floating_point() or not texts.numel():
         raise TensorError(f"got texts of {tuple(texts.shape)}, {texts.dtype}, expected integers (texts, context)")
@@ -82,7 +82,7 @@ def trace_text(
     with torch.inference_mode(False), torch.set_grad_enabled(start is not None):
         texts = texts.to(tower.stem.embedding.device)
         pooled = pooled_tokens(tower, texts)
-        seen = texts if padding else texts[:, : int(pooled.max()) + 1]
+        seen = texts if padding else texts[:, : seen_tokens(tower, texts)]
         own = own_tokens(tower, texts)[:, : seen.shape[1]]
         return _run(tower, embed_texts(tower.stem, seen), pooled, (0, 0), own, options)
 
@@ -269,6 +269,11 @@ def pooled_tokens(tower: Tower, texts: Int[Tensor, "texts context"]) -> Int[Tens
         return torch.full_like(texts[:, 0], texts.shape[1] - 1, dtype=torch.long)
     end = tower.stem.end
     return (texts if end is None else (texts == end).int()).argmax(dim=-1)
+
+
+def seen_tokens(tower: Tower, texts: Int[Tensor, "texts context"]) -> int:
+    """How many tokens of some texts a tower must see: under a causal mask those up to the longest text's pooled one."""
+    return int(pooled_tokens(tower, texts).max()) + 1 if tower.causal else texts.shape[1]
 
 
 def own_tokens(tower: Tower, texts: Int[Tensor, "texts context"]) -> Bool[Tensor, "texts context"]:

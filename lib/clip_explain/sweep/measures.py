@@ -172,8 +172,9 @@ def _readout(case: Case, name: str) -> Callable[[Tensor], Tensor]:
     if name == "score":
         return partial(cosines, directions=case.request.targets[None])
     labels = torch.tensor([_class_of(case, text) for text in case.record.texts], device=case.request.targets.device)
-    scale = float(case.request.model.logit_scale)
-    return classification(case.session.classes, labels[None], scale)[name]
+    model = case.request.model
+    bias = float(model.logit_bias) if model.probability == "sigmoid" else None
+    return classification(case.session.classes, labels[None], float(model.logit_scale), bias=bias)[name]
 
 
 def _class_of(case: Case, text: str) -> int:
