@@ -168,14 +168,14 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path, load):
 def test_siglip_1_reads_its_texts_by_sentencepiece(tmp_path):
     network = hub_models.siglip(tmp_path, hub_models.spiece_tokenizer(tmp_path))
     model = cx.load(f"hf:{tmp_path}", "cpu")
-    own = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    own, texts = transformers.AutoTokenizer.from_pretrained(tmp_path), ["a red cube", "the blue cone"]
     assert type(own).__name__ == "SiglipTokenizer" and (tmp_path / "spiece.model").is_file()
-    given = own(TEXTS, padding="max_length", max_length=hub_models.CONTEXT, return_tensors="pt")["input_ids"]
-    assert tokenize(model, TEXTS).tolist() == given.tolist()
+    given = own(texts, padding="max_length", max_length=hub_models.CONTEXT, return_tensors="pt")["input_ids"]
+    assert tokenize(model, texts).tolist() == given.tolist()
     with torch.no_grad():
         found = network.get_text_features(input_ids=given)
     expected = F.normalize(getattr(found, "pooler_output", found), dim=1)
-    assert relative_error(model.embed_texts(TEXTS), expected) < 1e-5
+    assert relative_error(model.embed_texts(texts), expected) < 1e-5
     for method in ("grad_eclip", "leave_one_out"):
         options = dict(layers=1) if method == "grad_eclip" else {}
         ((words, weights),) = cx.explain_words(model, photo(), "A Red cube!", method, per="word", **options)
