@@ -389,3 +389,59 @@ def test_examples_run_as_they_are_written():
     first, *others = app.examples()
     assert (np.asarray(eval(first.python, {"cx": cx})) == np.asarray(first.image)).all()
     assert all(source.texts for source in (first, *others))
+
+
+def test_what_a_method_and_its_options_do_is_said_in_the_words_of_their_records(page):
+    for name in ("grad_eclip", "game"):
+        page._first.method.value = name
+        page.wait()
+        assert cx.METHODS[name].says in page._first.says.value
+        says = {option.name: option.says for option in cx.METHODS[name].options}
+        rows = [(each, widget) for each, widget in page._first._rows]
+        assert rows and all(widget.tooltip == says[each.name] for each, widget in rows)
+
+
+def test_a_click_on_an_example_text_asks_for_it(page):
+    assert [button.description for button in page._offers.children] == list(TEXTS)
+    page._offers.children[1].click()
+    page.wait()
+    assert page._texts.value == TEXTS[1] and TEXTS[1] in page._cards[0].picture.value
+
+
+def test_what_is_shown_is_dimmed_as_soon_as_something_else_is_asked_for(page, monkeypatch):
+    compute, started, go = explorer_view.compute, threading.Event(), threading.Event()
+
+    def slowly(*asked):
+        started.set()
+        assert go.wait(10)
+        return compute(*asked)
+
+    monkeypatch.setattr(explorer_view, "compute", slowly)
+    page._texts.value = "a green ring"
+    assert "cx-old" in page._stage._dom_classes
+    assert started.wait(10)
+    go.set()
+    page.wait()
+    assert "cx-old" not in page._stage._dom_classes
+
+
+def test_it_says_which_model_it_loads(weights, photo, tmp_path, monkeypatch):
+    photo.save(tmp_path / "photo.png")
+    said, load, go = [], app.load, threading.Event()
+
+    def slowly(*asked):
+        assert go.wait(10)
+        said.append(made._status.value)
+        return load(*asked)
+
+    monkeypatch.setattr(app, "load", slowly)
+    made = explorer.Explorer(str(weights), "cpu", tmp_path / "photo.png", TEXTS)
+    go.set()
+    made.wait()
+    assert len(said) == 1 and f"loading {weights}" in said[0]
+    assert "loading" not in made._status.value and "grad_eclip" in made._cards[0].picture.value
+
+
+def test_code_can_be_copied_and_a_map_saved(page):
+    assert 'class="cx-copy"' in page._code.value and "<pre>" in page._code.value
+    assert page._cards[0].picture.value.count('<a download="map.jpg" href="data:image/jpeg;base64,') == 1

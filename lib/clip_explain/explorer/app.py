@@ -6,7 +6,6 @@ newest state; changes that arrive during a computation are combined.
 
 import base64
 import html
-import io
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,29 +13,18 @@ from typing import Any
 
 import ipywidgets as widgets
 from IPython.display import display
-from PIL import Image
 
-from clip_explain import datasets, papers
-from clip_explain.errors import ClipExplainError, ImageError
+from clip_explain import papers
+from clip_explain.errors import ClipExplainError
 from clip_explain.explorer import code as explorer_code
 from clip_explain.explorer import view as explorer_view
-from clip_explain.explorer.code import python
+from clip_explain.explorer.sources import examples, own_images, uploaded
 from clip_explain.explorer.style import CSS, SPINNER, thumbnails
 from clip_explain.explorer.view import EVIDENCE, WAYS, Found, Source, State
 from clip_explain.explorer.widgets import FULL, STYLE, Card, Chooser, Newest
-from clip_explain.images import read_image
 from clip_explain.models import available_models, load
 from clip_explain.models.model import Model
 
-# The rendered images that are offered at the start: dataset, its options, index.
-EXAMPLES = (
-    ("scenes", {}, 1),
-    ("scenes", {}, 0),
-    ("scene_captions", {}, 0),
-    ("objects", {"domain": "sketch"}, 2),
-    ("paintings", {}, 0),
-    ("faces", {}, 1),
-)
 OTHER = "another ..."
 FITS = {"the whole image": "full", "its middle square": "crop", "squashed to a square": "squash"}
 
@@ -62,7 +50,6 @@ class Explorer:
         self._export = False
         self._newest = Newest(self._draw)
         self._make(model, method)
-        self._adopt(self._loaded(model))
         self._newest.ask()
 
     def wait(self) -> None:
@@ -76,6 +63,7 @@ class Explorer:
 
     def code(self) -> str:
         """The lines of Python that make what is shown."""
+        self.wait()
         return explorer_code.code(self._read(), self._model_name())
 
     def save(self, folder: str | Path) -> Path:
@@ -97,6 +85,9 @@ class Explorer:
             "\n".join(self._sources[0].texts), description="texts", rows=3, style=STYLE, layout=FULL
         )
         self._texts.placeholder = "one text a line"
+        self._offers = widgets.HBox()
+        self._offers.add_class("cx-offers")
+        self._offer(self._sources[0])
         names = list(dict.fromkeys([model, *(name for name in available_models() if name.startswith("tiny"))]))
         self._choice = widgets.Dropdown(options=[*names, OTHER], description="model", style=STYLE, layout=FULL)
         self._other = widgets.Text(description="name, path", placeholder="ViT-B/16", continuous_update=False)
@@ -127,7 +118,7 @@ class Explorer:
     def _lay_out(self) -> None:
         more = widgets.Accordion([widgets.VBox([self._words.box, self._way])], titles=("Words",))
         out = widgets.Accordion([widgets.VBox([self._save, self._file, self._code])], titles=("Figure and code",))
-        image = [self._thumbs, self._image, self._upload, self._fit, self._texts]
+        image = [self._thumbs, self._image, self._upload, self._texts, self._offers, self._fit]
         method = [heading("Method"), self._choice, self._other, self._first.box, self._two, self._second.box]
         left = widgets.VBox([*image, *method, heading("Evidence"), self._evidence, self._legend, more, out])
         first = widgets.VBox([self._bare])
@@ -156,6 +147,7 @@ class Explorer:
         self._other.layout.display = "" if self._choice.value == OTHER else "none"
         self._second.box.layout.display = "" if self._two.value else "none"
         self._legend.value = legend(self._evidence.value)
+        self._stage.add_class("cx-old")  # what is still shown is not what is asked for
         self._newest.ask()
 
     def _another_image(self, change: Any) -> None:
@@ -164,7 +156,15 @@ class Explorer:
         said = tuple(self._texts.value.splitlines())
         if said in {source.texts for source in self._sources} and (texts := self._sources[change["new"]].texts):
             self._texts.value = "\n".join(texts)  # texts of the user's own stay
+        self._offer(self._sources[change["new"]])
         self._changed()
+
+    def _offer(self, source: Source) -> None:
+        """A button for each text that fits the image: a click puts it alone into the box."""
+        buttons = [widgets.Button(description=text, layout=FULL) for text in source.texts]
+        for button in buttons:
+            button.on_click(lambda pressed: setattr(self._texts, "value", pressed.description))
+        self._offers.children = buttons
 
     def _uploaded(self, change: Any) -> None:
         for each in change["new"]:
@@ -185,10 +185,10 @@ class Explorer:
     # -- drawing, on the thread that works
 
     def _draw(self, stale: Callable[[], bool]) -> None:
-        self._status.value = SPINNER
+        name = self._model_name()
+        self._status.value = SPINNER if name in self._models else loading(name)
         start = time.perf_counter()
         try:
-            name = self._model_name()
             model = self._loaded(name)
             if model is not self._model:
                 self._adopt(model)
@@ -233,7 +233,7 @@ class Explorer:
         if self._drawn != (name, state):
             self._file.value = ""
         self._drawn, self._named = (name, state), name
-        self._code.value = f"<pre>{html.escape(explorer_code.code(state, name))}</pre>"
+        self._code.value = copyable(explorer_code.code(state, name))
 
     def _read(self) -> State:
         """The state that the user has chosen."""
@@ -281,41 +281,6 @@ class Explorer:
         self._error.value = said
 
 
-def examples() -> list[Source]:
-    """Rendered images of several kinds, each with texts that fit it."""
-    found = []
-    for number, (name, options, index) in enumerate(EXAMPLES, 1):
-        record = datasets.load(name, size=480, **options)[index]
-        given = "".join(f", {key}={python(value)}" for key, value in options.items())
-        line = f"cx.datasets.load({python(name)}, size=480{given})[{index}].image"
-        texts = record.texts[: 2 if record.masks is not None or name == "faces" else 1]
-        found.append(Source(f"example {number}", record.image, line, texts))
-    return found
-
-
-def own_images(images: str | Path | Sequence[str | Path], texts: Sequence[str]) -> list[Source]:
-    """Images of the user's own: a path, a folder, or a list of paths."""
-    records = datasets.photos(images, tuple(texts) or ("a photo",))
-    paths = [images] if isinstance(images, str | Path) else list(images)
-    if len(records) != len(paths):
-        paths = [Path(paths[0], record.id) for record in records]
-    return [
-        Source(record.id, record.image, f"cx.read_image({python(str(path))})", record.texts)
-        for record, path in zip(records, paths, strict=True)
-    ]
-
-
-def uploaded(name: str, content: bytes) -> Source:
-    """An uploaded file as an image. ImageError, with its name, for a file that is not an image."""
-    try:
-        with Image.open(io.BytesIO(content)) as opened:
-            return Source(name, read_image(opened), f"cx.read_image({python(name)})")
-    except ImageError:
-        raise
-    except Exception as error:  # Pillow's decoders raise all kinds
-        raise ImageError(f"{name} cannot be read as an image") from error
-
-
 def heading(text: str) -> widgets.HTML:
     return widgets.HTML(f'<h4 class="cx-heading">{text}</h4>')
 
@@ -328,6 +293,17 @@ def banner(warnings: Sequence[str]) -> str:
     """The warning, above the pictures, about words and pictures outside the model's world."""
     said = "".join(f"<div>{html.escape(message)}.</div>" for message in warnings)
     return f'<div class="cx-warning" role="status">{said}</div>' if said else ""
+
+
+def loading(name: str) -> str:
+    """What is waited for while a model is loaded."""
+    return f'<div class="cx-status" role="status"><span class="cx-spinner"></span>loading {html.escape(name)}</div>'
+
+
+def copyable(lines: str) -> str:
+    """Lines of Python below a button that copies them."""
+    copy = "navigator.clipboard.writeText(this.nextElementSibling.innerText); this.innerText = 'Copied'"
+    return f'<button class="cx-copy" onclick="{copy}">Copy</button><pre>{html.escape(lines)}</pre>'
 
 
 def status(model: Model, seconds: float | None) -> str:

@@ -4,7 +4,7 @@ Below widgets.py, which makes the widgets; above the explainers. Ranges of layer
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from clip_explain.errors import MethodError
@@ -25,7 +25,7 @@ class Control:
 
     `value` is where it begins, `default` the explainer's own, which needs no mention in a call. `choices`, of a choice
     or a slider, are pairs of label and value; `low` and `high` bound a number. A number equal to `all` stands for None:
-    all layers, or the last one.
+    all layers, or the last one. `says` is the record's sentence on what the option does.
     """
 
     name: str
@@ -37,12 +37,14 @@ class Control:
     high: int = 0
     all: int | None = None
     optional: bool = False
+    says: str = ""
 
 
 def controls(method: str, model: Model, words: bool = False) -> list[Control]:
     """A control for every option of a (word) method that a person can set, in the order of its record."""
     options = METHODS[method].options_for(words).values()
-    return [control(option, measures(model, words)) for option in options if option.name not in HIDDEN]
+    size = measures(model, words)
+    return [replace(control(option, size), says=option.says) for option in options if option.name not in HIDDEN]
 
 
 def measures(model: Model, words: bool = False) -> tuple[int, int]:

@@ -53,7 +53,11 @@ _BASE = """
   white-space: normal; }
 .cx .cx-error { border-left: 4px solid #D55E00; padding: 6px 10px; margin: 0 0 12px 0; line-height: 1.4;
   white-space: normal; }
-.cx pre { font-size: 11px; line-height: 1.45; white-space: pre; overflow-x: auto; max-width: 280px; margin: 8px 0 0 0; }
+.cx pre { font-size: 11px; line-height: 1.45; white-space: pre-wrap; overflow-wrap: anywhere; margin: 8px 0 0 0; }
+.cx .cx-copy { margin-top: 8px; }
+.cx .cx-says { color: var(--cx-soft); font-size: 12px; line-height: 1.35; white-space: normal; margin: 0 0 4px 88px; }
+.cx .cx-offers { flex-flow: row wrap; margin-left: 86px; }
+.cx .cx-offers button { width: auto; height: 26px; line-height: 24px; padding: 0 8px; font-size: 12px; }
 @media (max-width: 800px) { .cx > .widget-hbox { flex-flow: column; } .cx .cx-left { width: auto; } }
 """
 

@@ -263,10 +263,15 @@ def card(state: State, found: Found, index: int, hover: list[list[Tensor]] | Non
             f'alt="{html.escape(described(panel, text, word, state.evidence, map))}">'
             for word, map in rows
         )
-        caption = f"{html.escape(panel.method)}{remark(rows[0][1], state.evidence)}"
+        caption = f"{html.escape(panel.method)}{remark(rows[0][1], state.evidence)} {saved(shown, rows[0][1], state)}"
         figures.append(f"<figure>{images}<figcaption>{caption}</figcaption></figure>")
     head = f'<div class="cx-head"><strong>{html.escape(text)}</strong><span>{score}</span></div>'
     return f'{head}<div class="cx-pair">{"".join(figures)}</div>'
+
+
+def saved(image: Image.Image, map: Tensor, state: State) -> str:
+    """A link that saves the picture of a map."""
+    return f'<a download="map.jpg" href="{data_uri(picture(image, map, state.evidence, state.fit))}">save</a>'
 
 
 def remark(map: Tensor, sign: str) -> str:

@@ -3,13 +3,14 @@
 Below app.py, which puts them together; above options.py and view.py.
 """
 
+import html
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import ipywidgets as widgets
 
-from clip_explain.explainers import methods_for
+from clip_explain.explainers import METHODS, methods_for
 from clip_explain.explorer import view as explorer_view
 from clip_explain.explorer.options import Control, changed, controls
 from clip_explain.explorer.view import Found, Panel, State
@@ -62,8 +63,9 @@ class Chooser:
     def __init__(self, label: str, change: Callable[[Any], None], words: bool = False, value: str = "grad_eclip"):
         self.words, self._change, self._model, self._wished = words, change, None, value
         self.method = widgets.Dropdown(description=label, style=STYLE, layout=FULL)
+        self.says = widgets.HTML()
         self.options = widgets.VBox()
-        self.box = widgets.VBox([self.method, self.options])
+        self.box = widgets.VBox([self.method, self.says, self.options])
         self._rows: list[tuple[Control, widgets.Widget]] = []
         self.method.observe(self._chosen, "value")
 
@@ -89,15 +91,22 @@ class Chooser:
             self._change(change)
 
     def _fill(self) -> None:
+        self.says.value = "" if self.method.value is None else sentence(METHODS[self.method.value].says)
         names = [] if self.method.value is None else controls(self.method.value, self._model, self.words)
         if names == [each for each, _ in self._rows]:
             return
         old, self._rows = self._rows, [(each, control_widget(each)) for each in names]
-        for _, widget in self._rows:
+        for each, widget in self._rows:
+            widget.tooltip = each.says
             widget.observe(self._change, "value")
         self.options.children = [widget for _, widget in self._rows]
         for _, widget in old:
             widget.close()
+
+
+def sentence(says: str) -> str:
+    """A record's sentence, in small letters below a menu."""
+    return f'<div class="cx-says">{html.escape(says)}</div>'
 
 
 def control_widget(control: Control) -> widgets.Widget:
