@@ -106,7 +106,7 @@ class Chooser:
 
 def sentence(says: str) -> str:
     """A record's sentence, in small letters below a menu."""
-    return f'<div class="cx-says">{html.escape(says)}</div>'
+    return f'<div class="cx-says">{html.escape(says, quote=False)}</div>'
 
 
 def control_widget(control: Control) -> widgets.Widget:
