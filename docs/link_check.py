@@ -14,7 +14,7 @@ CODE = ("pre", "code", "script", "style", "title")  # elements whose text may lo
 
 
 class Links(HTMLParser):
-    """What a page points at and loads, the places in it that can be pointed at, and its text but for code."""
+    """What a page points at and loads, the places in it that can be pointed at, and its text except code."""
 
     def __init__(self, page: Path):
         super().__init__()
