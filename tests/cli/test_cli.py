@@ -191,7 +191,7 @@ def test_help_is_quick_and_list_is_quiet():
     shown = subprocess.run([sys.executable, "-m", "clip_explain", "--list"], capture_output=True, text=True)
     assert (shown.returncode, shown.stderr) == (0, "")
     assert "methods for --words" in shown.stdout
-    assert " ViT-B/16 " in shown.stdout and "  grad_eclip: Grad-ECLIP" in shown.stdout and "layers=1" in shown.stdout
+    assert "  ViT-B/16: " in shown.stdout and "  grad_eclip: Grad-ECLIP" in shown.stdout and "layers=1" in shown.stdout
 
 
 def test_options_get_the_type_of_the_signature():

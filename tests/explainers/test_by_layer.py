@@ -88,8 +88,8 @@ def test_an_image_is_bare_where_the_map_is_highest_and_black_where_it_is_lowest(
     assert plots.darkened(image, np.array([[0.0, 1.0], [3.0, 4.0]]))[:, :, 0].tolist() == [[0.0, 0.125], [0.375, 0.5]]
 
 
-def test_layers_are_counted_from_one_and_named():
+def test_layers_are_counted_from_zero_and_named():
     rows = {"a": [Interval(0.2, 0.1, 0.3, 12), Interval(0.4, 0.3, 0.5, 12)]}
     ax = plots.by_layer(rows, plt.figure().subplots(), Interval(0.1, 0.0, 0.2, 12))
-    assert ax.lines[0].get_xydata().tolist() == [[1, 0.2], [2, 0.4]]
+    assert ax.lines[0].get_xydata().tolist() == [[0, 0.2], [1, 0.4]]
     assert [text.get_text() for text in ax.legend().get_texts()] == ["a", "chance"]
