@@ -104,7 +104,7 @@ def class_means_by_image(values, classes: Labels, images: Labels) -> Float[np.nd
         raise TensorError(f"got {len(table)} values, all of them NaN, expected at least one finite number")
     mean, counts = found.mean().mean(), table["class"].map(found.count()).to_numpy(float)
     away = (table["value"] - found.transform("mean")) * (counts / np.maximum(counts - 1, 1)) ** 0.5
-    parts = (away.where(counts > 1, table["value"] - mean) / counts).fillna(0.0)
+    parts = (away.where(counts > 1, table["value"] - mean) / counts).fillna(value=0.0)
     parts = parts.groupby(table["image"], sort=False).sum()
     return (mean + (parts - parts.mean()) * len(parts) / found.mean().count()).to_numpy()
 
