@@ -106,7 +106,8 @@ def class_means_by_image(values, classes: Labels, images: Labels) -> Float[np.nd
     away = (table["value"] - found.transform("mean")) * (counts / np.maximum(counts - 1, 1)) ** 0.5
     parts = (away.where(counts > 1, table["value"] - mean) / counts).fillna(value=0.0)
     parts = parts.groupby(table["image"], sort=False).sum()
-    return (mean + (parts - parts.mean()) * len(parts) / found.mean().count()).to_numpy()
+    finite = int(found.mean().notna().sum())
+    return (mean + (parts - parts.mean()) * len(parts) / finite).to_numpy()
 
 
 # -- do two methods differ?
