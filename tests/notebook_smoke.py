@@ -28,7 +28,6 @@ SMOKE = {
             "grad_eclip: average_precision, all images": (0.001, 1.0),
             "rollout: own less others, all images": (-1e-6, 1e-6),  # its map is the same for every text
             "shapley: pointing_game, first images": SHARE,
-            "legrad: pointing_game, control model": SHARE,
         },
         "files": ["1_comparison.png", "2_numbers.png", "methods.csv"],
     },
