@@ -4,7 +4,6 @@ A step of a small CLIP is thousands of small kernels, which take several times l
 A graph launches them at once, for inputs of the shapes that it was recorded with. Below loop.py.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
@@ -14,7 +13,7 @@ from jaxtyping import Float, Int, Int8
 from torch import Tensor, nn
 
 from clip_explain.embedded.training.batches import Batch
-from clip_explain.embedded.training.losses import contrastive_loss, share_of_best
+from clip_explain.embedded.training.losses import learn
 from clip_explain.embedded.training.towers import embed_ends, embed_patches, first_to_read, places_in_grid
 from clip_explain.embedded.training.windows import normalized
 
@@ -66,15 +65,7 @@ def step(network: nn.Module, optimizer: torch.optim.Optimizer, inputs: Inputs, f
             network.visual, inputs.pixels, inputs.places, inputs.image_first, inputs.kept, inputs.cells
         )
         texts = embed_ends(network, inputs.tokens, inputs.last, inputs.text_first)
-    scale = network.logit_scale.exp()
-    logits = scale * F.normalize(images.float(), dim=-1) @ F.normalize(texts.float(), dim=-1).T
-    loss = contrastive_loss(logits, inputs.truth)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-    optimizer.step()
-    optimizer.zero_grad()
-    network.logit_scale.data.clamp_(0, math.log(100))
-    figures.copy_(torch.stack([loss.detach(), share_of_best(logits, inputs.truth), scale.detach()]))
+    figures.copy_(learn(network, optimizer, images, texts, inputs.truth))
 
 
 def recorded(network: nn.Module, optimizer: torch.optim.Optimizer, device: str) -> Callable[[Batch], Tensor]:

@@ -14,7 +14,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -22,7 +21,7 @@ from tqdm import tqdm
 from clip_explain import files
 from clip_explain.embedded.training.batches import Batch, draw_batches
 from clip_explain.embedded.training.graphs import recorded
-from clip_explain.embedded.training.losses import contrastive_loss, share_of_best
+from clip_explain.embedded.training.losses import learn
 from clip_explain.embedded.training.plans import DinoPlan, IclipPlan, Plan
 from clip_explain.embedded.training.towers import build, embed_images, embed_texts
 from clip_explain.embedded.training.windows import normalized
@@ -134,15 +133,7 @@ def take_step(
     truth = batch.shown.truth.to(device)
     with torch.autocast(torch.device(device).type, torch.bfloat16):
         images, texts = embed(network, batch, device)
-    scale = network.logit_scale.exp()
-    logits = scale * F.normalize(images.float(), dim=-1) @ F.normalize(texts.float(), dim=-1).T
-    loss = contrastive_loss(logits, truth)
-    optimizer.zero_grad()
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-    optimizer.step()
-    network.logit_scale.data.clamp_(0, math.log(100))
-    return named(torch.stack([loss.detach(), share_of_best(logits, truth), scale.detach()]))
+    return named(learn(network, optimizer, images, texts, truth))
 
 
 def named(figures: Float[Tensor, "3"]) -> dict[str, float]:

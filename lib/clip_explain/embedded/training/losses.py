@@ -1,8 +1,11 @@
-"""CLIP's loss where captions can be true of several pictures. Below loop.py and graphs.py."""
+"""CLIP's loss where captions can be true of several pictures, and a step by it. Below loop.py and graphs.py."""
 
+import math
+
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def contrastive_loss(logits: Float[Tensor, "images texts"], truth: Int[Tensor, "images texts"]) -> Float[Tensor, ""]:
@@ -25,3 +28,25 @@ def share_of_best(logits: Float[Tensor, "images texts"], truth: Int[Tensor, "ima
     """The share of images whose best caption, of those that can be told, is true."""
     best = logits.masked_fill(truth < 0, -1e4).argmax(1, keepdim=True)
     return (truth.gather(1, best) == 1).float().mean()
+
+
+def learn(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: Float[Tensor, "images embedding"],
+    texts: Float[Tensor, "texts embedding"],
+    truth: Int[Tensor, "images texts"],
+) -> Float[Tensor, "3"]:
+    """One step of the optimizer by a batch's embeddings; returns the loss, the share of best captions, and the scale.
+
+    Nothing here waits for a GPU, so that a step can be recorded. Gradients are cleared at the end.
+    """
+    scale = network.logit_scale.exp()
+    logits = scale * F.normalize(images.float(), dim=-1) @ F.normalize(texts.float(), dim=-1).T
+    loss = contrastive_loss(logits, truth)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+    network.logit_scale.data.clamp_(0, math.log(100))
+    return torch.stack([loss.detach(), share_of_best(logits, truth), scale.detach()])
