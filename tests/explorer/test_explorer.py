@@ -442,6 +442,21 @@ def test_it_says_which_model_it_loads(weights, photo, tmp_path, monkeypatch):
     assert "loading" not in made._status.value and "grad_eclip" in made._cards[0].picture.value
 
 
+def test_a_cell_that_shows_it_ends_when_it_is_drawn(weights, photo, tmp_path, monkeypatch):
+    photo.save(tmp_path / "photo.png")
+    load, go = app.load, threading.Event()
+
+    def slowly(*asked):
+        assert go.wait(10)
+        return load(*asked)
+
+    monkeypatch.setattr(app, "load", slowly)
+    monkeypatch.setattr(app, "display", lambda box: go.set())
+    made = explorer.Explorer(str(weights), "cpu", tmp_path / "photo.png", TEXTS)
+    made._ipython_display_()
+    assert "grad_eclip" in made._cards[0].picture.value
+
+
 def test_code_can_be_copied_and_a_map_saved(page):
     assert 'class="cx-copy"' in page._code.value and "<pre>" in page._code.value
     assert page._cards[0].picture.value.count('<a download="map.jpg" href="data:image/jpeg;base64,') == 1

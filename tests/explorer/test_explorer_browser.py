@@ -83,13 +83,15 @@ def page(address, browser):
 
 
 @pytest.fixture(autouse=True)
-def kept_when_it_fails(request, page):
-    """A screenshot of the page as the failing test left it."""
+def whole(request, page):
+    """After each test: no widget is one that the browser could not make. A failure leaves a screenshot of the page."""
     failed = request.session.testsfailed
     yield
-    if request.session.testsfailed > failed:
+    errors = page.locator(".jupyter-widgets-error-widget").all_text_contents()
+    if errors or request.session.testsfailed > failed:
         (ROOT / "build").mkdir(exist_ok=True)
         page.screenshot(path=ROOT / "build" / "explorer_failure.png")
+    assert not errors
 
 
 def shown(page, card: int = 1, panel: int = 0):

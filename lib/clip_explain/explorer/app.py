@@ -71,7 +71,13 @@ class Explorer:
         return papers.save_figure(self.figure(), folder, "explorer_figure")
 
     def _ipython_display_(self, **_: Any) -> None:
+        """Show the explorer, and return when it is drawn.
+
+        Voila's page copies the widgets as the last cell leaves them. What a thread changes during the copying never
+        reaches the page, and a widget that it makes then is an error there.
+        """
         display(self.box)
+        self.wait()
 
     # -- the widgets
 
