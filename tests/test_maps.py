@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from clip_explain.errors import MethodError, TensorError
-from clip_explain.maps import degenerate, has_sign, middle_square, normalize, on_source, resize
+from clip_explain.maps import centred, degenerate, has_sign, middle_square, normalize, on_source, resize
 
 
 def test_resize_bilinear_by_hand():
@@ -86,3 +86,8 @@ def test_an_unknown_fit_is_refused():
 def test_a_sign_is_a_value_below_zero_beyond_rounding():
     assert has_sign(torch.tensor([[-0.1, 1.0]])) and has_sign(torch.tensor([[-1.0, -2.0]]))
     assert not has_sign(torch.tensor([[-1e-8, 1.0]])) and not has_sign(torch.zeros(2, 2))
+
+
+def test_centred_by_hand():
+    maps = torch.tensor([[[0.0, 4.0]], [[1.0, 1.0]]])
+    torch.testing.assert_close(centred(maps), torch.tensor([[[-2.0, 2.0]], [[0.0, 0.0]]]))

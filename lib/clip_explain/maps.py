@@ -69,6 +69,12 @@ def normalize(maps: Float[Tensor, "*axes grid_h grid_w"]) -> Float[Tensor, "*axe
 
 
 @checked()
+def centred(maps: Float[Tensor, "*axes grid_h grid_w"]) -> Float[Tensor, "*axes grid_h grid_w"]:
+    """Each map less its mean: where an image is more, and where it is less like a text than on average."""
+    return maps - maps.mean(dim=(-2, -1), keepdim=True)
+
+
+@checked()
 def degenerate(maps: Float[Tensor, "*axes grid_h grid_w"]) -> Bool[Tensor, "*axes"]:
     """True for each constant map, also of zeros: equal up to rounding (8 ulp of its largest magnitude)."""
     low, high = maps.amin(dim=(-2, -1)), maps.amax(dim=(-2, -1))

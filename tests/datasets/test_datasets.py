@@ -73,3 +73,11 @@ def test_photos_that_are_not_there(tmp_path):
         datasets.photos(tmp_path / "none", "a dog")
     with pytest.raises(TextError, match="at least one text"):
         datasets.photos(tmp_path, [])
+
+
+def test_how_classes_are_put_as_texts():
+    data = datasets.Dataset("voc", ("dog", "diningtable"), [], lambda number: None)
+    assert datasets.class_texts(data) == ("dog", "dining table")
+    assert datasets.prompt_for("scenes") == "{}" and datasets.prompt_for("voc") == "a photo of the {}"
+    with pytest.raises(DatasetError, match="scenes"):
+        datasets.prompt_for("scene")

@@ -10,6 +10,7 @@ from clip_explain.maps import normalize, resize
 from clip_explain.metrics import localization as loc
 from clip_explain.metrics.masks import on_masks
 from clip_explain.metrics.registry import METRICS, current_name
+from clip_explain.metrics.segmentation import levels_on
 
 SCORES = loc.LOCALIZATION.items()
 RAMP = torch.tensor([[0.0, 0.25], [0.5, 1.0]])
@@ -369,3 +370,11 @@ def test_old_names_warn_and_work():
     assert current_name("iou_mean") == "iou_mean"
     with pytest.raises(AttributeError, match="no attribute 'pointgame'"):
         _ = loc.pointgame
+
+
+def test_levels_of_maps_on_masks_by_hand():
+    """Two maps of one image on its three masks, the last of them empty; each map is scaled to [0, 1] first."""
+    masks = torch.stack([LOWER, LAST, torch.zeros(2, 2, dtype=torch.bool)])
+    found = levels_on(torch.stack([RAMP, 4 * RAMP - 8]), masks)
+    torch.testing.assert_close(found[:, :2], torch.tensor([[0.75, 1.0], [0.75, 1.0]]))
+    assert found[:, 2].isnan().all()

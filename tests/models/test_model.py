@@ -176,6 +176,7 @@ def test_embedded_model_is_packed_unpacked_and_checked(tmp_path, monkeypatch):
     found = cx.load("tiny-vit", device="cpu")
     assert (found.name, found.sha256, cx.available_models()[0]) == ("tiny-vit", sha256, "tiny-vit")
     assert torch.equal(found.network.token_embedding.weight, embedding.float())
+    assert cx.models.absent(["tiny-vit", "tiny-resnet", "ViT-B/16", "a/path.pt"]) == ["tiny-resnet"]
 
     path.with_suffix(".json").write_text(json.dumps({"sha256": "0" * 64}))
     with pytest.raises(errors.WeightsError, match="expected 0000"):

@@ -182,3 +182,33 @@ def test_a_file_that_is_wrong(tmp_path, monkeypatch):
     monkeypatch.setenv("CLIP_EXPLAIN_DATA", str(tmp_path))
     with pytest.raises(DatasetError, match="set CLIP_EXPLAIN_DATA"):
         papers.claims()
+
+
+# -- those that a notebook asks
+
+
+def test_claims_of_several_places_come_in_their_order():
+    found = papers.claims("iclip", ("table5", "table1"))
+    assert found == (*papers.claims("iclip", "table5"), *papers.claims("iclip", "table1"))
+    with pytest.raises(DatasetError, match="no claims of 'table99'"):
+        papers.claims("iclip", ("table1", "table99"))
+
+
+def test_controls_of_one_notebook():
+    found = papers.controls("22")
+    assert found and all(claim.id.startswith("nb22-") and claim.kind == "control" for claim in found)
+    with pytest.raises(DatasetError, match="no controls of notebook '00'"):
+        papers.controls("00")
+
+
+def test_claims_on_one_dataset():
+    claim = papers.control("it is so", "m on VOC", ("a",))
+    plain, other = dataclasses.replace(claim, metric="n"), dataclasses.replace(claim, metric="m on COCO")
+    found = papers.on_dataset([claim, plain, other], "VOC")
+    assert [each.metric for each in found] == ["m", "n"]
+
+
+def test_methods_that_a_table_lacks():
+    table = papers.long_table(papers.measured("x", "a", {"m": 1.0}))
+    claims = [papers.control("it is so", "m", ("a", "b")), papers.control("it is not", "m", ("c",))]
+    assert papers.lacking(claims, table, "not here") == {"b": "not here", "c": "not here"}

@@ -103,3 +103,7 @@ def test_a_file_that_holds_these_bytes_already_stays_but_is_of_now(tmp_path):
     assert path.stat().st_ino == first and path.stat().st_mtime > 0
     papers.write(path, b"drawn anew")
     assert path.read_bytes() == b"drawn anew" and path.stat().st_ino != first
+
+
+def test_weights_of_several_models(model):
+    assert papers.weights_of({"CLIP": model}) == {"CLIP": {"weights": model.name, "sha256": "ab"}}

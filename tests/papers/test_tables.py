@@ -163,3 +163,19 @@ def test_methods_by_the_titles_of_their_papers():
     named = TWO_IMAGES.assign(method=["game", "grad_eclip heads=native", "exact mask"] * 2)
     assert papers.titled(named)["method"].tolist()[:3] == ["GAME", "Grad-ECLIP heads=native", "exact mask"]
     assert papers.title_of("grad_eclip spatial=none") == "Grad-ECLIP w/o wᵢ"
+
+
+def test_one_mean_of_a_summary():
+    summary = papers.summarize(TWO_IMAGES)
+    assert papers.mean_of(summary, "a", "m") == (2.0 + 6.0) / 2
+    with pytest.raises(TensorError, match="0 rows are of 'c' and 'm'"):
+        papers.mean_of(summary, "c", "m")
+    with pytest.raises(TensorError, match="2 rows"):
+        papers.mean_of(pd.concat([summary, summary]), "a", "m")
+
+
+def test_endings_of_methods_become_settings():
+    table = rows(("x", 0, "", "a", "m", 1.0), ("x", 0, "", "a untrained", "m", 2.0))
+    found = papers.by_ending(table, " untrained", ("trained", "untrained"))
+    assert found[["method", "setting"]].values.tolist() == [["a", "trained"], ["a", "untrained"]]
+    assert list(table["method"]) == ["a", "a untrained"]

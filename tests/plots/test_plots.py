@@ -262,3 +262,13 @@ def test_confusion_in_percent_of_rows():
     ax = plots.confusion([[3, 1], [0, 0]], ["a", "b"])
     assert [text.get_text() for text in ax.texts] == ["75", "25", "0", "0"]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
+
+
+def test_each_row_is_outlined_by_its_own_mask():
+    _, axes = plt.subplots(3, 2)
+    left, right = np.eye(4, dtype=bool), np.ones((4, 4), dtype=bool)
+    right[:, :2] = False
+    plots.outline_rows(axes, [left, None])
+    assert [len(ax.collections) for ax in axes.flat] == [2, 2, 0, 0, 0, 0]
+    plots.outline_rows(axes.T, [None, right])
+    assert [len(ax.collections) for ax in axes.flat] == [2, 4, 0, 2, 0, 2]

@@ -7,7 +7,19 @@ photos, all with one type of record.
 from clip_explain.datasets.embedded import FEWEST_PIXELS, HELD_OUT, export_karpathy, scenes
 from clip_explain.datasets.joined import Joined, joined
 from clip_explain.datasets.record import Dataset, Record
-from clip_explain.datasets.sources import DATASETS, Source, folder_of, images_of, load, missing, photos, read, state
+from clip_explain.datasets.segmented import class_texts
+from clip_explain.datasets.sources import (
+    DATASETS,
+    Source,
+    folder_of,
+    images_of,
+    load,
+    missing,
+    photos,
+    prompt_for,
+    read,
+    state,
+)
 
 __all__ = [
     "DATASETS",
@@ -17,6 +29,7 @@ __all__ = [
     "Joined",
     "Record",
     "Source",
+    "class_texts",
     "export_karpathy",
     "folder_of",
     "images_of",
@@ -24,6 +37,7 @@ __all__ = [
     "load",
     "missing",
     "photos",
+    "prompt_for",
     "read",
     "scenes",
     "state",

@@ -170,6 +170,11 @@ def _voc_texts(labels: Sequence[int]) -> tuple[str, ...]:
     return tuple(VOC_NAMES.get(name, name) for name in names)
 
 
+def class_texts(data: Dataset) -> tuple[str, ...]:
+    """The dataset's classes as the texts of its records name them: VOC's "diningtable" is "dining table"."""
+    return tuple(VOC_NAMES.get(name, name) for name in data.classes)
+
+
 # -- COCO
 
 

@@ -265,6 +265,11 @@ def images_of(texts: Iterable[str], name: str, most: int, seed: int = 0, **optio
 
 
 @checked(DatasetError)
+def prompt_for(name: str) -> str:
+    """How a text is put to a model: ICLIP's "a photo of the {}" for photos, the text alone for what is rendered."""
+    return "a photo of the {}" if known(name).folder else "{}"
+
+
 def photos(images: str | Path | Sequence[str | Path], texts: Texts) -> list[Record]:
     """One record for each image (a path, a folder, or a list of paths), all with the same texts and without masks.
 

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from clip_explain.checks import checked
 from clip_explain.errors import MethodError, TensorError
-from clip_explain.maps import normalize
+from clip_explain.maps import normalize, resize
 from clip_explain.metrics.intervals import Labels, listed
 from clip_explain.metrics.masks import (
     Ignored,
     Maps,
     Masks,
+    MasksOfOne,
     PerMap,
     count_pixels,
     defined,
@@ -157,6 +158,17 @@ def mmiou(curves: Float[Tensor, "maps thresholds"], classes: Labels) -> float:
     The double sum of the equation has no divisor. We read "mean" as in mean IoU: each class counts the same.
     """
     return mean_over_classes(searched_iou(curves, classes)[0], classes)
+
+
+@checked()
+def levels_on(maps: Float[Tensor, "maps grid_h grid_w"], masks: MasksOfOne) -> Float[Tensor, "maps masks"]:
+    """The mean of each map on each mask of one image: maps resized bicubically and scaled to [0, 1] (ICLIP 2.1).
+
+    An empty mask has the level NaN.
+    """
+    inside = torch.as_tensor(masks).flatten(1).to(maps)
+    heat = normalize(resize(maps, masks.shape[1:], "bicubic")).flatten(1)
+    return heat @ inside.T / inside.sum(1)
 
 
 @checked()

@@ -4,7 +4,7 @@ A loader's module is imported only when a name needs it, since its packages may 
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +20,7 @@ from clip_explain.models.model import DTYPES, Model, place
 from clip_explain.models.openai import OPENAI, load_openai
 from clip_explain.models.weights import INDEX, clip, expanded, plain_modes
 
-__all__ = ["Model", "available_models", "load"]
+__all__ = ["Model", "absent", "available_models", "load"]
 
 NAMES = "a model's name, the path of its weights, or a network in memory, with its preprocess and tokenizer"
 
@@ -81,6 +81,11 @@ LOADERS: dict[str, Callable[[str, torch.device, torch.dtype], Model]] = {
 def available_models() -> list[str]:
     """The names that `load` knows: embedded models whose weights are here, then OpenAI's."""
     return [name for name in EMBEDDED if embedded_path(name).is_file()] + list(OPENAI)
+
+
+def absent(names: Iterable[str]) -> list[str]:
+    """Those of the names that are embedded models whose weights are not here: a notebook leaves them out."""
+    return [name for name in names if name in EMBEDDED and not embedded_path(name).is_file()]
 
 
 @checked(ModelError)

@@ -4,29 +4,48 @@ A notebook measures into a `long_table`, then calls `summarize`, `judge` and `sa
 """
 
 from clip_explain.explainers.registry import title_of
-from clip_explain.papers.by_class import maps_by_class, scores_by_class
+from clip_explain.papers.by_class import (
+    maps_by_class,
+    maps_of_records,
+    means_by_record,
+    present_in,
+    scores_by_class,
+    scores_of_records,
+)
+from clip_explain.papers.cases import draw_cases, first_cases, random_maps
 from clip_explain.papers.claims import (
     KINDS,
     RELATIONS,
     Statement,
     claims,
     control,
+    controls,
     differences,
     in_paper,
+    lacking,
+    on_dataset,
     true_in_paper,
 )
 from clip_explain.papers.curves import ENDINGS, areas, deletion_and_insertion, heights
-from clip_explain.papers.provenance import PACKAGES, named, provenance, save
+from clip_explain.papers.provenance import (
+    PACKAGES,
+    named,
+    provenance,
+    save,
+    weights_of,
+)
 from clip_explain.papers.published import LIBRARY_NAMES, PAPERS, printed, published
 from clip_explain.papers.ranking import OVERALL, ranks, ranks_of_means
 from clip_explain.papers.saving import DPI, save_figure, write
 from clip_explain.papers.tables import (
     also_called,
     averaged,
+    by_ending,
     by_method,
     completed,
     furthest_apart,
     long_table,
+    mean_of,
     measured,
     measured_by_class,
     measured_each,
@@ -60,32 +79,44 @@ __all__ = [
     "also_called",
     "areas",
     "averaged",
+    "by_ending",
     "by_method",
     "claims",
     "closing_table",
     "completed",
     "control",
+    "controls",
     "deletion_and_insertion",
     "differences",
+    "draw_cases",
+    "first_cases",
     "furthest_apart",
     "heights",
     "in_paper",
     "judge",
+    "lacking",
     "long_table",
     "maps_by_class",
+    "maps_of_records",
+    "mean_of",
+    "means_by_record",
     "measured",
     "measured_by_class",
     "measured_each",
     "named",
+    "on_dataset",
+    "present_in",
     "printed",
     "provenance",
     "published",
+    "random_maps",
     "ranks",
     "ranks_of_means",
     "read_verdicts",
     "save",
     "save_figure",
     "scores_by_class",
+    "scores_of_records",
     "summarize",
     "tally",
     "tally_of",
@@ -93,6 +124,7 @@ __all__ = [
     "titled",
     "totals",
     "true_in_paper",
+    "weights_of",
     "within_images",
     "write",
 ]

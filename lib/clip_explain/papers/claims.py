@@ -5,7 +5,7 @@ Above published.py, whose numbers some of the statements are about; verdicts.py 
 
 import functools
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -105,11 +105,16 @@ def control(
     )
 
 
-def claims(paper: str | None = None, where: str | None = None, kind: str | None = "paper") -> tuple[Statement, ...]:
+def claims(
+    paper: str | None = None, where: str | Sequence[str] | None = None, kind: str | None = "paper"
+) -> tuple[Statement, ...]:
     """The statements about one table, figure or section of a paper: claims("grad_eclip", "table1"). None means all.
 
-    `kind`: "paper", "control", or None for both. DatasetError if there are none, or if the file is not as it should be.
+    `where` may be several places; their statements come in that order. `kind`: "paper", "control", or None for both.
+    DatasetError if there are none in one of the places, or if the file is not as it should be.
     """
+    if where is not None and not isinstance(where, str):
+        return tuple(claim for place in where for claim in claims(paper, place, kind))
     if paper is not None and paper not in PAPERS:
         raise DatasetError(f"unknown paper {paper!r}: {nearest(paper, PAPERS)}")
     if kind not in (*KINDS, None):
@@ -120,6 +125,34 @@ def claims(paper: str | None = None, where: str | None = None, kind: str | None 
     if not found:
         raise DatasetError(f"no claims of {where!r}: {nearest(str(where), sorted({each.where for each in of_paper}))}")
     return found
+
+
+def controls(notebook: str) -> tuple[Statement, ...]:
+    """The controls that one notebook alone asks, controls("22"): those whose id begins with "nb22-".
+
+    DatasetError if there are none.
+    """
+    of_all = claims(kind="control")
+    found = tuple(claim for claim in of_all if claim.id.startswith(f"nb{notebook}-"))
+    if not found:
+        numbers = sorted({claim.id[2:4] for claim in of_all if claim.id.startswith("nb")})
+        raise DatasetError(f"no controls of notebook {notebook!r}: {nearest(notebook, numbers)}")
+    return found
+
+
+def on_dataset(statements: Iterable[Statement], dataset: str) -> tuple[Statement, ...]:
+    """Those about no dataset or about this one, with its name taken off the metric.
+
+    "searched_iou on VOC" becomes "searched_iou" on "VOC", and is left out on any other dataset.
+    """
+    split = [(claim, *claim.metric.partition(" on ")[::2]) for claim in statements]
+    return tuple(replace(claim, metric=metric) for claim, metric, on in split if on in ("", dataset))
+
+
+def lacking(statements: Iterable[Statement], table: pd.DataFrame, why: str) -> dict[str, str]:
+    """The methods of some statements that the long table lacks, each with the reason, as `judge` takes them."""
+    needed = [method for claim in statements for method in claim.methods]
+    return {method: why for method in needed if method not in set(table["method"])}
 
 
 # -- the file

@@ -53,6 +53,11 @@ def provenance(
     }
 
 
+def weights_of(models: Mapping[str, Model]) -> dict[str, dict[str, str]]:
+    """The name and the checksum of each model's weights, for the parameters of a `provenance`."""
+    return {label: {"weights": model.name, "sha256": model.sha256} for label, model in models.items()}
+
+
 def named(values: Mapping[str, Interval | float] | pd.DataFrame) -> Mapping[str, Interval | float]:
     """The rows of a summary as intervals by name, "game: pointing_game, equal footing"; a mapping as it is."""
     if not isinstance(values, pd.DataFrame):

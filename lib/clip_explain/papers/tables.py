@@ -134,6 +134,24 @@ def titled(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(method=table["method"].map(title_of))
 
 
+def mean_of(summary: pd.DataFrame, method: str, metric: str) -> float:
+    """One mean of a summary, such as the level of chance. TensorError unless exactly one row has it."""
+    rows = summary[(summary["method"] == method) & (summary["metric"] == metric)]
+    if len(rows) != 1:
+        raise TensorError(f"{len(rows)} rows are of {method!r} and {metric!r}, expected one")
+    return float(rows["mean"].iloc[0])
+
+
+def by_ending(summary: pd.DataFrame, ending: str, settings: tuple[str, str]) -> pd.DataFrame:
+    """A table or a summary whose methods "ICLIP" and "ICLIP untrained" become one method in two settings.
+
+    The names that have the `ending` lose it, and their rows get the second of `settings`, all others the first.
+    """
+    marked = summary["method"].str.endswith(ending)
+    names = summary["method"].str.removesuffix(ending)
+    return summary.assign(method=names, setting=np.where(marked, settings[1], settings[0]))
+
+
 def averaged(table: pd.DataFrame, methods: Sequence[str], name: str) -> pd.DataFrame:
     """The table with rows of one more method, `name`: for each image, target, setting and metric the mean of `methods`.
 

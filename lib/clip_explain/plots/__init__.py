@@ -26,6 +26,7 @@ from clip_explain.plots.overlay import (
     darkened,
     grid,
     outline,
+    outline_rows,
     overlay,
     show,
 )
@@ -89,6 +90,7 @@ __all__ = [
     "lines",
     "means",
     "outline",
+    "outline_rows",
     "overlay",
     "pairs",
     "panels",

@@ -108,6 +108,16 @@ def outline(mask: Array, ax: Axes | None = None, width: float = 1.0) -> Axes:
     return ax
 
 
+def outline_rows(axes: np.ndarray, masks: Sequence[Array | None], width: float = 0.5) -> None:
+    """The `outline` of each row's own mask over all of its panels; none where the mask is None.
+
+    Rows beyond the masks stay as they are. Columns are outlined by their own masks in `axes.T`.
+    """
+    for row, mask in zip(axes, masks, strict=False):
+        for ax in row if mask is not None else ():
+            outline(mask, ax, width)
+
+
 def show(image: Array, ax: Axes | None = None, title: str = "") -> Axes:
     """An image without axes; the title is wrapped to the panel's width."""
     ax = plt.gca() if ax is None else ax

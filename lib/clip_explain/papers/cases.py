@@ -1,0 +1,53 @@
+"""Cases to draw: one text of one record each, and several methods' maps of them side by side.
+
+Above plots/, which draws, and datasets/, whose records have the pictures and the masks.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from clip_explain import plots
+from clip_explain.datasets import Record
+from clip_explain.maps import centred
+
+Maps = Sequence[Float[Tensor, "_ _ _"]]  # one stack a record, one map for each of its texts
+
+
+def first_cases(records: Sequence[Record], images: int, texts: int = 1) -> list[tuple[int, int]]:
+    """The numbers of the first records, each with the numbers of its first texts."""
+    found = []
+    for number, record in enumerate(records[:images]):
+        found += [(number, text) for text in range(min(texts, len(record.texts)))]
+    return found
+
+
+def draw_cases(
+    records: Sequence[Record],
+    cases: Sequence[tuple[int, int]],
+    maps: Mapping[str, Maps],
+    titles: Mapping[str, str],
+    less_mean: Collection[str] = (),
+) -> np.ndarray:
+    """A `plots.comparison` of cases (number of the record, number of its text), each outlined by its own mask.
+
+    `titles`: the methods that are drawn, in order, and the titles of their columns; `maps` has their maps. Those in
+    `less_mean` are drawn less their means, with a sign, as a map of cosines is read. Returns the axes of a new figure.
+    """
+    asked = [(records[number], text) for number, text in cases]
+    drawn = [[maps[name][number][text] for name in titles] for number, text in cases]
+    for row in drawn:
+        row[:] = [centred(heat) if name in less_mean else heat for name, heat in zip(titles, row, strict=True)]
+    pictures, texts = [record.image for record, _ in asked], [record.texts[text] for record, text in asked]
+    axes = plots.comparison(pictures, texts, drawn, list(titles.values()))
+    plots.outline_rows(axes, [None if record.masks is None else record.masks[text] for record, text in asked])
+    return axes
+
+
+def random_maps(records: Sequence[Record], grid: tuple[int, int], seed: int) -> list[Float[Tensor, "_ _ _"]]:
+    """Uniform noise on a grid, a map for each text of each record: what every method must beat."""
+    noise = torch.Generator().manual_seed(seed)
+    return [torch.rand(len(record.texts), *grid, generator=noise) for record in records]

@@ -1,0 +1,49 @@
+"""Which cases are drawn, what is drawn of them, and the noise beside them."""
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib import pyplot as plt
+from PIL import Image
+
+from clip_explain import papers
+from clip_explain.datasets import Record
+
+matplotlib.use("agg")
+
+
+def record(name: str, *texts: str) -> Record:
+    masks = np.zeros((len(texts), 8, 8), dtype=bool)
+    masks[:, :4] = True
+    return Record(name, Image.new("RGB", (8, 8)), texts, masks)
+
+
+RECORDS = [record("x", "a cube", "a ring", "a cone"), record("y", "a ring"), record("z", "a cone")]
+
+
+def test_first_cases():
+    assert papers.first_cases(RECORDS, 2, texts=2) == [(0, 0), (0, 1), (1, 0)]
+    assert papers.first_cases(RECORDS, 9) == [(0, 0), (1, 0), (2, 0)]
+
+
+def test_noise_is_the_same_for_the_same_seed():
+    found, again = (papers.random_maps(RECORDS, (2, 3), 7) for _ in range(2))
+    assert [each.shape for each in found] == [(3, 2, 3), (1, 2, 3), (1, 2, 3)]
+    assert all(map(torch.equal, found, again)) and not torch.equal(found[0], papers.random_maps(RECORDS, (2, 3), 8)[0])
+
+
+def test_what_is_drawn_of_cases():
+    """A row a case: its picture, then its own map of each method. One method is drawn with a sign, less its mean."""
+    ramp = torch.tensor([[0.0, 1.0], [2.0, 5.0]])
+    maps = {"a": [ramp.expand(len(each.texts), 2, 2) for each in RECORDS]}
+    maps["b"] = [torch.stack([number + ramp.T for number in range(len(each.texts))]) for each in RECORDS]
+    cases = [(0, 1), (2, 0)]
+    axes = papers.draw_cases(RECORDS, cases, maps, {"a": "A", "b": "B"}, less_mean=["b"])
+    assert axes.shape == (2, 3)
+    assert [len(ax.collections) for ax in axes.flat] == [2] * 6  # the outlines: a dark line, a white one in it
+    plain, signed = (np.asarray(axes[0, column].images[0].get_array()) for column in (1, 2))
+    assert plain[0, 0].tolist() == [0, 0, 0]  # 0 is bare, of a black picture
+    assert signed[0, 0][2] > signed[0, 0][1]  # below the mean is purple
+    written = {text.get_text() for text in axes[0, 0].figure.texts} | {axes[0, 0].texts[0].get_text()}
+    assert {"A", "B", "a ring"} <= written
+    plt.close("all")
