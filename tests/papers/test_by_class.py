@@ -5,8 +5,6 @@ import pytest
 import torch
 from PIL import Image
 
-import clip_explain as cx
-import small_clip
 from clip_explain import papers
 from clip_explain.datasets import Record
 from clip_explain.errors import TensorError
@@ -57,29 +55,3 @@ def test_means_by_record():
 def test_present_classes():
     seen = Record("x", Image.new("RGB", (2, 2)), (), labels=(0, 2))
     assert papers.present_in([seen, record("y")], 3).tolist() == [[True, False, True], [False, False, False]]
-
-
-# -- what one model is asked
-
-
-@pytest.fixture(scope="module")
-def model():
-    return small_clip.wrap(small_clip.build(**small_clip.SMALL))
-
-
-def test_maps_and_scores_of_records_are_those_of_explain(model):
-    pictures = [Image.effect_noise((64, 64), 50 + number).convert("RGB") for number in range(2)]
-    records = [Record("x", pictures[0], ("a cube", "a ring")), Record("y", pictures[1], ("a ring",))]
-    names = ["a ring", "a cone", "a cube"]
-    maps = papers.maps_of_records(model, ["itsm", "game"], records, names, "{}", "squash")
-    for method, some in maps.items():
-        for found, each in zip(some, records, strict=True):
-            expected = cx.explain(model, each.image, list(each.texts), method, fit="squash").maps[0]
-            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
-    asked = [["a cone"], ["a cube"]]
-    other = papers.maps_of_records(model, ["itsm"], records, names, "{}", "squash", asked)["itsm"]
-    expected = cx.explain(model, pictures[0], "a cone", "itsm", fit="squash").maps[0]
-    torch.testing.assert_close(other[0], expected, rtol=1e-4, atol=1e-6)
-    scores = papers.scores_of_records(model, records, names, "{}", "squash")
-    expected = cx.explain(model, pictures[1], names, "itsm", fit="squash").scores[0]
-    torch.testing.assert_close(scores[1], expected, rtol=1e-4, atol=1e-6)

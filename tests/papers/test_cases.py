@@ -47,3 +47,15 @@ def test_what_is_drawn_of_cases():
     written = {text.get_text() for text in axes[0, 0].figure.texts} | {axes[0, 0].texts[0].get_text()}
     assert {"A", "B", "a ring"} <= written
     plt.close("all")
+
+
+def test_targets_that_are_images_stand_first():
+    """They keep their own size and the text above them, and are not outlined."""
+    maps = {"a": [torch.eye(2).expand(len(each.texts), 2, 2) for each in RECORDS]}
+    targets = {"a ring": Image.new("RGB", (4, 2), "white"), "a cone": Image.new("RGB", (8, 8))}
+    axes = papers.draw_cases(RECORDS, [("y", 0), ("x", 2)], maps, {"a": "A"}, first=targets)
+    assert [len(ax.collections) for ax in axes.flat] == [0, 2, 0, 2]
+    shown = [np.asarray(ax.images[0].get_array()) for ax in axes[:, 0]]
+    assert [each.shape for each in shown] == [(2, 4, 3), (8, 8, 3)] and shown[0].min() == 1
+    assert [ax.texts[0].get_text() for ax in axes[:, 0]] == ["a ring", "a cone"]
+    plt.close("all")

@@ -11,6 +11,7 @@ from clip_explain.metrics.faithfulness import auc, auc_until, curves
 from clip_explain.metrics.pixel_order import untied_share
 from clip_explain.metrics.readouts import classification
 from clip_explain.models.model import unit
+from clip_explain.request import Request
 
 CURVES = torch.tensor([[1.0, 0.5, 0.0], [1.0, 1.0, 0.0]])
 
@@ -75,3 +76,19 @@ def test_both_curves_of_an_image():
 
 def random(*shape, seed=0):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_areas_of_the_perturbation_test():
+    """Each method's rows are the areas under the two curves, of the accuracy, that faithfulness.curves draws."""
+    model = small_clip.wrap(small_clip.build(**small_clip.SMALL))
+    pixels = small_clip.marked(small_clip.pixels(1, 64, 64))
+    texts = unit(torch.rand(3, 64, generator=torch.Generator().manual_seed(1)) - 0.5)
+    read = {"top1": classification(texts, torch.tensor([1]), ks=(1,))["top1"]}
+    request = Request(model, pixels, texts[1:2])
+    maps = {"a": random(1, 4, 4, seed=2), "b": random(1, 4, 4, seed=3)}
+    table = papers.long_table(papers.perturbation_areas("x", request, maps, read, "s"))
+    values = table.set_index(["metric", "method"])["value"]
+    for mode in ("positive", "negative"):
+        for name, heat in maps.items():
+            curve = curves(model, pixels, heat[None], read, "chefer", mode)["top1"]
+            assert values[f"{mode}_perturbation", name] == pytest.approx(float(auc(curve, "chefer")))

@@ -4,13 +4,21 @@ A notebook measures into a `long_table`, then calls `summarize`, `judge` and `sa
 """
 
 from clip_explain.explainers.registry import title_of
+from clip_explain.papers.asked import (
+    asked_of,
+    localized,
+    maps_of_images,
+    maps_of_records,
+    maps_towards,
+    own_less_others,
+    scores_of_records,
+    towards,
+)
 from clip_explain.papers.by_class import (
     maps_by_class,
-    maps_of_records,
     means_by_record,
     present_in,
     scores_by_class,
-    scores_of_records,
 )
 from clip_explain.papers.cases import draw_cases, first_cases, random_maps
 from clip_explain.papers.claims import (
@@ -26,7 +34,7 @@ from clip_explain.papers.claims import (
     on_dataset,
     true_in_paper,
 )
-from clip_explain.papers.curves import ENDINGS, areas, deletion_and_insertion, heights
+from clip_explain.papers.curves import ENDINGS, areas, deletion_and_insertion, heights, perturbation_areas
 from clip_explain.papers.provenance import (
     PACKAGES,
     named,
@@ -78,6 +86,7 @@ __all__ = [
     "VERDICTS",
     "also_called",
     "areas",
+    "asked_of",
     "averaged",
     "by_ending",
     "by_method",
@@ -95,9 +104,12 @@ __all__ = [
     "in_paper",
     "judge",
     "lacking",
+    "localized",
     "long_table",
     "maps_by_class",
+    "maps_of_images",
     "maps_of_records",
+    "maps_towards",
     "mean_of",
     "means_by_record",
     "measured",
@@ -105,6 +117,8 @@ __all__ = [
     "measured_each",
     "named",
     "on_dataset",
+    "own_less_others",
+    "perturbation_areas",
     "present_in",
     "printed",
     "provenance",
@@ -123,6 +137,7 @@ __all__ = [
     "title_of",
     "titled",
     "totals",
+    "towards",
     "true_in_paper",
     "weights_of",
     "within_images",

@@ -1,7 +1,7 @@
 """What ICLIP ("IC", 2.2) measures, as rows of the long table: mMIoU and mFMB of maps, and mAP of a model's scores.
 
-Above metrics/segmentation.py and metrics/recognition.py, which have the numbers, and tables.py. `maps_of_records` and
-`scores_of_records` ask one model about the classes of many records.
+Above metrics/segmentation.py and metrics/recognition.py, which have the numbers, and tables.py. The maps and the scores
+are those of asked.py.
 """
 
 from collections.abc import Sequence
@@ -10,20 +10,12 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from clip_explain.datasets import Record
-from clip_explain.directions import targets
 from clip_explain.errors import TensorError
-from clip_explain.explainers import METHODS
-from clip_explain.images import encode_image, pixels
 from clip_explain.metrics.recognition import class_average_precision
 from clip_explain.metrics.segmentation import foreground_minus_background, iou_curves, searched_iou
-from clip_explain.models.iclip import recognition
-from clip_explain.models.model import Model
 from clip_explain.papers.tables import measured, measured_by_class
-from clip_explain.request import make_request
-from clip_explain.texts import Templates
 
 Rows = list[dict[str, Any]]
 
@@ -34,39 +26,6 @@ def present_in(records: Sequence[Record], count: int) -> Bool[Tensor, "images cl
     for here, record in zip(present, records, strict=True):
         here[list(record.labels)] = True
     return present
-
-
-def maps_of_records(
-    model: Model,
-    methods: Sequence[str],
-    records: Sequence[Record],
-    names: Sequence[str],
-    prompt: Templates,
-    fit: str,
-    asked: Sequence[Sequence[str]] | None = None,
-) -> dict[str, list[Float[Tensor, "_ _ _"]]]:
-    """For each method one stack of maps a record: of its own texts, or of those that are `asked` of it.
-
-    `names` are all texts that occur; each is embedded once, in the `prompt`. The methods share a record's forwards.
-    """
-    directions = targets(model, list(names), prompt)
-    asked = [record.texts for record in records] if asked is None else asked
-    found: dict[str, list[Tensor]] = {method: [] for method in methods}
-    for record, texts in zip(tqdm(records, desc=f"maps of {model.name}"), asked, strict=True):
-        request = make_request(model, record.image, directions[[names.index(text) for text in texts]], fit)
-        for method in methods:
-            found[method].append(METHODS[method].image(request)[0].cpu())
-    return found
-
-
-def scores_of_records(
-    model: Model, records: Sequence[Record], names: Sequence[str], prompt: Templates, fit: str
-) -> Float[Tensor, "images classes"]:
-    """The model's cosine of each record and each class; an ICLIP's by its first projections (IC 3.3)."""
-    scorer = recognition(model)
-    directions = targets(scorer, list(names), prompt)
-    scores = [encode_image(scorer, pixels(scorer, record.image, fit)) @ directions.T for record in records]
-    return torch.cat(scores).cpu()
 
 
 def maps_by_class(

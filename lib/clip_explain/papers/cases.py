@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
 from clip_explain import plots
@@ -27,23 +28,31 @@ def first_cases(records: Sequence[Record], images: int, texts: int = 1) -> list[
 
 def draw_cases(
     records: Sequence[Record],
-    cases: Sequence[tuple[int, int]],
+    cases: Sequence[tuple[int | str, int]],
     maps: Mapping[str, Maps],
     titles: Mapping[str, str],
     less_mean: Collection[str] = (),
+    first: Mapping[str, Image.Image] | None = None,
 ) -> np.ndarray:
-    """A `plots.comparison` of cases (number of the record, number of its text), each outlined by its own mask.
+    """A `plots.comparison` of cases (the record's number or id, the number of its text), outlined by their masks.
 
     `titles`: the methods that are drawn, in order, and the titles of their columns; `maps` has their maps. Those in
-    `less_mean` are drawn less their means, with a sign, as a map of cosines is read. Returns the axes of a new figure.
+    `less_mean` are drawn less their means, with a sign, as a map of cosines is read. `first`: by text the picture that
+    stands in the first column in place of the record's own, as a target that is an image. Returns a new figure's axes.
     """
-    asked = [(records[number], text) for number, text in cases]
-    drawn = [[maps[name][number][text] for name in titles] for number, text in cases]
+    places = {record.id: number for number, record in enumerate(records)}
+    numbered = [(places.get(record, record), text) for record, text in cases]
+    asked = [(records[number], text) for number, text in numbered]
+    drawn = [[maps[name][number][text] for name in titles] for number, text in numbered]
     for row in drawn:
         row[:] = [centred(heat) if name in less_mean else heat for name, heat in zip(titles, row, strict=True)]
     pictures, texts = [record.image for record, _ in asked], [record.texts[text] for record, text in asked]
     axes = plots.comparison(pictures, texts, drawn, list(titles.values()))
-    plots.outline_rows(axes, [None if record.masks is None else record.masks[text] for record, text in asked])
+    for ax, text in zip(axes[:, 0], texts if first else (), strict=False):
+        ax.images[0].remove()
+        plots.show(first[text], ax)
+    masks = [None if record.masks is None else record.masks[text] for record, text in asked]
+    plots.outline_rows(axes[:, int(first is not None) :], masks)
     return axes
 
 

@@ -17,6 +17,7 @@ from clip_explain.metrics.pixel_order import untied_share
 from clip_explain.metrics.readouts import Readout
 from clip_explain.models.model import Model
 from clip_explain.papers.tables import measured
+from clip_explain.request import Request
 
 # What a readout adds to the name of a metric: the area under "top5" in deletion is "deletion_top5".
 ENDINGS = {"top1": "", "top5": "_top5", "top10": "_top10", "score": "_score"}
@@ -124,4 +125,23 @@ def heights(
     rows = []
     for method, heights_of in zip(methods, drawn, strict=True):
         rows += measured(image, method, {metric: heights_of.tolist()}, setting, targets=at)
+    return rows
+
+
+def perturbation_areas(
+    image: str,
+    request: Request,
+    maps: Mapping[str, Float[Tensor, "1 _ _"]],
+    readout: Mapping[str, Readout],
+    setting: str,
+) -> Rows:
+    """Rows of "positive_perturbation" and "negative_perturbation" (EP VI-D) of an image, by each method's one map.
+
+    Pixels go by tenths, the highest or the lowest first; `readout` is that of the accuracy, "top1".
+    """
+    rows, heats = [], torch.stack(list(maps.values()), dim=1).to(request.pixels.device)
+    for mode in ("positive", "negative"):
+        drawn = curves(request.model, request.pixels, heats, readout, "chefer", mode)
+        drawn = {name: curve[0] for name, curve in drawn.items()}
+        rows += areas(image, list(maps), drawn, f"{mode}_perturbation", setting, protocol="chefer")
     return rows

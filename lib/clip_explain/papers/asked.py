@@ -1,0 +1,148 @@
+"""What a model is asked about many records: maps, scores, and how well the maps lie on the records' masks.
+
+Above the explainers and datasets/, below the notebooks. Targets are texts, or pictures of what a text names.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from clip_explain.datasets import Record
+from clip_explain.directions import targets
+from clip_explain.explainers import METHODS
+from clip_explain.images import encode_image, pixels
+from clip_explain.metrics import registry
+from clip_explain.metrics.pointing import energy_in, own_and_others
+from clip_explain.models.iclip import recognition
+from clip_explain.models.model import Model
+from clip_explain.papers.tables import measured
+from clip_explain.request import make_request
+from clip_explain.sweep.measures import visible, visible_masks
+from clip_explain.texts import Templates
+
+Rows = list[dict[str, Any]]
+Directions = Mapping[str, Float[Tensor, "_"]]  # by text
+
+# -- targets
+
+
+def towards(model: Model, texts: Iterable[str], pictures: Mapping[str, Image.Image]) -> dict[str, Directions]:
+    """EP's two kinds of target, by text: the direction of the text itself, and of a picture of what it names."""
+    named = {text: targets(model, text)[0] for text in texts}
+    return {"texts": named, "images": {text: targets(model, picture)[0] for text, picture in pictures.items()}}
+
+
+def asked_of(records: Sequence[Record], known: Mapping[str, Directions]) -> dict[str, list[Record]]:
+    """For each kind of target the records with the texts that have one; records and kinds without any are left out."""
+    found = {}
+    for kind, directions in known.items():
+        some = [record.about(directions) for record in records]
+        found[kind] = [record for record in some if record.texts]
+    return {kind: some for kind, some in found.items() if some}
+
+
+# -- maps and scores
+
+
+def maps_towards(
+    model: Model,
+    methods: Sequence[str],
+    records: Sequence[Record],
+    directions: Directions,
+    fit: str,
+    asked: Sequence[Sequence[str]] | None = None,
+) -> dict[str, list[Float[Tensor, "_ _ _"]]]:
+    """For each method one stack of maps a record: of its own texts, or of those that are `asked` of it.
+
+    The methods share a record's forwards.
+    """
+    asked = [record.texts for record in records] if asked is None else asked
+    found: dict[str, list[Tensor]] = {method: [] for method in methods}
+    for record, texts in zip(tqdm(records, desc=f"maps of {model.name}"), asked, strict=True):
+        request = make_request(model, record.image, torch.stack([directions[text] for text in texts]), fit)
+        for method in methods:
+            found[method].append(METHODS[method].image(request)[0].cpu())
+    return found
+
+
+def maps_of_records(
+    model: Model,
+    methods: Sequence[str],
+    records: Sequence[Record],
+    names: Sequence[str],
+    prompt: Templates,
+    fit: str,
+    asked: Sequence[Sequence[str]] | None = None,
+) -> dict[str, list[Float[Tensor, "_ _ _"]]]:
+    """`maps_towards` the texts `names`, all that occur, which are embedded together in the `prompt`."""
+    directions = dict(zip(names, targets(model, list(names), prompt), strict=True))
+    return maps_towards(model, methods, records, directions, fit, asked)
+
+
+def maps_of_images(
+    model: Model,
+    methods: Sequence[str],
+    images: Sequence[Image.Image],
+    directions: Float[Tensor, "targets embedding"],
+    fit: str,
+    batch_size: int = 32,
+) -> dict[str, Float[Tensor, "images targets grid_h grid_w"]]:
+    """For each method the maps of all images, each towards all targets. The images have one size under `fit`."""
+    found: dict[str, list[Tensor]] = {method: [] for method in methods}
+    for start in tqdm(range(0, len(images), batch_size), desc=f"maps of {model.name}"):
+        request = make_request(model, list(images[start : start + batch_size]), directions, fit)
+        for method in methods:
+            found[method].append(METHODS[method].image(request).cpu())
+    return {method: torch.cat(parts) for method, parts in found.items()}
+
+
+def scores_of_records(
+    model: Model, records: Sequence[Record], names: Sequence[str], prompt: Templates, fit: str
+) -> Float[Tensor, "images classes"]:
+    """The model's cosine of each record and each class; an ICLIP's by its first projections (IC 3.3)."""
+    scorer = recognition(model)
+    directions = targets(scorer, list(names), prompt)
+    scores = [encode_image(scorer, pixels(scorer, record.image, fit)) @ directions.T for record in records]
+    return torch.cat(scores).cpu()
+
+
+# -- maps against masks
+
+
+def localized(
+    records: Sequence[Record],
+    method: str,
+    maps: Sequence[Float[Tensor, "_ _ _"]],
+    metrics: Sequence[str],
+    setting: str = "",
+    fit: str = "full",
+) -> Rows:
+    """Rows of metrics of the registry for a method's maps, made under `fit`: a stack a record, a map for each text."""
+    rows = []
+    for record, heat in zip(records, maps, strict=True):
+        masks = visible_masks(record, fit)
+        ignore = None if record.ignore is None else visible(record.ignore, record, fit)
+        found = {metric: registry.METRICS[metric](heat, masks, ignore) for metric in metrics}
+        rows += measured(record.id, method, found, setting)
+    return rows
+
+
+def own_less_others(
+    records: Sequence[Record], method: str, maps: Sequence[Float[Tensor, "_ _ _"]], setting: str = ""
+) -> Rows:
+    """Rows of "energy, own less others": the share of a map's positive values on its own object, less that on others'.
+
+    The others are those that the record's other texts name; a record of one text has no row. Maps as in `localized`,
+    made of the whole image.
+    """
+    rows = []
+    for record, heat in zip(records, maps, strict=True):
+        if len(record.texts) > 1:
+            own, others = own_and_others(energy_in(heat, record.masks))
+            rows += measured(record.id, method, {"energy, own less others": own - others}, setting)
+    return rows
