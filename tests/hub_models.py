@@ -164,6 +164,23 @@ def altclip(folder: Path) -> nn.Module:
     return _saved(transformers.AltCLIPModel(config), tokenizer, processor, folder)
 
 
+def blip(folder: Path) -> nn.Module:
+    size = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2)
+    text = dict(size, vocab_size=40, encoder_hidden_size=16, is_decoder=False, bos_token_id=2, sep_token_id=3)
+    vision = dict(size, image_size=32, patch_size=8)
+    config = transformers.BlipConfig(text_config=text, vision_config=vision, image_text_hidden_size=12)
+    network = random_weights(transformers.BlipForImageTextRetrieval(config))
+    network.save_pretrained(folder)
+    bert_tokenizer(folder).save_pretrained(folder)
+    return network
+
+
+def dino(folder: Path) -> nn.Module:
+    network = random_weights(transformers.ViTModel(transformers.ViTConfig(**VISION, image_size=32)))
+    network.save_pretrained(folder)
+    return network
+
+
 def _saved(network: nn.Module, tokenizer, processor, folder: Path) -> nn.Module:
     random_weights(network).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

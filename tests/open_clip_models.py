@@ -27,9 +27,9 @@ def trunk(name, **options):
     return timm.create_model(name, img_size=32, patch_size=8, embed_dim=64, depth=2, num_heads=2, **options)
 
 
-def with_trunk(made, text=TEXT):
+def with_trunk(made, text=TEXT, side=32):
     """open_clip's CLIP of timm's trunk: built of a small one, which `made` takes the place of."""
-    vision = dict(timm_model_name="convnext_atto", timm_pool="avg", timm_proj="linear", image_size=32)
+    vision = dict(timm_model_name="convnext_atto", timm_pool="avg", timm_proj="linear", image_size=side)
     network = open_clip.CustomTextCLIP(64, vision, text)
     network.visual.trunk, network.visual.head = made, nn.Sequential()
     return network
@@ -69,6 +69,25 @@ def coca(_):
 def convnext(_):
     vision = dict(timm_model_name="convnext_atto", timm_pool="", timm_proj="linear", image_size=64)
     return open_clip.CustomTextCLIP(64, vision, TEXT), tokenizer_of_clip()
+
+
+def behind_convolutions(_):
+    """MobileCLIP-B: a ViT behind three convolutions with batch norms, which give it its width."""
+    made = timm.create_model("vit_base_mci_224", img_size=64, depth=2, num_classes=64, global_pool="token")
+    return with_trunk(made, side=64), tokenizer_of_clip()
+
+
+def vitamin(_):
+    """ViTamin-S: a ViT behind convolutional stages, pooled by the mean; gated MLPs with a norm of their own."""
+    made = timm.create_model("vitamin_small_224", img_size=64, depth=2, num_classes=64)
+    return with_trunk(made, side=64), tokenizer_of_clip()
+
+
+def swin(_):
+    """A network of timm's that is not described."""
+    made = timm.create_model("swin_tiny_patch4_window7_224", img_size=32, window_size=1, embed_dim=16, depths=(1, 1))
+    made.reset_classifier(64)
+    return with_trunk(made), tokenizer_of_clip()
 
 
 def mobile(_):
@@ -134,7 +153,16 @@ def roberta(folder):
     hub_models.xlm_tokenizer().save_pretrained(folder)
     text = dict(hf_model_name=str(folder), hf_tokenizer_name=str(folder), hf_pooler_type="mean_pooler")
     network = open_clip.CustomTextCLIP(64, VISION, dict(text, hf_model_pretrained=False))
-    return network, HFTokenizer(str(folder), context_length=16)
+    return network, callable_tokenizer(HFTokenizer(str(folder), context_length=16))
+
+
+def callable_tokenizer(tokenizer):
+    """A tokenizer; the test is skipped where open_clip's, before 3.3, does not work with transformers 5."""
+    try:
+        tokenizer(["a"])
+    except AttributeError as error:
+        pytest.skip(f"open_clip is older than 3.3, and transformers is not: {error}")
+    return tokenizer
 
 
 def tokenizer_of_clip():
@@ -159,7 +187,10 @@ NETWORKS = {
     mobile: ("convolutional", True),
     eva: ("class", True),
     eva_1: ("class", True),
-    eva_enormous: ("other", True),
+    eva_enormous: ("class", True),
+    behind_convolutions: ("class", True),
+    vitamin: ("mean", True),
+    swin: ("other", True),
 }
 
 

@@ -21,17 +21,24 @@ def test_the_table_of_the_page_is_as_measured():
     shown = page.partition(families.START)[2].partition(families.END)[0].strip().splitlines()
     assert shown[:2] == list(families.HEADER)
     made = [families.row(name, model) for name, model in families.models().items()]
-    assert len(shown) == 2 + len(made) >= 16
+    assert len(shown) == 2 + len(made) >= 28
     for line, (start, difference) in zip(shown[2:], made, strict=True):
         assert line.startswith(start)
         last = re.search(r"\| ([^|]+) \|$", line).group(1)
         assert float(last) < 2e-6 and difference < 2e-6
 
 
+def test_the_readme_tells_how_many_families_there_are():
+    said = re.search(r"has the (\d+) families that are tested", (ROOT / "README.md").read_text()).group(1)
+    assert int(said) == len(families.models())
+
+
 def test_a_family_without_a_tower_that_is_read_says_so():
     assert families.HEADER[0].count("|") == families.HEADER[1].count("|")
     row, difference = families.row("x", black_box())
-    assert difference is None and row == "| x | a model of which only the forward is known | 2 | texts are targets |"
+    assert (
+        difference is None and row == "| x | a model of which only the forward is known | 2 | directions are targets |"
+    )
 
 
 def black_box():

@@ -192,7 +192,7 @@ def graph_bytes(request: Request, layers: int) -> int:
     """An estimate of the bytes that one image's graph through the last layers takes (ViT-B/16, 12 layers: 220 MB)."""
     tower, (_, _, height, width) = image_tower(request.model.network), request.pixels.shape
     stem: Any = tower.stem  # `Patches`
-    channels, _, patch_h, patch_w = stem.kernel.shape
+    channels, (patch_h, patch_w) = stem.positions.shape[-1], stem.patch
     tokens = (height // patch_h) * (width // patch_w) + 1
     numbers = layers * tokens * (24 * channels + 3 * tower.layers[0].heads * tokens)
     return numbers * max(4, request.pixels.element_size())  # sums between layers are in float32 at least

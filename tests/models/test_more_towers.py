@@ -14,11 +14,14 @@ from open_clip_models import (
     PREPROCESS,
     averaged,
     averaged_of_timm,
+    behind_convolutions,
     clipa,
     eva,
+    eva_enormous,
     perception,
     tokenizer_of_clip,
     trunk,
+    vitamin,
     with_trunk,
 )
 from small_clip import relative_error
@@ -118,8 +121,28 @@ def test_head_effects_of_eva02_add_up_to_what_its_attention_adds(tmp_path):
     assert abs(found) > 1e-3 and abs(found - expected) < 1e-9
 
 
-def test_the_forward_of_attn_lrp_has_the_networks_own_value(tmp_path):
-    network, model = loaded(eva, tmp_path)
+def test_head_effects_pass_the_norm_behind_the_attention_of_eva02_e(tmp_path):
+    """As above; the norm subtracts a part's own mean, and the bias of what enters it has a part, too."""
+    network, model = loaded(eva_enormous, tmp_path)
+    block, kept = network.visual.trunk.blocks[-1], []
+    handle = kept_by(block.norm1, kept)
+    with torch.no_grad():
+        network.encode_image(pixels())
+    handle.remove()
+    request = make_request(model, cx.pixels(model, pixels()), target())
+    trace = request.trace(layers=1)
+    entering, leaving = kept[0]
+    deviation = (entering[0, 0].var(correction=0) + block.norm1.eps).sqrt()
+    bias = block.attn.proj.bias
+    of_bias = block.norm1.bias + block.norm1.weight * (bias - bias.mean()) / deviation
+    expected = (leaving[0, 0] - of_bias) @ score_directions(trace, request.targets)[0, 0]
+    found = effects_by_head(trace, request.targets).sum()
+    assert abs(found) > 1e-3 and abs(found - expected) < 1e-9
+
+
+@pytest.mark.parametrize("make", [eva, eva_enormous])
+def test_the_forward_of_attn_lrp_has_the_networks_own_value(make, tmp_path):
+    network, model = loaded(make, tmp_path)
     trace = make_request(model, cx.pixels(model, pixels()), target()).trace(layers=2)
     with torch.no_grad():
         expected = F.normalize(network.encode_image(pixels()), dim=1)
@@ -136,7 +159,7 @@ def mean_oracle(network, image, direction, after):
     with torch.no_grad():
         network.encode_image(image)
     handle.remove()
-    tokens = kept[0][1][0, 1:]
+    tokens = kept[0][1].squeeze()[1:]  # one image: open_clip 2.24 has the tokens first, later versions the images
     mean = tokens.mean(dim=0).requires_grad_()
     pooled = visual.ln_post(mean) if after else mean
     (w_c,) = torch.autograd.grad(F.cosine_similarity(pooled @ visual.proj, direction[0], dim=0), mean)
@@ -173,10 +196,41 @@ def quick_options(name):
     return found | ({"layer": 0} if name == "m2ib" else {})
 
 
-@pytest.mark.parametrize("make", [eva, averaged, clipa, averaged_of_timm, perception])
+# -- behind convolutions
+
+
+@pytest.mark.parametrize("make", [behind_convolutions, vitamin])
+def test_convolutions_are_run_as_in_evaluation_and_keep_no_graph(make, tmp_path):
+    """Batch norms with their own statistics, though the network is in train mode; the network stays as it is."""
+    network, model = loaded(make, tmp_path)
+    image = pixels(64, 64)
+    with torch.no_grad():
+        expected = network.encode_image(image)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    network.train()
+    trace = Request(model, image, target()).trace(layers=2, start="input")
+    assert relative_error(trace.embedding, expected) < 1e-12
+    assert network.training and all(module.training for module in network.visual.trunk.patch_embed.modules())
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    (slope,) = torch.autograd.grad(trace.embedding.sum(), trace.blocks[0].input)
+    assert slope.abs().sum() > 0 and all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_a_cell_of_mobileclip_b_sees_its_own_patch_alone(tmp_path):
+    _, model = loaded(behind_convolutions, tmp_path)
+    changed = pixels()
+    changed[:, :, :16, 16:] += 1
+    before, after = (Request(model, each, target()).trace(layers=2).blocks[0].input for each in (pixels(), changed))
+    assert ((before - after).abs().sum(dim=-1) > 1e-9).tolist() == [[False, False, True, False, False]]
+
+
+TOWERS = [eva, eva_enormous, averaged, clipa, averaged_of_timm, perception, behind_convolutions, vitamin]
+
+
+@pytest.mark.parametrize("make", TOWERS)
 def test_every_method_that_takes_the_tower_gives_a_finite_map(make, tmp_path):
     _, model = loaded(make, tmp_path, double=False)
-    given = cx.pixels(model, pixels(32, 48, dtype=torch.float32))
+    given = cx.pixels(model, pixels(2 * model.patch_size, 3 * model.patch_size, dtype=torch.float32))
     assert "grad_eclip" in methods_for(model) and ("itsm" in methods_for(model)) == (model.encoder == "class")
     has_attention = model.encoder != "mean"  # the weights of a mean are equal
     assert ("self_attention" in methods_for(model)) == has_attention

@@ -59,13 +59,15 @@ def block_with_rules(layer: Layer, x: Tensor, heads: int) -> Float[Tensor, "imag
     q, k, v = project_qkv(layer, normed, normed, heads)
     attention = product_with_rules(q * q.shape[-1] ** -0.5, k.transpose(-2, -1)).softmax(dim=-1)
     attended = join_heads(product_with_rules(attention, v))
-    x = x + scaled(linear(norm_with_rules(attended, layer.norm_out), layer.out), layer.scale_1)
+    added = norm_with_rules(linear(norm_with_rules(attended, layer.norm_out), layer.out), layer.after_1)
+    x = x + scaled(added, layer.scale_1)
     hidden = mlp_with_rules(layer, norm_with_rules(x, layer.norm_2))
-    return x + scaled(linear(hidden, layer.down), layer.scale_2)
+    return x + scaled(norm_with_rules(linear(hidden, layer.down), layer.after_2), layer.scale_2)
 
 
 def mlp_with_rules(layer: Layer, normed: Tensor) -> Float[Tensor, "images tokens hidden"]:
     """The hidden units as they enter the last map; with a gate, half of the relevance goes to each factor."""
+    normed = norm_with_rules(normed, layer.norm_up)
     hidden = linear(normed, layer.up)
     if layer.gate is None:
         hidden = activation_with_rules(layer.activation, hidden)

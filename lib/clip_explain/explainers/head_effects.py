@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from clip_explain.checks import checked
 from clip_explain.errors import MethodError
 from clip_explain.explainers.attention import layer_count, precise
+from clip_explain.models.layers import layer_norm, linear, scaled
 from clip_explain.models.trace import Block, Trace, on_grid, pooled_row
 from clip_explain.request import Request
 
@@ -54,11 +55,14 @@ def block_effects(
     """A_hi (W_h v_hi . direction) for the pooled token's row of attention in one block."""
     attention = precise(pooled_row(block.attention, trace.pooled))  # images heads tokens
     v = precise(block.v)  # images heads tokens width
-    scale = 1.0 if block.layer.scale_1 is None else block.layer.scale_1.detach().to(v)[:, None]
-    output: Any = block.layer.out
-    read = towards.to(v) @ (output.weight.detach().to(v) * scale)
-    if block.layer.norm_out is not None:
-        read = before_norm(read, precise(pooled_row(block.attended, trace.pooled)), block.layer.norm_out)
+    layer, attended = block.layer, pooled_row(block.attended, trace.pooled).detach()
+    read = scaled(towards.to(v), layer.scale_1)
+    output: Any = layer.out
+    if layer.after_1 is not None:
+        read = before_norm(read, precise(linear(layer_norm(attended, layer.norm_out), layer.out)), layer.after_1)
+    read = read @ output.weight.detach().to(v)
+    if layer.norm_out is not None:
+        read = before_norm(read, precise(attended), layer.norm_out)
     by_head = read.unflatten(-1, (v.shape[1], v.shape[3]))  # images targets heads width
     return torch.einsum("ihn,ithw,ihnw->ithn", attention, by_head, v)
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from clip_explain.models.adapted import Family
 from clip_explain.models.layers import Affine
 from clip_explain.models.tokenizer import Vocabulary
-from clip_explain.models.towers import Layer, Patches, Sizes, Tokens, Tower, square
+from clip_explain.models.towers import Layer, Patches, Sizes, Tokens, Tower, one_map, square
 
 LEGACY_END = 2  # in CLIP's configs before transformers 4.31; the end token is then the largest number
 
@@ -69,9 +69,10 @@ def _patches(vision: nn.Module, norm: nn.Module | None = None) -> Patches:
     embeddings = vision.embeddings
     patch, positions = embeddings.patch_embedding, embeddings.position_embedding.weight.detach()
     class_token = getattr(embeddings, "class_embedding", None)
+    kernel = _kernel(patch.weight.detach(), vision.config.patch_size)
     return Patches(
-        kernel=_kernel(patch.weight.detach(), vision.config.patch_size),
-        bias=None if patch.bias is None else patch.bias.detach(),
+        embed=one_map(kernel, patch.bias),
+        patch=tuple(kernel.shape[-2:]),
         class_token=None if class_token is None else class_token.detach().flatten(),
         positions=positions,
         grid=square(len(positions) - (class_token is not None)),

@@ -86,12 +86,21 @@ def open_clip_vocabulary(tokenizer: Any) -> Vocabulary:
 
 
 def own_texts(network: nn.Module, tokenizer: Any) -> Callable[[list[str], bool], Tensor]:
-    """The network's own text features, by its own tokenizer, which cuts what is too long."""
+    """The network's own text features, by its own tokenizer, which cuts what is too long.
+
+    ModelError where it calls what transformers 5 no longer has, as those of Hugging Face in open_clip before 3.3 do.
+    """
 
     def embed(texts: list[str], truncate: bool) -> Float[Tensor, "texts embedding"]:
-        device = next(network.parameters()).device
+        try:
+            tokens = tokenizer(texts)
+        except AttributeError as error:
+            raise ModelError(
+                f"the tokenizer cannot be called ({first_line(error)}) Before version 3.3, open_clip's tokenizers of "
+                "Hugging Face need transformers 4: pip install 'open_clip_torch>=3.3'"
+            ) from error
         with torch.no_grad():
-            return network.encode_text(tokenizer(texts).to(device)).float()
+            return network.encode_text(tokens.to(next(network.parameters()).device)).float()
 
     return embed
 

@@ -6,9 +6,10 @@ What cannot be described is left to the network's own forward.
 |---|---|
 | `VisionTransformer` with an attentional pool (CoCa) | a tower pooled by the query that open_clip keeps, the first |
 | `VisionTransformer` pooled by the mean of its patches (CLIPA) | a tower pooled by the mean |
-| `TimmModel` of a ViT (SigLIP, SigLIP 2, EVA01, EVA02 except its largest) | see timm_towers.py |
-| `TimmModel` of ConvNeXt or FastViT (MobileCLIP) | stages, see timm_towers.py |
-| `TimmModel` of another network (ViTamin, EVA02-E, MobileCLIP-B) | its own forward alone |
+| `TimmModel` of a ViT (SigLIP, SigLIP 2, EVA01, EVA02, EVA02-E) | see timm_towers.py |
+| `TimmModel` of a ViT behind convolutions (MobileCLIP-B, ViTamin) | see timm_towers.py |
+| `TimmModel` of ConvNeXt or FastViT (MobileCLIP-S) | stages, see timm_towers.py |
+| `TimmModel` of another network (Swin, a ViT with relative positions) | its own forward alone |
 | `TextTransformer` pooled at the end or the last token, without a mask of padding | a text tower |
 | other texts (Hugging Face's, CoCa's) | their own features, as targets |
 """
@@ -158,7 +159,7 @@ def _sizes(network: nn.Module) -> Sizes:
     side = side if isinstance(side, int) else side[0]
     reader = _image_reader(network.visual)
     if reader is not None:
-        patch = reader(network).stem.kernel.shape[-1]
+        patch = reader(network).stem.patch[-1]
     elif is_convolutional(network.visual):
         patch = network.visual.trunk.feature_info[-1]["reduction"]
     else:

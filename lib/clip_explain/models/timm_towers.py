@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clip_explain.models.layers import Affine, Linear
+from clip_explain.models.layers import Affine, Linear, evaluated
 from clip_explain.models.stages import Stages
-from clip_explain.models.towers import Layer, Patches, Tower, mean_head, present
+from clip_explain.models.towers import Layer, Patches, Tower, mean_head, one_map, present
 
-BLOCKS = ("Block", "EvaBlock")  # whose norms stand before attention and MLP; names of timm's classes
+BLOCKS = ("Block", "EvaBlock", "EvaBlockPostNorm")  # names of timm's classes; the last has its norms behind
 CONVOLUTIONAL = {"ConvNeXt": "norm_pre", "FastVit": "final_conv"}  # timm's class -> its part behind the stages
 POOLINGS = {"token": "class", "map": "attention", "avg": "mean"}  # in timm's words -> in ours
 
@@ -23,12 +23,13 @@ POOLINGS = {"token": "class", "map": "attention", "avg": "mean"}  # in timm's wo
 def describable(trunk: nn.Module) -> bool:
     """Whether a network of timm's is a plain ViT: tokens of patches, one class token or none, a known pooling.
 
-    With rotary positions that are the same in all layers and heads, or without.
+    With rotary positions that are the same in all layers and heads, or without; behind convolutions, or without.
     """
     parts = ("patch_embed", "pos_embed", "blocks", "norm", "global_pool")
     if any(getattr(trunk, part, None) is None for part in parts) or getattr(trunk, "reg_token", None) is not None:
         return False
-    plain = type(getattr(trunk.patch_embed, "proj", None)) is nn.Conv2d and bool(trunk.pos_embed.ndim == 3)
+    cells = type(getattr(trunk.patch_embed, "proj", None)) is nn.Conv2d or hasattr(trunk.patch_embed, "backbone")
+    plain = cells and bool(trunk.pos_embed.ndim == 3)
     pooled = trunk.global_pool in POOLINGS and not getattr(trunk, "pool_include_prefix", False)
     rotary = getattr(trunk, "rope", None) is None or not getattr(trunk, "rope_mixed", False)
     return plain and pooled and rotary and all(_is_plain(block) for block in trunk.blocks)
@@ -41,7 +42,8 @@ def _is_plain(block: nn.Module) -> bool:
     attention = block.attn
     normed = any(present(getattr(attention, name, None)) is not None for name in ("q_norm", "k_norm"))
     turned = getattr(attention, "rotate_half", False) or getattr(attention, "num_kv_groups", 1) != 1
-    return not normed and not turned and getattr(attention, "gate", None) is None and hasattr(block.mlp, "fc2")
+    mlp = hasattr(block.mlp, "fc2") or type(block.mlp).__name__ == "GeGluMlp"
+    return not normed and not turned and getattr(attention, "gate", None) is None and mlp
 
 
 def pooling_of(trunk: nn.Module) -> str:
@@ -71,18 +73,25 @@ def timm_stages(trunk: nn.Module, head: nn.Module) -> Stages:
 
 
 def _patches(trunk: nn.Module) -> Patches:
-    projection, positions = trunk.patch_embed.proj, trunk.pos_embed.detach()[0]
+    embed, positions = trunk.patch_embed, trunk.pos_embed.detach()[0]
+    grid = tuple(embed.grid_size)
     class_token = None if trunk.cls_token is None else trunk.cls_token.detach()[0, 0]
     if class_token is not None and getattr(trunk, "no_embed_class", False):
         positions = torch.cat([torch.zeros_like(positions[:1]), positions])
     return Patches(
-        kernel=projection.weight.detach(),
-        bias=None if projection.bias is None else projection.bias.detach(),
+        embed=partial(_convolved, embed) if hasattr(embed, "backbone") else one_map(embed.proj.weight, embed.proj.bias),
+        patch=(embed.img_size[0] // grid[0], embed.img_size[1] // grid[1]),
         class_token=class_token,
         positions=positions,
-        grid=tuple(trunk.patch_embed.grid_size),
+        grid=grid,
         norm=present(getattr(trunk, "norm_pre", None)),
     )
+
+
+def _convolved(embed: Any, pixels: Tensor) -> Float[Tensor, "images channels grid_h grid_w"]:
+    """The cells of a stem of several convolutions, without a graph, its batch norms with fixed statistics."""
+    with torch.no_grad(), evaluated(embed):
+        return embed.proj(embed.backbone(pixels.to(next(embed.parameters()))))
 
 
 def _rotary(trunk: nn.Module, grid: tuple[int, int]) -> Float[Tensor, "two tokens width"]:
@@ -104,22 +113,30 @@ def _rotary(trunk: nn.Module, grid: tuple[int, int]) -> Float[Tensor, "two token
 
 def _layer(block: nn.Module) -> Layer:
     attention, mlp = block.attn, block.mlp
-    up, gate = _up(mlp)
+    up, gate, down = _mlp(mlp)
+    before, after = (block.norm1, block.norm2), (None, None)
+    if type(block).__name__ == "EvaBlockPostNorm":
+        before, after = after, before
+    norm = present(getattr(mlp, "norm", None))
+    doubled = type(mlp).__name__ == "GeGluMlp"  # its own norm is its first step, not its last but one
     return Layer(
         module=block,
         heads=attention.num_heads,
-        norm_1=block.norm1,
+        norm_1=before[0],
         qkv=_qkv(attention),
         out=attention.proj,
-        norm_2=block.norm2,
+        norm_2=before[1],
         up=up,
         activation=mlp.act,
-        down=mlp.fc2,
+        down=down,
         gate=gate,
         scale_1=_scale(block, 1),
         scale_2=_scale(block, 2),
         norm_out=present(getattr(attention, "norm", None)),
-        norm_down=present(getattr(mlp, "norm", None)),
+        norm_up=norm if doubled else None,
+        norm_down=None if doubled else norm,
+        after_1=after[0],
+        after_2=after[1],
     )
 
 
@@ -133,14 +150,16 @@ def _qkv(attention: Any) -> tuple[Linear, ...]:
     return (Affine(attention.qkv.weight, bias),)
 
 
-def _up(mlp: Any) -> tuple[Linear, Linear | None]:
-    """The maps into an MLP's hidden units, and of their gate: two, or the halves of one."""
+def _mlp(mlp: Any) -> tuple[Linear, Linear | None, Linear]:
+    """The maps of an MLP: into its hidden units, of their gate (two maps, or the halves of one), and out of them."""
+    if hasattr(mlp, "w0"):
+        return mlp.w1, mlp.w0, mlp.w2
     if hasattr(mlp, "fc1_x"):
-        return mlp.fc1_x, mlp.fc1_g
+        return mlp.fc1_x, mlp.fc1_g, mlp.fc2
     if not hasattr(mlp, "gate_last"):
-        return mlp.fc1, None
+        return mlp.fc1, None, mlp.fc2
     first, second = (Affine(weight, bias) for weight, bias in _halves(mlp.fc1))
-    return (first, second) if mlp.gate_last else (second, first)
+    return (first, second, mlp.fc2) if mlp.gate_last else (second, first, mlp.fc2)
 
 
 def _head(trunk: nn.Module) -> Layer:

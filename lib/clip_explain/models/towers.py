@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -32,7 +33,8 @@ class Layer:
 
     `qkv` is one packed map, or those of q, k and v. With a `gate` the MLP is down(activation(gate) * up) (SwiGLU).
     EVA02 has a norm before each of the last two maps, `norm_out` and `norm_down`, and turns queries and keys by
-    `rotary` positions, sine and cosine.
+    `rotary` positions, sine and cosine. EVA02-E has norms behind attention and MLP instead, `after_1` and `after_2`,
+    before what they add is scaled. ViTamin has a second norm before its MLP, `norm_up`.
 
     A head that pools tokens is a layer, too, the last: it has a `query` of its own, or no `residual` around its
     attention, and perhaps no MLP (`up` is None); it does not see the first `skipped` tokens. `module` is the network's
@@ -52,7 +54,10 @@ class Layer:
     scale_1: Float[Tensor, " channels"] | None = None
     scale_2: Float[Tensor, " channels"] | None = None
     norm_out: nn.Module | None = None
+    norm_up: nn.Module | None = None
     norm_down: nn.Module | None = None
+    after_1: nn.Module | None = None
+    after_2: nn.Module | None = None
     rotary: Float[Tensor, "two tokens width"] | None = None
     query: Float[Tensor, "1 channels"] | None = None
     residual: bool = True
@@ -61,19 +66,29 @@ class Layer:
 
 @dataclass(frozen=True)
 class Patches:
-    """From pixels to the tokens entering the first layer: a convolution, a class token or none, positions, a norm.
+    """From pixels to the tokens entering the first layer: `embed`, a class token or none, positions, a norm.
 
+    `embed` makes a cell's channels of each patch of `patch` (height, width) pixels, and keeps no graph: one convolution
+    (see `one_map`), or several, whose cells may see a little beyond their patch.
     `positions` has a row for the class token, if there is one, and then one for each cell of `grid` (height, width);
     for another grid they are resized bicubically, or with `antialias` bilinearly, as in Siglip2.
     """
 
-    kernel: Float[Tensor, "channels colours patch_h patch_w"]
-    bias: Float[Tensor, " channels"] | None
+    embed: Callable[[Tensor], Float[Tensor, "images channels grid_h grid_w"]]
+    patch: tuple[int, int]
     class_token: Float[Tensor, " channels"] | None
     positions: Float[Tensor, "tokens channels"]
     grid: tuple[int, int]
     norm: nn.Module | None
     antialias: bool = False
+
+
+def one_map(
+    kernel: Float[Tensor, "channels colours patch_h patch_w"], bias: Float[Tensor, " channels"] | None
+) -> Callable[[Tensor], Float[Tensor, "images channels grid_h grid_w"]]:
+    """The `embed` that takes each patch through one linear map; CLIP's has no bias, other transformers' have one."""
+    kernel, bias = kernel.detach(), None if bias is None else bias.detach()
+    return lambda pixels: F.conv2d(pixels.to(kernel), kernel, bias, stride=kernel.shape[-2:])
 
 
 @dataclass(frozen=True)
@@ -155,11 +170,10 @@ def present(norm: nn.Module | None) -> nn.Module | None:
 
 
 def patches_of(visual: nn.Module) -> Patches:
-    bias = visual.conv1.bias  # CLIP's has none, other vision transformers have one
     positions = visual.positional_embedding.detach()
     return Patches(
-        kernel=visual.conv1.weight.detach(),
-        bias=None if bias is None else bias.detach(),
+        embed=one_map(visual.conv1.weight, visual.conv1.bias),
+        patch=tuple(visual.conv1.weight.shape[-2:]),
         class_token=visual.class_embedding.detach(),
         positions=positions,
         grid=tuple(getattr(visual, "grid_size", None) or square(len(positions) - 1)),

@@ -160,15 +160,17 @@ def add_mlp(
 ) -> tuple[Float[Tensor, "images queries leaving"], Float[Tensor, "images leaving"] | None]:
     """The tokens with the MLP's output added, and if wanted their mean.
 
-    The mean is taken before the MLP's last map, which is linear, so that a gradient passes that map once, not once for
-    every token.
+    The mean is taken before the MLP's last map, which is linear unless a norm follows, so that a gradient passes that
+    map once, not once for every token.
     """
     if layer.up is None:
         return x, x.mean(dim=1) if with_mean else None
     hidden = mlp_hidden(layer, layer_norm(x, layer.norm_2))
-    output = x + scaled(linear(hidden, layer.down), layer.scale_2)
+    output = x + scaled(layer_norm(linear(hidden, layer.down), layer.after_2), layer.scale_2)
     if not with_mean:
         return output, None
+    if layer.after_2 is not None:
+        return output, output.mean(dim=1)
     return output, x.mean(dim=1) + scaled(linear(hidden.mean(dim=1), layer.down), layer.scale_2)
 
 
@@ -179,12 +181,13 @@ def add_attention(layer: Layer, x: Tensor, attended: Tensor) -> Float[Tensor, "i
 
 
 def project_attended(layer: Layer, attended: Tensor) -> Float[Tensor, "images queries leaving"]:
-    """What a layer's attention adds, without its scale: its joined heads through the norm and the projection."""
-    return linear(layer_norm(attended, layer.norm_out), layer.out)
+    """What a layer's attention adds, without its scale: its joined heads through the projection and the norms."""
+    return layer_norm(linear(layer_norm(attended, layer.norm_out), layer.out), layer.after_1)
 
 
 def mlp_hidden(layer: Layer, normed: Tensor) -> Float[Tensor, "images queries hidden"]:
     """The hidden units of an MLP, gated or not, as they enter its last map."""
+    normed = layer_norm(normed, layer.norm_up)
     hidden = linear(normed, layer.up)
     if layer.gate is None and type(layer.activation) is QuickGELU and not hidden.requires_grad:
         hidden = hidden.mul_((1.702 * hidden).sigmoid_())  # as the module does, in place
@@ -248,8 +251,8 @@ def _future(tokens: int, rows: Tensor | None, device: torch.device) -> Tensor:
 
 def embed_pixels(stem: Patches, pixels: Tensor) -> tuple[Float[Tensor, "images tokens channels"], tuple[int, int]]:
     """Tokens entering the first vision layer (class token first) and the patch grid (height, width)."""
-    _check_pixels(pixels, stem.kernel.shape[-2:])
-    patches = F.conv2d(pixels.to(stem.kernel), stem.kernel, stem.bias, stride=stem.kernel.shape[-2:])
+    _check_pixels(pixels, stem.patch)
+    patches = stem.embed(pixels)
     grid = (patches.shape[-2], patches.shape[-1])
     x = patches.flatten(2).transpose(1, 2)
     if stem.class_token is not None:
