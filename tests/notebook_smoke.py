@@ -85,7 +85,7 @@ SMOKE = {
         "values": {
             "chance: pointing_game, equal footing": (0.001, 0.5),
             "constant: pointing_game, equal footing": (0.0, 0.0),  # it has no peak
-            "constant: average_precision, equal footing": (0.001, 0.5),  # the thing's share of the image
+            "constant: average_precision, equal footing": (0.001, 0.5),  # the object's share of the image
             "constant: pixel_accuracy, equal footing": (0.5, 1.0),  # the background's
             "constant: pixel_accuracy_mask, equal footing": (0.0, 0.0),
             "random: energy_pointing_game, equal footing": (0.001, 0.5),

@@ -81,8 +81,8 @@ def voc(root: Path) -> Path:
         mask.save(folder / kind / "2007_000001.png")
     for kind in ("Segmentation", "Main"):
         text(folder / f"ImageSets/{kind}/val.txt", "2007_000001\n")
-    things = (("person", 0, (6, 1, 6, 4)), ("dog", 0, (1, 1, 2, 4)), ("dog", 1, (4, 4, 4, 4)))
-    objects = "".join(VOC_OBJECT.format(kind=kind, difficult=hard, box=box) for kind, hard, box in things)
+    boxes = (("person", 0, (6, 1, 6, 4)), ("dog", 0, (1, 1, 2, 4)), ("dog", 1, (4, 4, 4, 4)))
+    objects = "".join(VOC_OBJECT.format(kind=kind, difficult=hard, box=box) for kind, hard, box in boxes)
     text(folder / "Annotations/2007_000001.xml", VOC_XML.format(name="2007_000001", objects=objects))
     return folder
 
@@ -153,7 +153,7 @@ def karpathy(root: Path) -> dict:
 
 def clevr(root: Path) -> dict:
     """A large red metal cube on the left, a small red rubber ball and a large blue metal ball on the right."""
-    things = [
+    attributes = [
         ("large", "red", "metal", "cube", 100.0),
         ("small", "red", "rubber", "sphere", 330.0),
         ("large", "blue", "metal", "sphere", 420.0),
@@ -165,7 +165,7 @@ def clevr(root: Path) -> dict:
             "3d_coords": [0.0, 1.0, 0.7],
             "pixel_coords": [x, 150, 9.5],
         }
-        for *names, x in things
+        for *names, x in attributes
     ]
     image(root / "clevr/images/val/CLEVR_val_000000.png", 480, 320)
     scene = {

@@ -1,4 +1,4 @@
-"""Every bad or unusual input of the specification: a typed error naming the thing, or the right result."""
+"""Every bad or unusual input of the specification: a typed error that names what is wrong, or the right result."""
 
 import os
 import pickle

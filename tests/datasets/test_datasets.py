@@ -1,4 +1,4 @@
-"""Scenes with phrases that name one thing each, the same for a seed; a user's photos."""
+"""Scenes with phrases that name one object each, the same for a seed; a user's photos."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from clip_explain.embedded.scenes.world import COLORS, SHAPES
 from clip_explain.errors import DatasetError, ImageError, TextError
 
 
-def test_scenes_ask_for_things_that_are_there():
+def test_scenes_ask_for_objects_that_are_there():
     records = list(datasets.scenes(4, seed=5, size=56))
     for record in records:
         assert record.image.size == (56, 56) and record.masks.shape == (len(record.texts), 56, 56)
@@ -22,7 +22,7 @@ def test_scenes_ask_for_things_that_are_there():
 
 
 def test_the_phrase_names_the_colour_under_its_mask():
-    """A red thing is more red than blue or green there, and so on, in the mean over its pixels."""
+    """A red object is more red than blue or green there, and so on, in the mean over its pixels."""
     names = {"red": 0, "green": 1, "blue": 2}
     checked = 0
     for record in datasets.scenes(6, seed=1, size=56):

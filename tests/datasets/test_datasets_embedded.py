@@ -39,11 +39,11 @@ def test_length_is_what_is_asked_for():
         datasets.load("faces", domain="render")
 
 
-def test_scenes_are_labelled_with_all_things_in_sight():
+def test_scenes_are_labelled_with_all_objects_in_sight():
     for record in datasets.load("scenes", 8, size=56):
-        things = {f"a {thing['color']} {thing['shape']}" for thing in record.facts["things"]}
+        objects = {f"a {obj['color']} {obj['shape']}" for obj in record.facts["objects"]}
         labelled = {PAIRS[label] for label in record.labels}
-        assert set(record.texts) <= labelled <= things
+        assert set(record.texts) <= labelled <= objects
 
 
 def test_scenes_are_the_same_in_every_domain():
@@ -72,30 +72,30 @@ def test_objects_in_an_unknown_domain():
         datasets.load("objects", domain="skech")
 
 
-def test_scene_captions_name_every_thing_by_colour():
+def test_scene_captions_name_every_object_by_colour():
     for record in datasets.load("scene_captions", 6, size=40):
-        named = {f"a {thing['color']} {thing['shape']}" for thing in record.facts["things"]}
+        named = {f"a {obj['color']} {obj['shape']}" for obj in record.facts["objects"]}
         assert set(record.parts) == named and all(
             mask.shape == (40, 40) and mask.any() for mask in record.parts.values()
         )
-        colors = sorted(thing["color"] for thing in record.facts["things"])
+        colors = sorted(obj["color"] for obj in record.facts["objects"])
         assert len(record.texts) == 5 and len(colors) == 3
         for text in record.texts:
             words = text.replace(",", "").replace(" on grey ground", "").split()
             assert sorted(word for word in words if word in COLORS) == colors and len(words) >= 9
 
 
-def test_attributes_say_what_is_true_of_some_things_and_not_of_all():
+def test_attributes_say_what_is_true_of_some_objects_and_not_of_all():
     found = set()
     for record in datasets.load("attributes", 12, size=56):
-        things = record.facts["things"]
+        objects = record.facts["objects"]
         assert len(record.facts["kinds"]) == len(record.texts) == len(set(record.texts)) == len(record.masks)
         everything = record.masks.any(0)
         for text, kind, mask in zip(record.texts, record.facts["kinds"], record.masks, strict=True):
             found.add(kind)
             assert mask.any() and (mask < everything).any()
             if kind == "color":
-                assert 0 < sum(thing["color"] in text for thing in things) < len(things)
+                assert 0 < sum(obj["color"] in text for obj in objects) < len(objects)
             if kind == "position":
                 columns = np.flatnonzero(mask.any(0))
                 assert (columns.mean() < 28) == text.endswith("left")
@@ -106,8 +106,8 @@ def test_probes_need_every_word():
     """A scene worked by hand: two cubes, the small one red; a small red ball on the right."""
     names = ("size", "color", "material", "shape")
     scene = [("large", "blue", "metal", "cube"), ("small", "red", "metal", "cube"), ("small", "red", "metal", "sphere")]
-    things = [dict(zip(names, thing, strict=True)) for thing in scene]
-    found = probes(things, [0.1, 0.3, 0.8], list(KINDS))
+    objects = [dict(zip(names, obj, strict=True)) for obj in scene]
+    found = probes(objects, [0.1, 0.3, 0.8], list(KINDS))
     assert found == [
         ("shape", "a cube", [0, 1]),
         ("shape", "a sphere", [2]),
@@ -120,8 +120,8 @@ def test_probes_need_every_word():
         ("size and shape", "a small cube", [1]),
         ("color and position", "a red thing on the left", [1]),
     ]
-    assert not [kind for kind, _, _ in probes(things, [0.1, 0.52, 0.8], list(KINDS)) if "position" in kind]
-    assert probes(things[:1], [0.1], list(KINDS)) == []
+    assert not [kind for kind, _, _ in probes(objects, [0.1, 0.52, 0.8], list(KINDS)) if "position" in kind]
+    assert probes(objects[:1], [0.1], list(KINDS)) == []
 
 
 def test_attributes_of_one_kind_only():

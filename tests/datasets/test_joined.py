@@ -30,12 +30,12 @@ def test_a_word_names_all_that_it_is_true_of():
     assert found.other[:, 0].tolist() == [MASKS[2, 0].tolist()] * 2 + [MASKS[1, 0].tolist()] * 2
 
 
-def test_words_of_things_without_a_mask_are_not_asked():
-    things = [{"color": "red", "shape": "ring"}, {"color": "blue", "shape": "cone"}, {"color": "red", "shape": "cube"}]
-    found = datasets.joined(record("a red ring", "a blue cone", things=things))
+def test_words_of_objects_without_a_mask_are_not_asked():
+    objects = [{"color": "red", "shape": "ring"}, {"color": "blue", "shape": "cone"}, {"color": "red", "shape": "cube"}]
+    found = datasets.joined(record("a red ring", "a blue cone", objects=objects))
     assert found.words == ("ring", "blue", "cone")
-    all_hidden = [*things, {"color": "blue", "shape": "ring"}, {"color": "green", "shape": "cone"}]
-    assert datasets.joined(record("a red ring", "a blue cone", things=all_hidden)) is None
+    all_hidden = [*objects, {"color": "blue", "shape": "ring"}, {"color": "green", "shape": "cone"}]
+    assert datasets.joined(record("a red ring", "a blue cone", objects=all_hidden)) is None
 
 
 def test_records_without_two_objects_to_tell_apart():

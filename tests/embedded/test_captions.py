@@ -25,14 +25,14 @@ RED_CUBE, BLUE_BALL, RED_CONE = (
 )
 
 
-def facts(things, *, seen=None, color=True, size=True, along=None, across=None):
-    """One picture of up to three things; absent ones are -1."""
-    pad = 3 - len(things)
+def facts(objects, *, seen=None, color=True, size=True, along=None, across=None):
+    """One picture of up to three objects; absent ones are -1."""
+    pad = 3 - len(objects)
     return Facts(
-        attributes=np.array([things + [[-1] * 4] * pad], np.int8),
-        seen=np.array([list(seen or [1] * len(things)) + [0] * pad], np.int8),
-        along=np.array([list(along or [[0.0, 0.0]] * len(things)) + [[0.0, 0.0]] * pad], np.float32),
-        across=np.array([list(across or [0.5] * len(things)) + [0.5] * pad]),
+        attributes=np.array([objects + [[-1] * 4] * pad], np.int8),
+        seen=np.array([list(seen or [1] * len(objects)) + [0] * pad], np.int8),
+        along=np.array([list(along or [[0.0, 0.0]] * len(objects)) + [[0.0, 0.0]] * pad], np.float32),
+        across=np.array([list(across or [0.5] * len(objects)) + [0.5] * pad]),
         color=np.array([color]),
         size=np.array([size]),
     )
@@ -63,17 +63,17 @@ def test_synonyms_are_drawn_and_repeatable():
     ("said", "expected"),
     [
         ({"color": "red", "shape": "cube"}, 1),
-        ({"color": "blue", "shape": "cube"}, 0),  # both words are true of the picture, but not of one thing
+        ({"color": "blue", "shape": "cube"}, 0),  # both words are true of the picture, but not of one object
         ({"size": "small"}, 1),
         ({"material": "metal", "color": "red"}, 0),
         ({"shape": "ring"}, 0),
     ],
 )
-def test_attributes_must_meet_in_one_thing(said, expected):
+def test_attributes_must_meet_in_one_object(said, expected):
     assert judge(Caption((phrase(**said),)), facts([RED_CUBE, BLUE_BALL])) == expected
 
 
-def test_two_phrases_need_two_things():
+def test_two_phrases_need_two_objects():
     twice = Caption((phrase(color="red"), phrase(color="red")))
     assert judge(twice, facts([RED_CUBE, BLUE_BALL])) == 0
     assert judge(twice, facts([RED_CUBE, RED_CONE])) == 1
@@ -119,7 +119,7 @@ def test_nothing_seen_nothing_said():
     assert draw_caption(facts([RED_CUBE], seen=[0]), 0, {"single": 1.0}, np.random.default_rng(0)) is None
 
 
-def test_swaps_mix_up_two_things():
+def test_swaps_mix_up_two_objects():
     rng = np.random.default_rng(0)
     known = facts([RED_CUBE, BLUE_BALL])
     heard = {say(draw_swap(known, 0, rng)) for _ in range(20)}

@@ -28,10 +28,10 @@ def eroded(mask, pixels=5):
 
 
 def recolored(picture):
-    """The same scene with every thing in another colour."""
+    """The same scene with every object in another colour."""
     names = list(COLORS)
-    things = (replace(t, color=names[(names.index(t.color) + 4) % 8]) for t in picture.scene.things)
-    scene = Scene(tuple(things), picture.scene.camera, picture.scene.lamps)
+    objects = (replace(t, color=names[(names.index(t.color) + 4) % 8]) for t in picture.scene.objects)
+    scene = Scene(tuple(objects), picture.scene.camera, picture.scene.lamps)
     return render(scene, *picture.ids.shape)
 
 
@@ -46,7 +46,7 @@ def test_a_domain_gives_bytes_of_the_same_size_and_the_same_from_the_same_seed(d
 def test_domains_take_pictures_that_are_not_square_and_empty_ones(domain):
     wide = render(sample_scene(rng(), count=2, aspect=1.5), 40, 60)
     assert domains.apply(wide, domain, rng()).shape == (40, 60, 3)
-    empty = render(replace(wide.scene, things=()), 40, 60)
+    empty = render(replace(wide.scene, objects=()), 40, 60)
     assert domains.apply(empty, domain, rng()).shape == (40, 60, 3)
 
 
@@ -81,20 +81,20 @@ def test_colour_is_kept_elsewhere(domain, picture):
         assert np.abs(image[mask].mean(0) - other[mask].mean(0)).max() > 15
 
 
-def test_cartoon_paints_each_thing_flat_in_its_own_colour(picture):
+def test_cartoon_paints_each_object_flat_in_its_own_colour(picture):
     image = domains.apply(picture, "cartoon", rng())
-    for thing, mask in zip(picture.scene.things, picture.masks, strict=True):
+    for obj, mask in zip(picture.scene.objects, picture.masks, strict=True):
         pixels = image[eroded(mask)]
         shades, counts = np.unique(pixels, axis=0, return_counts=True)
         most = shades[counts.argmax()]
-        lit = np.array(COLORS[thing.color])
+        lit = np.array(COLORS[obj.color])
         assert np.abs(most - lit).max() <= 1 or np.abs(most - lit * 0.72).max() <= 1
         assert counts.max() > 0.25 * len(pixels)
 
 
 @pytest.mark.parametrize("domain, dark", [("sketch", 150), ("cartoon", 70)])
 def test_outlines_follow_the_masks(domain, dark, picture):
-    bright = replace(picture.scene, things=tuple(replace(t, color="yellow") for t in picture.scene.things))
+    bright = replace(picture.scene, objects=tuple(replace(t, color="yellow") for t in picture.scene.objects))
     picture = render(bright, SIZE, SIZE)
     image = domains.apply(picture, domain, rng()).min(2)
     ink = np.asarray(Image.fromarray(image).filter(ImageFilter.MinFilter(3))) < dark
@@ -117,7 +117,7 @@ def test_noise_is_strong_and_has_no_bias(picture):
     assert np.abs(blocks).mean() < 8
 
 
-def test_xray_glows_where_things_are(picture):
+def test_xray_glows_where_objects_are(picture):
     image = domains.apply(picture, "xray", rng())[..., 0].astype(float)
     empty = image[picture.ids < 0]
     assert np.percentile(empty, 75) < 50
@@ -127,7 +127,7 @@ def test_xray_glows_where_things_are(picture):
 
 def test_xray_shows_metal_as_denser_than_rubber(picture):
     dense, thin = (
-        replace(picture.scene, things=tuple(replace(t, material=m) for t in picture.scene.things))
+        replace(picture.scene, objects=tuple(replace(t, material=m) for t in picture.scene.objects))
         for m in ("metal", "rubber")
     )
     metal, rubber = (domains.apply(render(scene, SIZE, SIZE), "xray", rng())[..., 0] for scene in (dense, thin))

@@ -63,6 +63,6 @@ def test_dominant_object_covers_5_to_40_percent():
     covered = []
     for i in range(12):
         scene = draw(RECIPES["dominant"], np.random.default_rng([5, i]))
-        assert scene.things[0].size == "large" and all(other.size == "small" for other in scene.things[1:])
+        assert scene.objects[0].size == "large" and all(other.size == "small" for other in scene.objects[1:])
         covered.append((render(scene, 56, 56, samples=1).ids == 0).mean())
     assert min(covered) > 0.05 and max(covered) < 0.4

@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 
 from clip_explain.embedded.scenes.raycast import _light_on_ground, _shadows, chord, first_hits, intersect, render
-from clip_explain.embedded.scenes.world import CAMERA, LAMPS, SHAPES, Scene, Thing, look_at, sample_scene
+from clip_explain.embedded.scenes.world import CAMERA, LAMPS, SHAPES, Object, Scene, look_at, sample_scene
 
 LARGE = 0.7
 
 
-def thing(shape="sphere", x=0.0, y=0.0, rotation=0.0, size="large", color="red", material="rubber"):
-    return Thing(shape, color, material, size, x, y, rotation)
+def obj(shape="sphere", x=0.0, y=0.0, rotation=0.0, size="large", color="red", material="rubber"):
+    return Object(shape, color, material, size, x, y, rotation)
 
 
-def scene(*things, zoom=2.45, aspect=1.0):
-    return Scene(things, look_at(CAMERA, np.array([0, 0, 0.35]), zoom, aspect), LAMPS)
+def scene(*objects, zoom=2.45, aspect=1.0):
+    return Scene(objects, look_at(CAMERA, np.array([0, 0, 0.35]), zoom, aspect), LAMPS)
 
 
 def cast(item, origin, direction):
@@ -45,39 +45,39 @@ TUBE = 0.36 * LARGE
     ],
 )
 def test_a_straight_ray_meets_a_shape_where_worked_out_by_hand(shape, origin, direction, distance, normal):
-    t, n = cast(thing(shape), origin, direction)
+    t, n = cast(obj(shape), origin, direction)
     assert t == pytest.approx(distance, abs=2e-3)
     assert n == pytest.approx(normal, abs=1e-2)
 
 
 def test_a_turned_cube_shows_its_edge():
-    t, _ = cast(thing("cube", rotation=np.pi / 4), (5, 0, HALF), (-1, 0, 0))
+    t, _ = cast(obj("cube", rotation=np.pi / 4), (5, 0, HALF), (-1, 0, 0))
     assert t == pytest.approx(5 - LARGE, abs=2e-3)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_ray_that_points_away_or_passes_misses(shape):
-    assert cast(thing(shape), (5, 0, 0.2), (1, 0, 0))[0] == np.inf
-    t, normal = cast(thing(shape), (5, 1, 0.2), (-1, 0, 0))
+    assert cast(obj(shape), (5, 0, 0.2), (1, 0, 0))[0] == np.inf
+    t, normal = cast(obj(shape), (5, 1, 0.2), (-1, 0, 0))
     assert t == np.inf and not normal.any()
 
 
 def test_the_hole_of_a_ring_lets_light_through():
-    assert cast(thing("ring"), (0, 0.1, 5), (0, 0, -1))[0] == np.inf
+    assert cast(obj("ring"), (0, 0.1, 5), (0, 0, -1))[0] == np.inf
 
 
 @pytest.mark.parametrize(
     "shape, length", [("sphere", 2 * LARGE), ("cube", 2 * HALF), ("cylinder", 2 * LARGE), ("cone", LARGE)]
 )
 def test_chord_through_the_centre(shape, length):
-    item = thing(shape)
+    item = obj(shape)
     origin, ray = np.float32([[4], [0], [item.height]]), np.float32([[-1], [0], [0]])
     assert chord(item, origin, ray) == pytest.approx([length], abs=3e-3)
     assert chord(item, origin, -ray) == 0
 
 
 def inside(item, points, grow):
-    """Which world points (n, 3) lie inside a thing grown by a factor? Written from the solids, not from their roots."""
+    """Which world points (n, 3) lie inside an object grown by a factor? From the solids, not from their roots."""
     x, y, z = (points - item.center).T
     c, s = np.cos(item.rotation), np.sin(item.rotation)
     x, y, r = c * x + s * y, c * y - s * x, item.radius
@@ -94,7 +94,7 @@ def inside(item, points, grow):
 
 
 def marched(item, camera, size, grow):
-    """Visible mask of one thing by stepping along each ray, pixel by pixel."""
+    """Visible mask of one object by stepping along each ray, pixel by pixel."""
     mask = np.zeros((size, size), bool)
     near = np.linalg.norm(item.center - camera.position)
     steps = np.arange(near - 1.6 * item.radius, near + 1.6 * item.radius, 0.005)[:, None]
@@ -107,7 +107,7 @@ def marched(item, camera, size, grow):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_masks_agree_with_a_slow_march_through_the_solid(shape):
-    item = thing(shape, x=0.2, y=-0.3, rotation=0.7)
+    item = obj(shape, x=0.2, y=-0.3, rotation=0.7)
     world = scene(item, zoom=5.0)
     found = render(world, 24, 24, samples=1).masks[0]
     surely, possibly = marched(item, world.camera, 24, 0.985), marched(item, world.camera, 24, 1.015)
@@ -125,7 +125,7 @@ def test_windows_and_culling_lose_no_ray():
         hits = first_hits(world, 48, 48)
         origin = world.camera.position.astype(np.float32)[:, None]
         depth = np.where(hits.rays[2] < 0, -origin[2] / hits.rays[2], 1e3).ravel()
-        every = np.array([intersect(item, origin, hits.rays.reshape(3, -1))[0] for item in world.things])
+        every = np.array([intersect(item, origin, hits.rays.reshape(3, -1))[0] for item in world.objects])
         assert (hits.areas == np.isfinite(every).sum(1)).all()
         first = np.where(every.min(0) < depth, every.argmin(0), -1)
         assert (hits.ids.ravel() == first).all()
@@ -141,17 +141,17 @@ def ground_and_lamp(world, i, size):
     return point, to / np.sqrt((to**2).sum(0))
 
 
-def test_shadows_on_the_ground_equal_those_of_a_search_through_all_things():
+def test_shadows_on_the_ground_equal_those_of_a_search_through_all_objects():
     for world in random_scenes(6):
         for i in range(3):
             point, to = ground_and_lamp(world, i, 40)
-            every = [np.isfinite(intersect(item, point.reshape(3, -1), to.reshape(3, -1))[0]) for item in world.things]
+            every = [np.isfinite(intersect(item, point.reshape(3, -1), to.reshape(3, -1))[0]) for item in world.objects]
             assert (_shadows(world, i, point, to).ravel() == np.any(every, axis=0)).all()
 
 
 @pytest.mark.parametrize("i", range(3))
 def test_a_ball_throws_its_shadow_where_worked_out_by_hand(i):
-    world, lamp = scene(thing("sphere"), zoom=1.0), LAMPS[i]
+    world, lamp = scene(obj("sphere"), zoom=1.0), LAMPS[i]
     dark = _shadows(world, i, *ground_and_lamp(world, i, 64))
     spot = np.append(lamp[:2] * -LARGE / (lamp[2] - LARGE), 0)  # where the line from the lamp through the middle ends
     for factor, expected in ((1, True), (3.2, False), (-2, False)):
@@ -162,7 +162,7 @@ def test_a_ball_throws_its_shadow_where_worked_out_by_hand(i):
 def test_shadows_darken_the_ground_and_never_light_it():
     world = sample_scene(np.random.default_rng(4), count=5)
     rays = first_hits(world, 32, 32).rays
-    bare, shaded = (_light_on_ground(Scene(t, world.camera, world.lamps), rays) for t in ((), world.things))
+    bare, shaded = (_light_on_ground(Scene(t, world.camera, world.lamps), rays) for t in ((), world.objects))
     assert (shaded <= bare + 1e-6).all() and (bare - shaded).max() > 0.3
 
 
@@ -174,9 +174,9 @@ def test_normals_are_unit_and_face_the_camera():
         assert {a.dtype for a in (hits.rays, hits.depth, hits.normals)} == {np.dtype(np.float32)}
 
 
-def test_the_nearer_of_two_things_hides_the_other():
+def test_the_nearer_of_two_objects_hides_the_other():
     toward = CAMERA[:2] / np.linalg.norm(CAMERA[:2])
-    near, far = thing("cube", *toward * 0.6, size="small"), thing("sphere", *-toward * 0.5, color="blue")
+    near, far = obj("cube", *toward * 0.6, size="small"), obj("sphere", *-toward * 0.5, color="blue")
     both, alone = render(scene(far, near), 48, 48), render(scene(far), 48, 48)
     assert both.areas[0] == alone.areas[0]
     assert both.masks[0].sum() < alone.masks[0].sum()
@@ -195,30 +195,30 @@ def test_accounts_of_a_picture_agree():
         outside[y0:y1, x0:x1] = False
         assert not outside.any()
         assert mask[y0].any() and mask[y1 - 1].any() and mask[:, x0].any() and mask[:, x1 - 1].any()
-    projected = world.camera.project(np.array([item.center for item in world.things]))[:, :2] * 60
+    projected = world.camera.project(np.array([item.center for item in world.objects]))[:, :2] * 60
     for (x, y), (x0, y0, x1, y1) in zip(projected, picture.boxes, strict=True):
         assert x0 - 2 < x < x1 + 2 and y0 - 2 < y < y1 + 2
 
 
-def test_rendering_is_deterministic_and_does_not_depend_on_the_order_of_things():
+def test_rendering_is_deterministic_and_does_not_depend_on_the_order_of_objects():
     world = sample_scene(np.random.default_rng(8), count=4)
     picture, again = render(world, 40, 40), render(world, 40, 40)
     assert (picture.image == again.image).all() and (picture.ids == again.ids).all()
-    turned = render(Scene(world.things[::-1], world.camera, world.lamps), 40, 40)
+    turned = render(Scene(world.objects[::-1], world.camera, world.lamps), 40, 40)
     assert np.abs(turned.image.astype(int) - picture.image).mean() < 0.05
 
 
 def test_colours_are_those_named():
     for color, channel in (("red", 0), ("green", 1), ("blue", 2)):
-        picture = render(scene(thing(color=color)), 40, 40)
+        picture = render(scene(obj(color=color)), 40, 40)
         mean = picture.image[picture.masks[0]].mean(0)
         assert mean.argmax() == channel and mean.max() > 1.5 * np.median(mean)
 
 
 def test_metal_mirrors_what_stands_beside_it():
-    ball = thing(material="metal", color="gray")
+    ball = obj(material="metal", color="gray")
     alone = render(scene(ball), 64, 64)
-    beside = render(scene(ball, thing("cube", 1.0, 0.9, color="red")), 64, 64)
+    beside = render(scene(ball, obj("cube", 1.0, 0.9, color="red")), 64, 64)
     change = beside.image[beside.masks[0]].astype(int) - alone.image[beside.masks[0]]
     redder = change[:, 0] - change[:, 2] > 15
     assert 0.02 < redder.mean() < 0.5
@@ -235,11 +235,11 @@ def test_pictures_need_not_be_square():
     world = sample_scene(np.random.default_rng(2), count=3, aspect=1.5)
     picture = render(world, 32, 48)
     assert picture.image.shape == (32, 48, 3)
-    x0, y0, x1, y1 = render(scene(thing("sphere"), aspect=1.5), 40, 60).boxes[0]
+    x0, y0, x1, y1 = render(scene(obj("sphere"), aspect=1.5), 40, 60).boxes[0]
     assert abs((x1 - x0) - (y1 - y0)) <= 2
 
 
-def test_a_thing_beside_the_camera_leaves_no_trace():
-    behind = thing("cone", *(CAMERA[:2] * 1.5))
+def test_a_object_beside_the_camera_leaves_no_trace():
+    behind = obj("cone", *(CAMERA[:2] * 1.5))
     picture = render(scene(behind), 24, 24)
     assert picture.areas.tolist() == [0] and (picture.ids == -1).all() and picture.boxes.tolist() == [[0, 0, 0, 0]]

@@ -143,8 +143,8 @@ def test_export_keeps_the_teacher_and_its_attention_is_measured(trained, monkeyp
     )[:, 0]
     even = torch.nn.functional.interpolate(maps[:, None], (224, 224), mode="bilinear", align_corners=False)[:, 0]
     shares = [(each * mask).sum() / each.sum() for each, mask in zip(even, inside, strict=True)]
-    assert found["attention on things"] == pytest.approx(float(torch.stack(shares).mean()), abs=1e-3)
-    assert found["things' share of the area"] == pytest.approx(float(inside.float().mean()), abs=1e-3)
+    assert found["attention on objects"] == pytest.approx(float(torch.stack(shares).mean()), abs=1e-3)
+    assert found["objects' share of the area"] == pytest.approx(float(inside.float().mean()), abs=1e-3)
 
 
 # -- loading

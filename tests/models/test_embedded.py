@@ -100,8 +100,8 @@ def test_embeddings_have_unit_length(shipped, pools):
     torch.testing.assert_close(lengths, torch.ones(4))
 
 
-def test_tiny_dino_attends_to_things_as_its_card_says(pools):
-    """Twice the things' share of the area on the card's 300 scenes; here on a few others, whose share differs."""
+def test_tiny_dino_attends_to_objects_as_its_card_says(pools):
+    """Twice the objects' share of the area on the card's 300 scenes; here on a few others, whose share differs."""
     model, path = load_dino("tiny-dino"), data_folder() / "models/tiny-dino"
     card = json.loads(path.with_suffix(".json").read_text())
     assert model.sha256 == card["sha256"] and path.with_suffix(".safetensors").stat().st_size <= 16e6

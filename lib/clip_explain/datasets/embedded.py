@@ -18,7 +18,7 @@ from clip_explain.embedded.scenes import domains, faces, paintings
 from clip_explain.embedded.scenes.captions import Caption, phrase, say
 from clip_explain.embedded.scenes.pool import GROUNDS, RECIPES, draw, set_off
 from clip_explain.embedded.scenes.raycast import Picture, render
-from clip_explain.embedded.scenes.world import COLORS, SHAPES, Thing
+from clip_explain.embedded.scenes.world import COLORS, SHAPES, Object
 from clip_explain.errors import DatasetError
 from clip_explain.models.outside import rendered
 
@@ -45,7 +45,7 @@ def scene_set(seed: int = 0, size: int = 224, domain: str = "render") -> Dataset
 
     Asked is every object that is the only one of its colour and shape and has 50 pixels in sight; a scene with fewer
     than two such objects is drawn again. `labels` are the classes of all objects in sight, asked for or not.
-    `facts["things"]`: all objects. `domain` draws the same scenes in another domain of `object_set`; the texts still
+    `facts["objects"]`: all objects. `domain` draws the same scenes in another domain of `object_set`; the texts still
     name the colours, even where the domain shows none.
     """
     pick(domain, tuple(domains.DOMAINS), "domain")
@@ -67,7 +67,7 @@ def dominant_set(seed: int = 0, size: int = 224) -> Dataset:
     """One dominant object a picture, over 5 to 40 % of it, among smaller ones, as ImageNet-S has it; 40 classes.
 
     Four in five stand on a random ground under random lamps. Asked is the dominant object, the only one of its
-    colour and shape. `facts`: `things`, all of them, the dominant one first, and `share`, what it covers.
+    colour and shape. `facts`: `objects`, all of them, the dominant one first, and `share`, what it covers.
     """
     return Dataset("dominant_objects", PAIRS, range(LENGTH), partial(_dominant, checked(seed, size), size))
 
@@ -117,44 +117,44 @@ def in_sight(mask: np.ndarray) -> bool:
     return bool(mask.sum() >= FEWEST_PIXELS * mask.size / 224**2)
 
 
-def described(things: Sequence[Thing]) -> tuple[dict[str, str], ...]:
+def described(objects: Sequence[Object]) -> tuple[dict[str, str], ...]:
     """The objects' attributes by name."""
-    return tuple({key: getattr(thing, key) for key in ("size", "color", "material", "shape")} for thing in things)
+    return tuple({key: getattr(obj, key) for key in ("size", "color", "material", "shape")} for obj in objects)
 
 
 def _scene(seed: int, size: int, domain: str, index: int) -> Record:
     for picture, rng in pictures("several", seed, index, "scenes", size):
-        things, masks = picture.scene.things, picture.masks
-        asked = [i for i in _alone(things) if in_sight(masks[i])]
+        objects, masks = picture.scene.objects, picture.masks
+        asked = [i for i in _alone(objects) if in_sight(masks[i])]
         if len(asked) < 2:
             continue
-        texts = tuple(_name(things[i]) for i in asked)
-        seen = {_name(thing) for thing, mask in zip(things, masks, strict=True) if in_sight(mask)}
+        texts = tuple(_name(objects[i]) for i in asked)
+        seen = {_name(obj) for obj, mask in zip(objects, masks, strict=True) if in_sight(mask)}
         labels = tuple(sorted(PAIRS.index(name) for name in seen))
-        name, facts = f"scene {seed - HELD_OUT}-{index}", {"things": described(things)}
+        name, facts = f"scene {seed - HELD_OUT}-{index}", {"objects": described(objects)}
         name += "" if domain == "render" else f" {domain}"
         image = rendered(domains.apply(picture, domain, rng))
         return Record(name, image, texts, masks[asked], labels, facts=facts)
     raise AssertionError("pictures are endless")
 
 
-def _alone(things: Sequence[Thing]) -> list[int]:
+def _alone(objects: Sequence[Object]) -> list[int]:
     """Which objects share colour and shape with no other."""
-    names = [_name(thing) for thing in things]
+    names = [_name(obj) for obj in objects]
     return [i for i, name in enumerate(names) if names.count(name) == 1]
 
 
-def _name(thing: Thing) -> str:
-    return say(Caption((phrase(color=thing.color, shape=thing.shape),)))
+def _name(obj: Object) -> str:
+    return say(Caption((phrase(color=obj.color, shape=obj.shape),)))
 
 
 def _object(seed: int, size: int, domain: str, classes: tuple[str, ...], index: int) -> Record:
     found = pictures("one", seed, index, "objects", size)
     picture, rng = next(pair for pair in found if in_sight(pair[0].masks[0]))
-    thing = picture.scene.things[0]
-    text = f"a {thing.shape}" if domain in domains.WITHOUT_COLOR else _name(thing)
+    obj = picture.scene.objects[0]
+    text = f"a {obj.shape}" if domain in domains.WITHOUT_COLOR else _name(obj)
     image = rendered(domains.apply(picture, domain, rng))
-    facts = {"domain": domain, "color": thing.color, "shape": thing.shape}
+    facts = {"domain": domain, "color": obj.color, "shape": obj.shape}
     name = f"object {seed - HELD_OUT}-{index} {domain}"
     return Record(name, image, (text,), picture.masks[:1], (classes.index(text),), facts=facts)
 
@@ -163,12 +163,12 @@ def _dominant(seed: int, size: int, index: int) -> Record:
     for attempt in count_up():
         rng = np.random.default_rng([seed, index, attempt, STREAM["dominant_objects"]])
         scene = set_off(draw(RECIPES["dominant"], rng), GROUNDS["dominant"], rng)
-        if 0 not in _alone(scene.things):
+        if 0 not in _alone(scene.objects):
             continue
         picture = render(scene, size, size)
-        mask, text = picture.masks[:1], _name(scene.things[0])
+        mask, text = picture.masks[:1], _name(scene.objects[0])
         if DOMINANT[0] <= mask.mean() <= DOMINANT[1]:
-            name, facts = f"dominant {seed - HELD_OUT}-{index}", {"things": described(scene.things)}
+            name, facts = f"dominant {seed - HELD_OUT}-{index}", {"objects": described(scene.objects)}
             facts["share"] = float(mask.mean())
             return Record(name, rendered(picture.image), (text,), mask, (PAIRS.index(text),), facts=facts)
     raise AssertionError("attempts are endless")
@@ -176,23 +176,23 @@ def _dominant(seed: int, size: int, index: int) -> Record:
 
 def _captioned(seed: int, size: int, index: int) -> Record:
     found = pictures("three", seed, index, "scene_captions", size)
-    picture, rng = next(pair for pair in found if len(pair[0].scene.things) == 3 and all(map(in_sight, pair[0].masks)))
-    things = picture.scene.things
-    plain = say(Caption(tuple(phrase(color=thing.color, shape=thing.shape) for thing in things)))
-    texts = (plain, *(_reworded(things, rng) for _ in range(CAPTIONS - 1)))
+    picture, rng = next(pair for pair in found if len(pair[0].scene.objects) == 3 and all(map(in_sight, pair[0].masks)))
+    objects = picture.scene.objects
+    plain = say(Caption(tuple(phrase(color=obj.color, shape=obj.shape) for obj in objects)))
+    texts = (plain, *(_reworded(objects, rng) for _ in range(CAPTIONS - 1)))
     parts: dict[str, np.ndarray] = {}
-    for thing, mask in zip(things, picture.masks, strict=True):
-        parts[_name(thing)] = mask | parts.get(_name(thing), np.zeros_like(mask))
-    name, facts = f"scene-captions {seed - HELD_OUT}-{index}", {"things": described(things)}
+    for obj, mask in zip(objects, picture.masks, strict=True):
+        parts[_name(obj)] = mask | parts.get(_name(obj), np.zeros_like(mask))
+    name, facts = f"scene-captions {seed - HELD_OUT}-{index}", {"objects": described(objects)}
     return Record(name, rendered(picture.image), texts, parts=parts, facts=facts)
 
 
-def _reworded(things: Sequence[Thing], rng: np.random.Generator) -> str:
+def _reworded(objects: Sequence[Object], rng: np.random.Generator) -> str:
     """All objects in another order and other words."""
     said = []
-    for i in rng.permutation(len(things)):
-        more = {"material": things[i].material} if rng.random() < 0.3 else {}
-        said.append(phrase(color=things[i].color, shape=things[i].shape, **more))
+    for i in rng.permutation(len(objects)):
+        more = {"material": objects[i].material} if rng.random() < 0.3 else {}
+        said.append(phrase(color=objects[i].color, shape=objects[i].shape, **more))
     return say(Caption(tuple(said)), rng)
 
 
@@ -217,7 +217,7 @@ def _face(seed: int, size: int, index: int) -> Record:
 
 # -- attribute probes
 
-KINDS = {  # which words a probe says; the last two are the paper's "small cube" and "left red thing"
+KINDS = {  # which words a probe says; the last two are the paper's "small cube" and "left red object"
     "shape": ("shape",),
     "material": ("material",),
     "color": ("color",),
@@ -233,14 +233,14 @@ def attribute_set(seed: int = 0, size: int = 224, kinds: Sequence[str] = tuple(K
     """Scenes of 3 to 5 objects with probes for one kind of attribute each (Grad-ECLIP 4.4, Figure 7), with masks.
 
     A text's mask holds all objects that it is true of; asked is only what is true of some objects in sight and not of
-    all. `facts`: `kinds`, one for each text, and `things`, those in sight.
+    all. `facts`: `kinds`, one for each text, and `objects`, those in sight.
     """
     chosen = picked(kinds, tuple(KINDS), "kind of attribute")
     return Dataset("attributes", (), range(LENGTH), partial(_attributes, checked(seed, size), size, chosen))
 
 
 def probes(
-    things: Sequence[dict[str, str]], across: Sequence[float], kinds: Sequence[str]
+    objects: Sequence[dict[str, str]], across: Sequence[float], kinds: Sequence[str]
 ) -> list[tuple[str, str, list[int]]]:
     """Kind, text and objects (their numbers) of each probe of a scene; `across`: where each object's middle is, 0 to 1.
 
@@ -248,22 +248,22 @@ def probes(
     scenes where nothing stands in the middle.
     """
     placed = all(abs(x - 0.5) >= MIDDLE for x in across)
-    things = [
-        {**thing, "position": "on the left" if x < 0.5 else "on the right"}
-        for thing, x in zip(things, across, strict=True)
+    objects = [
+        {**obj, "position": "on the left" if x < 0.5 else "on the right"}
+        for obj, x in zip(objects, across, strict=True)
     ]
     found = []
     for kind in kinds:
         keys = KINDS[kind]
         if "position" in keys and not placed:
             continue
-        for values in sorted({tuple(thing[key] for key in keys) for thing in things}):
+        for values in sorted({tuple(obj[key] for key in keys) for obj in objects}):
             each = [
-                {i for i, thing in enumerate(things) if thing[key] == value}
+                {i for i, obj in enumerate(objects) if obj[key] == value}
                 for key, value in zip(keys, values, strict=True)
             ]
             named = set.intersection(*each)
-            if all(len(named) < len(wider) for wider in (each if len(keys) > 1 else [things])):
+            if all(len(named) < len(wider) for wider in (each if len(keys) > 1 else [objects])):
                 found.append((kind, _probe(dict(zip(keys, values, strict=True))), sorted(named)))
     return found
 
@@ -276,13 +276,13 @@ def _probe(said: dict[str, str]) -> str:
 def _attributes(seed: int, size: int, kinds: Sequence[str], index: int) -> Record:
     for picture, _ in pictures("several", seed, index, "attributes", size):
         seen = [i for i, mask in enumerate(picture.masks) if in_sight(mask)]
-        things = [picture.scene.things[i] for i in seen]
-        across = [float(picture.scene.camera.project(thing.center)[0, 0]) for thing in things]
-        asked = probes(described(things), across, kinds)
+        objects = [picture.scene.objects[i] for i in seen]
+        across = [float(picture.scene.camera.project(obj.center)[0, 0]) for obj in objects]
+        asked = probes(described(objects), across, kinds)
         if not asked:
             continue
         of_texts = [picture.masks[[seen[i] for i in named]].any(0) for _, _, named in asked]
-        facts = {"kinds": tuple(kind for kind, _, _ in asked), "things": described(things)}
+        facts = {"kinds": tuple(kind for kind, _, _ in asked), "objects": described(objects)}
         texts, masks = tuple(text for _, text, _ in asked), stack_masks(of_texts, size, size)
         name = f"attributes {seed - HELD_OUT}-{index}"
         return Record(name, rendered(picture.image), texts, masks, facts=facts)

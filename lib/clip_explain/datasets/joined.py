@@ -32,7 +32,7 @@ def joined(record: Record) -> Joined | None:
     """The first two objects of an image whose names share at most one word, joined by "and"; None if there are none.
 
     Asked is each word that stands in only one of the two names, unless it is also true of an object of the image
-    (`facts["things"]`) that has no mask. DatasetError for a record without masks.
+    (`facts["objects"]`) that has no mask. DatasetError for a record without masks.
     """
     if record.masks is None:
         raise DatasetError(f"{record.id} has no masks, so nothing says what its words name")
@@ -62,5 +62,5 @@ def _asked(record: Record, text: str, names: list[list[str]], pairs: list[tuple[
 
 def _all_masked(record: Record, word: str, names: list[list[str]]) -> bool:
     """Whether a word is true only of objects with masks; True if the record does not list its objects."""
-    things = record.facts.get("things", ())
-    return not things or sum(word in name for name in names) == sum(word in thing.values() for thing in things)
+    objects = record.facts.get("objects", ())
+    return not objects or sum(word in name for name in names) == sum(word in obj.values() for obj in objects)

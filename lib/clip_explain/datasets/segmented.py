@@ -138,8 +138,8 @@ def _voc_boxes(images: Sequence[str], annotations: Sequence[str], difficult: boo
             parsed = VOCDetection.parse_voc_xml(ElementTree.parse(path).getroot())["annotation"]
             size = parsed["size"]
             height, width = image_size(int(size["height"]), int(size["width"]), f"{name}: {path}")
-            objects = [thing for thing in parsed.get("object", ()) if difficult or thing.get("difficult", "0") != "1"]
-            boxes = [(thing["name"], _voc_box(thing["bndbox"])) for thing in objects]
+            objects = [obj for obj in parsed.get("object", ()) if difficult or obj.get("difficult", "0") != "1"]
+            boxes = [(obj["name"], _voc_box(obj["bndbox"])) for obj in objects]
     except (OSError, ElementTree.ParseError) as error:
         raise DatasetError(f"{name}: {path} is not an annotation of VOC: {error!r}") from error
     for kind, _ in boxes:
@@ -233,7 +233,7 @@ def clevr(folder: Path, split: str = "val", kinds: Sequence[str] = tuple(KINDS),
     """CLEVR v1.0 with the probes of the embedded set `attributes` (Grad-ECLIP Figure 7). CLEVR publishes no masks.
 
     `width` is that of its images, in pixels.
-    `facts`: `kinds`, one for each text; `things`, with size, color, material and shape; `points`, for each text the
+    `facts`: `kinds`, one for each text; `objects`, with size, color, material and shape; `points`, for each text the
     (x, y) in pixels of the middle of each object that it is true of.
     """
     chosen = picked(kinds, tuple(KINDS), "kind of attribute")
@@ -251,14 +251,14 @@ def _clevr(scenes: list[Any], images: Path, path: Path, kinds: Sequence[str], wi
     where = f"{path}, scene {i}"
     with malformed(where, "a scene of CLEVR"):
         file = images / scenes[i]["image_filename"]
-        objects = scenes[i]["objects"]
-        things = tuple({key: thing[key] for key in ATTRIBUTES} for thing in objects)
-        middles = [_middle(thing["pixel_coords"]) for thing in objects]
-    for key, thing in ((key, thing) for thing in things for key in ATTRIBUTES):
-        pick(thing[key], ATTRIBUTES[key], f"{key} in {where}:")
-    asked = probes(things, [x / width for x, _ in middles], kinds)
+        described = scenes[i]["objects"]
+        objects = tuple({key: obj[key] for key in ATTRIBUTES} for obj in described)
+        middles = [_middle(obj["pixel_coords"]) for obj in described]
+    for key, obj in ((key, obj) for obj in objects for key in ATTRIBUTES):
+        pick(obj[key], ATTRIBUTES[key], f"{key} in {where}:")
+    asked = probes(objects, [x / width for x, _ in middles], kinds)
     points = tuple(tuple(middles[k] for k in named) for _, _, named in asked)
-    facts = {"kinds": tuple(kind for kind, _, _ in asked), "things": things, "points": points}
+    facts = {"kinds": tuple(kind for kind, _, _ in asked), "objects": objects, "points": points}
     return Record(file.stem, file, tuple(text for _, text, _ in asked), facts=facts)
 
 

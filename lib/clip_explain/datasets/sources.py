@@ -56,10 +56,10 @@ IMAGENET_TERMS = "ImageNet's terms: non-commercial research"
 ILSVRC = "image-net.org, ILSVRC 2012 (an account is needed)"
 COCO_TERMS = "annotations CC BY 4.0, images under Flickr's terms"
 DATASETS = {
-    "scenes": _rendered(embedded.scene_set, "scenes of 3 to 5 things with masks by class"),
+    "scenes": _rendered(embedded.scene_set, "scenes of 3 to 5 objects with masks by class"),
     "dominant_objects": _rendered(embedded.dominant_set, "one dominant object among smaller ones, on varied grounds"),
-    "objects": _rendered(embedded.object_set, "one thing a picture by colour and shape, in five domains"),
-    "scene_captions": _rendered(embedded.scene_caption_set, "scenes of three things with five captions each"),
+    "objects": _rendered(embedded.object_set, "one object a picture by colour and shape, in five domains"),
+    "scene_captions": _rendered(embedded.scene_caption_set, "scenes of three objects with five captions each"),
     "attributes": _rendered(embedded.attribute_set, "scenes with phrases for one attribute each, and masks"),
     "paintings": _rendered(embedded.painting_set, "paintings by emotion, with captions"),
     "faces": _rendered(embedded.face_set, "happy and sad faces, with masks of mouth and eyes"),

@@ -93,8 +93,8 @@ def separation(model: Model, pool: Pool) -> dict[str, float]:
         areas += inside.mean((1, 2)).tolist()
     ratios = np.divide(energies, areas)
     figures = {
-        "attention on things": np.mean(energies),
-        "things' share of the area": np.mean(areas),
+        "attention on objects": np.mean(energies),
+        "objects' share of the area": np.mean(areas),
         "ratio": np.mean(energies) / np.mean(areas),
         "ratio in the middle scene": np.median(ratios),
         "scenes with a ratio of 2 or more": np.mean(ratios >= 2),

@@ -220,13 +220,13 @@ def draw_caption(facts: Facts, i: int, shares: dict[str, float], rng: np.random.
         return None
     kind = str(rng.choice(list(shares), p=np.array(list(shares.values())) / sum(shares.values())))
     wanted = {"pair": 2, "relation": 2, "triple": 3}.get(kind, 1)
-    things = rng.permutation(visible)[:wanted]
+    objects = rng.permutation(visible)[:wanted]
     level = kind if kind in KINDS else str(rng.choice(["double", "full"], p=[0.75, 0.25]))
-    phrases = tuple(_draw_phrase(facts, i, int(t), level, rng) for t in things)
-    if kind == "place" and abs(facts.across[i, things[0]] - 0.5) > 0.1:
-        return Caption(phrases, place=PLACES[int(facts.across[i, things[0]] > 0.5)])
-    if kind == "relation" and len(things) == 2:
-        true = [r for r in RELATIONS if _related(r, facts)[i, things[0], things[1]]]
+    phrases = tuple(_draw_phrase(facts, i, int(t), level, rng) for t in objects)
+    if kind == "place" and abs(facts.across[i, objects[0]] - 0.5) > 0.1:
+        return Caption(phrases, place=PLACES[int(facts.across[i, objects[0]] > 0.5)])
+    if kind == "relation" and len(objects) == 2:
+        true = [r for r in RELATIONS if _related(r, facts)[i, objects[0], objects[1]]]
         return Caption(phrases, relation=str(rng.choice(true))) if true else Caption(phrases)
     return Caption(phrases)
 
@@ -274,13 +274,13 @@ def all_pairs() -> list[Caption]:
     return found
 
 
-def _draw_phrase(facts: Facts, i: int, thing: int, level: str, rng: np.random.Generator) -> tuple[int, ...]:
+def _draw_phrase(facts: Facts, i: int, obj: int, level: str, rng: np.random.Generator) -> tuple[int, ...]:
     options = KINDS[level]
     keep = options[rng.choice(len(options), p=[share for _, share in options])][0]
     told = (facts.size[i], facts.color[i], True, True)
-    said = [int(v) if k and t else NOT_SAID for v, k, t in zip(facts.attributes[i, thing], keep, told, strict=True)]
+    said = [int(v) if k and t else NOT_SAID for v, k, t in zip(facts.attributes[i, obj], keep, told, strict=True)]
     return (
         tuple(said)
         if any(v != NOT_SAID for v in said)
-        else (NOT_SAID, NOT_SAID, NOT_SAID, int(facts.attributes[i, thing, 3]))
+        else (NOT_SAID, NOT_SAID, NOT_SAID, int(facts.attributes[i, obj, 3]))
     )

@@ -46,7 +46,7 @@ def sketch(picture: Picture, rng: np.random.Generator) -> UInt8[np.ndarray, "hei
 def cartoon(picture: Picture, rng: np.random.Generator) -> UInt8[np.ndarray, "height width 3"]:
     """Flat colours in three tones between dark outlines, on a pale ground."""
     tone, scene = _tone(picture), picture.scene
-    flat = np.array([COLORS[thing.color] for thing in scene.things] + [(226, 222, 214)], np.float32)
+    flat = np.array([COLORS[obj.color] for obj in scene.objects] + [(226, 222, 214)], np.float32)
     color = flat[picture.ids] * np.where(tone < 0.85, 0.72, 1)[..., None]
     gleam = (tone >= 1.45) & (picture.ids >= 0)
     color[gleam] = 0.35 * color[gleam] + 0.65 * 255
@@ -76,7 +76,7 @@ def xray(picture: Picture, rng: np.random.Generator) -> UInt8[np.ndarray, "heigh
     No ground, no shadows, no colour; where one object stands before another, both add up.
     """
     height, width = picture.ids.shape
-    density = np.array([2.2 if thing.material == "metal" else 1.1 for thing in picture.scene.things], np.float32)
+    density = np.array([2.2 if obj.material == "metal" else 1.1 for obj in picture.scene.objects], np.float32)
     depth = np.tensordot(density, thickness(picture.scene, height, width), 1)
     unit = max(height, width) / 224
     glow = _blur(1 - np.exp(-depth), 0.9 * unit)
@@ -98,18 +98,18 @@ def _lines(picture: Picture) -> np.ndarray:
     hits = first_hits(picture.scene, height * FINE, width * FINE)
     lines = np.zeros(hits.ids.shape, bool)
     for a, b in (np.s_[:-1, :], np.s_[1:, :]), (np.s_[:, :-1], np.s_[:, 1:]):
-        things = (hits.ids[a] >= 0) | (hits.ids[b] >= 0)
+        objects = (hits.ids[a] >= 0) | (hits.ids[b] >= 0)
         bend = dot(hits.normals[:, *a], hits.normals[:, *b]) < 0.8
         step = np.abs(hits.depth[a] - hits.depth[b]) > 0.12
-        lines[a] |= things & ((hits.ids[a] != hits.ids[b]) | bend | step)
+        lines[a] |= objects & ((hits.ids[a] != hits.ids[b]) | bend | step)
     return lines
 
 
 def _tone(picture: Picture) -> np.ndarray:
     """Brightness relative to that of the whole object, or of the bare ground, so that dark colours do not count."""
     grey, scene = _luma(picture.image), picture.scene
-    tone = grey / _luma(raycast.render(replace(scene, things=()), *grey.shape, samples=1).image)
-    for i in range(len(scene.things)):
+    tone = grey / _luma(raycast.render(replace(scene, objects=()), *grey.shape, samples=1).image)
+    for i in range(len(scene.objects)):
         own = picture.ids == i
         if own.any():
             tone[own] = grey[own] / np.percentile(grey[own], 65)

@@ -173,7 +173,7 @@ def draw(recipe, rng: np.random.Generator) -> Scene:
     dominant = framing == "object"  # a large object among small ones, seen from near
     fixed = ({"size": "large"}, *({"size": "small"},) * (count - 1)) if dominant else ()
     scene = sample_scene(rng, count, "close" if dominant else framing, aspect, zoom=zoom, fixed=fixed)
-    return scene if scene.things else draw(recipe, rng)
+    return scene if scene.objects else draw(recipe, rng)
 
 
 def set_off(scene: Scene, share: float, rng: np.random.Generator) -> Scene:
@@ -188,10 +188,10 @@ def facts(scene: Scene, areas: np.ndarray, size: int) -> dict[str, np.ndarray]:
     """The facts about one scene, as the pool's arrays."""
     attributes, seen = np.full((MOST, 4), -1), np.zeros(MOST)
     along, centers = np.zeros((2, MOST, 2))
-    for i, thing in enumerate(scene.things):
-        attributes[i] = [values.index(getattr(thing, key)) for key, values in ATTRIBUTES.items()]
-        centers[i] = scene.camera.project(thing.center)[0, :2] * size
-    along[: len(scene.things)] = scene.along
+    for i, obj in enumerate(scene.objects):
+        attributes[i] = [values.index(getattr(obj, key)) for key, values in ATTRIBUTES.items()]
+        centers[i] = scene.camera.project(obj.center)[0, :2] * size
+    along[: len(scene.objects)] = scene.along
     seen[: len(areas)] = areas
     return {
         "attributes": attributes,
@@ -224,8 +224,8 @@ def make_art(folder: Path, count: int, seed: int, size: int = 224) -> Art:
     if not (note.exists() and json.loads(note.read_text()) == made_with):
         folder.mkdir(parents=True, exist_ok=True)
         images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (count, size, size, 3))
-        for i, (thing, _) in enumerate(tqdm(made, desc="painting", unit="picture")):
-            images[i] = (paintings.paint if isinstance(thing, paintings.Painting) else faces.draw_face)(thing, size)
+        for i, (obj, _) in enumerate(tqdm(made, desc="painting", unit="picture")):
+            images[i] = (paintings.paint if isinstance(obj, paintings.Painting) else faces.draw_face)(obj, size)
         images.flush()
         files.write(note, lambda place: place.write_text(json.dumps(made_with)))
     return Art(np.load(folder / "images.npy", mmap_mode="r"), captions)

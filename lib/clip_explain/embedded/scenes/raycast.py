@@ -12,7 +12,7 @@ from PIL import Image, ImageFilter
 
 from clip_explain.embedded.scenes.grounds import reflectance
 from clip_explain.embedded.scenes.solids import DISTANCES, NORMALS, dot, ring_share
-from clip_explain.embedded.scenes.world import COLORS, Camera, Scene, Thing
+from clip_explain.embedded.scenes.world import COLORS, Camera, Object, Scene
 
 GROUND = 0.30  # linear reflectance of the ground
 LIGHT = np.array([0.62, 0.26, 0.30], np.float32)  # strength of key, fill and back lamp
@@ -35,7 +35,7 @@ class Picture:
     @property
     def masks(self) -> Bool[np.ndarray, "objects height width"]:
         """Visible mask of each object, boolean (objects, height, width)."""
-        return self.ids[None] == np.arange(len(self.scene.things))[:, None, None]
+        return self.ids[None] == np.arange(len(self.scene.objects))[:, None, None]
 
     @property
     def boxes(self) -> Int[np.ndarray, "objects 4"]:
@@ -62,11 +62,11 @@ def render(scene: Scene, height: int = 224, width: int = 224, samples: int = 2) 
     hits = first_hits(scene, height * samples, width * samples)
     ground = _to_srgb(_ground(scene, hits.rays[:, ::samples, ::samples]))
     color = np.repeat(np.repeat(ground, samples, 1), samples, 2)
-    for i in range(len(scene.things)):
+    for i in range(len(scene.objects)):
         at = np.flatnonzero(hits.ids == i)
-        for plane, values in zip(color, _to_srgb(_shade_thing(scene, i, hits, at)), strict=True):
+        for plane, values in zip(color, _to_srgb(_shade_object(scene, i, hits, at)), strict=True):
             plane.ravel()[at] = values
-    ids = _majority(hits.ids, samples, len(scene.things))
+    ids = _majority(hits.ids, samples, len(scene.objects))
     return Picture(_downsample(color, samples), ids, hits.areas / samples**2, scene)
 
 
@@ -78,12 +78,12 @@ def first_hits(scene: Scene, rows: int, columns: int) -> Hits:
     origin, rays = _point(scene.camera.position), _rays(scene.camera, rows, columns)
     depth, normals = _to_ground(origin, rays), np.zeros_like(rays)
     ids = np.full((rows, columns), -1, np.int8)
-    areas = np.zeros(len(scene.things))
+    areas = np.zeros(len(scene.objects))
     normals[2] = 1
     windows = _windows(scene, _corners(scene), rows, columns)
-    for i, (thing, window) in enumerate(zip(scene.things, windows, strict=True)):
+    for i, (obj, window) in enumerate(zip(scene.objects, windows, strict=True)):
         near = rays[:, *window]
-        t, normal = intersect(thing, origin, near.reshape(3, -1))
+        t, normal = intersect(obj, origin, near.reshape(3, -1))
         areas[i] = np.isfinite(t).sum()
         t = t.reshape(near.shape[1:])
         closer = t < depth[window]
@@ -94,42 +94,42 @@ def first_hits(scene: Scene, rows: int, columns: int) -> Hits:
 
 
 def intersect(
-    thing: Thing, origin: Float[np.ndarray, "3 #rays"], rays: Float[np.ndarray, "3 rays"]
+    obj: Object, origin: Float[np.ndarray, "3 #rays"], rays: Float[np.ndarray, "3 rays"]
 ) -> tuple[Float[np.ndarray, " rays"], Float[np.ndarray, "3 rays"]]:
     """Distance along unit rays to an object (inf: missed) and its outward unit normal there (zero: missed).
 
     World coordinates and units; origins lie outside the object.
     """
-    start, along, turn = _local(thing, origin, rays)
-    t = _distance(thing, start, along)
+    start, along, turn = _local(obj, origin, rays)
+    t = _distance(obj, start, along)
     hit = np.isfinite(t)
-    normal = NORMALS[thing.shape](start + along * np.where(hit, t, 0), thing.radius)
+    normal = NORMALS[obj.shape](start + along * np.where(hit, t, 0), obj.radius)
     return t, turn.T @ np.where(hit, normal, 0)
 
 
 def chord(
-    thing: Thing, origin: Float[np.ndarray, "3 #rays"], rays: Float[np.ndarray, "3 rays"]
+    obj: Object, origin: Float[np.ndarray, "3 #rays"], rays: Float[np.ndarray, "3 rays"]
 ) -> Float[np.ndarray, " rays"]:
     """Length of each unit ray inside an object, zero where it misses."""
-    start, along, _ = _local(thing, origin, rays)
-    beyond = np.sqrt(dot(start, start)) + 3 * thing.radius
-    enter = _distance(thing, start, along)
-    length = beyond - enter - _distance(thing, start + along * beyond, -along)
+    start, along, _ = _local(obj, origin, rays)
+    beyond = np.sqrt(dot(start, start)) + 3 * obj.radius
+    enter = _distance(obj, start, along)
+    length = beyond - enter - _distance(obj, start + along * beyond, -along)
     hit = length > 0
-    if thing.shape == "ring":
+    if obj.shape == "ring":
         start = np.broadcast_to(start, along.shape)[:, hit]
-        length[hit] *= ring_share(start, along[:, hit], enter[hit], length[hit], thing.radius)
+        length[hit] *= ring_share(start, along[:, hit], enter[hit], length[hit], obj.radius)
     return np.where(hit, length, 0)
 
 
 def thickness(scene: Scene, rows: int, columns: int) -> Float[np.ndarray, "objects rows columns"]:
     """Length of each ray inside each object, in world units, regardless of occlusion, as for an X-ray."""
     origin, rays = _point(scene.camera.position), _rays(scene.camera, rows, columns)
-    out = np.zeros((len(scene.things), rows, columns), np.float32)
+    out = np.zeros((len(scene.objects), rows, columns), np.float32)
     windows = _windows(scene, _corners(scene), rows, columns)
-    for lengths, thing, window in zip(out, scene.things, windows, strict=True):
+    for lengths, obj, window in zip(out, scene.objects, windows, strict=True):
         near = rays[:, *window]
-        lengths[window] = chord(thing, origin, near.reshape(3, -1)).reshape(near.shape[1:])
+        lengths[window] = chord(obj, origin, near.reshape(3, -1)).reshape(near.shape[1:])
     return out
 
 
@@ -153,8 +153,8 @@ def _to_ground(origin: np.ndarray, rays: np.ndarray) -> np.ndarray:
 def _corners(scene: Scene) -> np.ndarray:
     """The corners of an upright box around each object, (objects, 8, 3)."""
     signs = np.stack(np.meshgrid([-1, 1], [-1, 1], [-1, 1]), -1).reshape(8, 3)
-    half = np.array([[t.radius, t.radius, t.height] for t in scene.things]).reshape(-1, 1, 3)
-    return np.array([t.center for t in scene.things]).reshape(-1, 1, 3) + half * signs
+    half = np.array([[t.radius, t.radius, t.height] for t in scene.objects]).reshape(-1, 1, 3)
+    return np.array([t.center for t in scene.objects]).reshape(-1, 1, 3) + half * signs
 
 
 def _windows(scene: Scene, corners: np.ndarray, rows: int, columns: int) -> list[tuple[slice, slice]]:
@@ -169,15 +169,15 @@ def _windows(scene: Scene, corners: np.ndarray, rows: int, columns: int) -> list
     return list(zip(*spans, strict=True))
 
 
-def _local(thing: Thing, origin: np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _local(obj: Object, origin: np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Origins and directions in the object's coordinates, and the turn that takes world vectors there."""
-    c, s = np.cos(thing.rotation), np.sin(thing.rotation)
+    c, s = np.cos(obj.rotation), np.sin(obj.rotation)
     turn = np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]], np.float32)
-    return turn @ (origin - _point(thing.center)), turn @ rays, turn
+    return turn @ (origin - _point(obj.center)), turn @ rays, turn
 
 
-def _distance(thing: Thing, start: np.ndarray, along: np.ndarray) -> np.ndarray:
-    t = DISTANCES[thing.shape](start, along, thing.radius)
+def _distance(obj: Object, start: np.ndarray, along: np.ndarray) -> np.ndarray:
+    t = DISTANCES[obj.shape](start, along, obj.radius)
     return np.where(t > 1e-3, t, np.float32(np.inf))
 
 
@@ -221,10 +221,10 @@ def _shadows(scene: Scene, i: int, point: np.ndarray, to: np.ndarray) -> np.ndar
     thrown = np.where(fall > 0.1, lamp + (corners - lamp) * lamp[2] / np.maximum(fall, 0.1), scene.camera.position)
     _, rows, columns = point.shape
     dark = np.zeros((rows, columns), bool)
-    for thing, window in zip(scene.things, _windows(scene, thrown, rows, columns), strict=True):
+    for obj, window in zip(scene.objects, _windows(scene, thrown, rows, columns), strict=True):
         near, toward = point[:, *window], to[:, *window]
-        start, along, _ = _local(thing, near.reshape(3, -1), toward.reshape(3, -1))
-        dark[window] |= np.isfinite(_distance(thing, start, along)).reshape(near.shape[1:])
+        start, along, _ = _local(obj, near.reshape(3, -1), toward.reshape(3, -1))
+        dark[window] |= np.isfinite(_distance(obj, start, along)).reshape(near.shape[1:])
     return dark
 
 
@@ -236,18 +236,18 @@ def _soften(dark: np.ndarray, radius: float) -> np.ndarray:
 def _open_sky(scene: Scene, point: np.ndarray) -> np.ndarray:
     """Share of the ambient light that objects leave to the ground: a sphere hides (r / d)^2 times the cosine."""
     hidden = np.zeros(point.shape[1:], np.float32)
-    for thing in scene.things:
-        square = (point[0] - thing.x) ** 2 + (point[1] - thing.y) ** 2 + (thing.height**2 + 1e-6)
-        hidden += thing.radius**2 * thing.height / (square * np.sqrt(square))
+    for obj in scene.objects:
+        square = (point[0] - obj.x) ** 2 + (point[1] - obj.y) ** 2 + (obj.height**2 + 1e-6)
+        hidden += obj.radius**2 * obj.height / (square * np.sqrt(square))
     return 1 - np.minimum(hidden, 0.85)
 
 
-def _shade_thing(scene: Scene, i: int, hits: Hits, at: np.ndarray) -> np.ndarray:
+def _shade_object(scene: Scene, i: int, hits: Hits, at: np.ndarray) -> np.ndarray:
     """Linear colour (3, rays) of object i where rays number `at` meet it."""
     rays, normal = hits.rays.reshape(3, -1).take(at, 1), hits.normals.reshape(3, -1).take(at, 1)
     point = _point(scene.camera.position) + rays * hits.depth.take(at)
     mirror = rays - 2 * dot(rays, normal) * normal
-    tint, metal = _linear(COLORS[scene.things[i].color])[:, None], scene.things[i].material == "metal"
+    tint, metal = _linear(COLORS[scene.objects[i].color])[:, None], scene.objects[i].material == "metal"
     light, shine = AMBIENT * (0.75 + 0.25 * normal[2]), 0
     for j in range(len(scene.lamps)):
         to, strength = _lamp(scene, j, point)
@@ -261,16 +261,16 @@ def _shade_thing(scene: Scene, i: int, hits: Hits, at: np.ndarray) -> np.ndarray
     return light * tint + shine
 
 
-def _meets(thing: Thing, point: np.ndarray, rays: np.ndarray) -> np.ndarray:
+def _meets(obj: Object, point: np.ndarray, rays: np.ndarray) -> np.ndarray:
     """Numbers of the rays that pass through the sphere around an object."""
-    aside = _point(thing.center) - point
+    aside = _point(obj.center) - point
     along = dot(aside, rays)
-    return np.flatnonzero((dot(aside, aside) - along**2 < thing.radius**2 + thing.height**2) & (along > 0))
+    return np.flatnonzero((dot(aside, aside) - along**2 < obj.radius**2 + obj.height**2) & (along > 0))
 
 
-def _may_shade(thing: Thing, other: Thing, lamp: np.ndarray) -> bool:
+def _may_shade(obj: Object, other: Object, lamp: np.ndarray) -> bool:
     """Whether the sphere around an object can cast a shadow of this lamp on the sphere around the other."""
-    (to, reach), (away, span) = ((t.center - lamp, np.hypot(t.radius, t.height)) for t in (thing, other))
+    (to, reach), (away, span) = ((t.center - lamp, np.hypot(t.radius, t.height)) for t in (obj, other))
     near, far = np.sqrt(to @ to), np.sqrt(away @ away)
     apart = np.arccos(np.clip(to @ away / (near * far), -1, 1))
     return bool(near - reach < far + span and apart < np.arcsin(min(1, reach / near)) + np.arcsin(min(1, span / far)))
@@ -279,10 +279,10 @@ def _may_shade(thing: Thing, other: Thing, lamp: np.ndarray) -> bool:
 def _blocked(scene: Scene, i: int, lamp: np.ndarray, point: np.ndarray, to: np.ndarray) -> np.ndarray:
     """Whether an object other than i stands between a point on it and the lamp in direction `to`."""
     dark = np.zeros(point.shape[1], bool)
-    for j, thing in enumerate(scene.things):
-        if j != i and _may_shade(thing, scene.things[i], lamp) and len(at := _meets(thing, point, to)):
-            start, along, _ = _local(thing, point.take(at, 1), to.take(at, 1))
-            dark[at] |= np.isfinite(_distance(thing, start, along))
+    for j, obj in enumerate(scene.objects):
+        if j != i and _may_shade(obj, scene.objects[i], lamp) and len(at := _meets(obj, point, to)):
+            start, along, _ = _local(obj, point.take(at, 1), to.take(at, 1))
+            dark[at] |= np.isfinite(_distance(obj, start, along))
     return dark
 
 
@@ -294,12 +294,12 @@ def _mirrored(scene: Scene, i: int, point: np.ndarray, mirror: np.ndarray) -> np
     sky = SKY + 0.25 * np.maximum(mirror[2], 0) ** 3
     seen = np.where(mirror[2] < 0, tint[:, None] * ground, sky)
     nearest = np.full(point.shape[1], np.inf, np.float32)
-    for j, thing in enumerate(scene.things):
-        if j != i and len(at := _meets(thing, point, mirror)):
-            t, normal = intersect(thing, point.take(at, 1), mirror.take(at, 1))
+    for j, obj in enumerate(scene.objects):
+        if j != i and len(at := _meets(obj, point, mirror)):
+            t, normal = intersect(obj, point.take(at, 1), mirror.take(at, 1))
             closer = t < nearest[at]
             nearest[at] = np.minimum(nearest[at], t)
-            flat = _linear(COLORS[thing.color])[:, None] * (0.45 + 0.4 * normal[2])
+            flat = _linear(COLORS[obj.color])[:, None] * (0.45 + 0.4 * normal[2])
             seen[:, at[closer]] = flat[:, closer]
     return seen
 
@@ -320,10 +320,10 @@ def _downsample(color: np.ndarray, samples: int) -> np.ndarray:
     return np.ascontiguousarray((mean * 255 + 0.5).astype(np.uint8).transpose(1, 2, 0))
 
 
-def _majority(ids: np.ndarray, samples: int, things: int) -> np.ndarray:
+def _majority(ids: np.ndarray, samples: int, objects: int) -> np.ndarray:
     """The object that covers at least half of a pixel's rays (the later of two that share them), else the ground."""
     out = np.full((ids.shape[0] // samples, ids.shape[1] // samples), -1, np.int8)
-    for i in range(things):
+    for i in range(objects):
         own = (ids == i).view(np.uint8)
         count = sum(own[a::samples, b::samples] for a in range(samples) for b in range(samples))
         out[2 * count >= samples**2] = i

@@ -31,7 +31,7 @@ ZOOM = {"framed": 2.45, "wide": 1.0, "close": 4.0}
 
 
 @dataclass(frozen=True)
-class Thing:
+class Object:
     """One object standing on the ground; x and y in world units, rotation in radians about the vertical."""
 
     shape: str
@@ -80,7 +80,7 @@ class Camera:
 class Scene:
     """Objects on a ground, grey where none is given, seen by one camera under three lamps."""
 
-    things: tuple[Thing, ...]
+    objects: tuple[Object, ...]
     camera: Camera
     lamps: np.ndarray  # (3, 3) positions
     ground: Ground | None = None
@@ -92,7 +92,7 @@ class Scene:
         laid on the ground, as CLEVR tells left, right, front and behind."""
         flat = self.camera.axes[[0, 2], :2]
         directions = flat / np.linalg.norm(flat, axis=1, keepdims=True)
-        return np.array([[thing.x, thing.y] for thing in self.things]).reshape(-1, 2) @ directions.T
+        return np.array([[obj.x, obj.y] for obj in self.objects]).reshape(-1, 2) @ directions.T
 
 
 def look_at(position: np.ndarray, target: np.ndarray, zoom: float, aspect: float = 1.0) -> Camera:
@@ -120,33 +120,33 @@ def sample_scene(
     """
     zoom = zoom or ZOOM[framing] * (1 if framing != "framed" else min(1, (5 / count) ** 0.5))
     camera = look_at(CAMERA + rng.uniform(-0.5, 0.5, 3), np.array([0, 0, 0.35]), zoom, aspect)
-    things: list[Thing] = []
+    objects: list[Object] = []
     for i in range(count):
         given = fixed[i] if i < len(fixed) else {}
         names = {key: given.get(key) or str(rng.choice(values)) for key, values in ATTRIBUTES.items()}
         for _ in range(300):
             spot = camera.ground(*rng.uniform(0.04, 0.96, 2))
-            thing = Thing(**names, x=spot[0], y=spot[1], rotation=rng.uniform(0, 2 * np.pi))
-            if _fits(thing, things, camera):
-                things.append(thing)
+            obj = Object(**names, x=spot[0], y=spot[1], rotation=rng.uniform(0, 2 * np.pi))
+            if _fits(obj, objects, camera):
+                objects.append(obj)
                 break
-    return Scene(tuple(things), camera, LAMPS + rng.uniform(-1, 1, (3, 3)))
+    return Scene(tuple(objects), camera, LAMPS + rng.uniform(-1, 1, (3, 3)))
 
 
-def _disc(thing: Thing, camera: Camera) -> tuple[np.ndarray, float]:
+def _disc(obj: Object, camera: Camera) -> tuple[np.ndarray, float]:
     """Centre (x, y, depth) and radius, in picture widths, of an object's outline."""
-    at = camera.project(thing.center)[0]
-    return at, thing.radius / at[2] / camera.half_width / 2
+    at = camera.project(obj.center)[0]
+    return at, obj.radius / at[2] / camera.half_width / 2
 
 
-def _fits(thing: Thing, others: list[Thing], camera: Camera) -> bool:
-    at, radius = _disc(thing, camera)
+def _fits(obj: Object, others: list[Object], camera: Camera) -> bool:
+    at, radius = _disc(obj, camera)
     tall = radius * camera.half_width / camera.half_height
     away = at[2] / np.linalg.norm(camera.position)
     if not (0.7 < away < 1.3 and radius < at[0] < 1 - radius and tall < at[1] < 1 - tall):
         return False
     for other in others:
-        if np.hypot(thing.x - other.x, thing.y - other.y) < thing.radius + other.radius + 0.15:
+        if np.hypot(obj.x - other.x, obj.y - other.y) < obj.radius + other.radius + 0.15:
             return False
         spot, reach = _disc(other, camera)
         gap = np.hypot(at[0] - spot[0], (at[1] - spot[1]) * camera.half_height / camera.half_width)
