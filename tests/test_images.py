@@ -146,6 +146,13 @@ def test_pixels_know_their_fit_and_the_sizes_of_their_sources(model):
         assert type(plain) is torch.Tensor
 
 
+def test_colours_are_those_of_the_picture(model):
+    side = model.image_size
+    image = picture(side, side)
+    shown = images.colours(model, cx.pixels(model, image, "squash"))
+    np.testing.assert_allclose(shown[0].cpu(), np.asarray(image) / 255, atol=1e-5)
+
+
 def test_a_tensor_is_taken_for_pixels_only_when_marked(model):
     own = torch.rand(1, 3, 64, 64)
     for call in (cx.encode_image, lambda m, p: cx.explain(m, p, "a cube"), lambda m, p: cx.targets(m, p)):

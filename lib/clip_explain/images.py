@@ -200,6 +200,12 @@ def shrunk(image: Image.Image, longest: int = 1024) -> Image.Image:
     return image if scale >= 1 else image.resize([max(1, round(side * scale)) for side in image.size])
 
 
+def colours(model: Model, pixels: Float[Tensor, "images 3 height width"]) -> Float[Tensor, "images height width 3"]:
+    """Preprocessed pixels turned back into colours, 0 to 1, to be drawn."""
+    mean, std = (pixels.new_tensor(each)[:, None, None] for each in (model.mean, model.std))
+    return (pixels * std + mean).clamp(0, 1).permute(0, 2, 3, 1)
+
+
 def pixel_batches(model: Model, images: Images, batch_size: int) -> Iterator[Pixels]:
     """The pixels of the images in batches, cropped to squares, since the images of a batch need one size."""
     count("batch_size", batch_size)

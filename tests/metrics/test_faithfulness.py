@@ -360,6 +360,15 @@ def test_a_perturbed_image_ends_where_it_should():
         torch.testing.assert_close(perturbed_embeddings(model, images, maps, protocol, mode)[:, :, point], own)
 
 
+def test_perturbed_images_themselves():
+    """With another function in the model's place; embedded, they are what the model makes of them."""
+    model, images, maps = model64(), images64(), random(2, 2, 4, 4)
+    changed = perturbed_embeddings(model, images, maps, "chefer", "positive", embed=torch.clone)
+    assert changed.shape == (2, 2, 10, 3, 64, 64) and torch.equal(changed[:, 0, 0], images)
+    embedded = perturbed_embeddings(model, images, maps, "chefer", "positive")
+    torch.testing.assert_close(model.embed_images(changed[1, 1]), embedded[1, 1])
+
+
 def test_points_and_fills_of_ones_own():
     """The points looked at are those of the whole curve; a fill takes the place of the one end that is no image."""
     model, images, maps = model64(), images64(), random(2, 2, 4, 4)

@@ -212,3 +212,9 @@ def test_methods_that_a_table_lacks():
     table = papers.long_table(papers.measured("x", "a", {"m": 1.0}))
     claims = [papers.control("it is so", "m", ("a", "b")), papers.control("it is not", "m", ("c",))]
     assert papers.lacking(claims, table, "not here") == {"b": "not here", "c": "not here"}
+
+
+def test_settings_are_asked_one_by_one():
+    free, bound = papers.control("said", "m", ("a",)), papers.control("bound", "m", ("a",), setting="one")
+    found = papers.in_settings([free, bound], ["x", "y"])
+    assert [(claim.statement, claim.setting) for claim in found] == [("said", "x"), ("said", "y"), ("bound", "one")]

@@ -172,3 +172,23 @@ def test_printed_columns_as_rows_of_a_summary():
     assert percent["mean"].tolist() == pytest.approx([0.1746, -0.1855])  # a column in percent becomes a share
     with pytest.raises(DatasetError, match="grad_eclip table3 has no column 'PGs': did you mean 'PG'"):
         papers.printed("grad_eclip", "table3", {"pointing_game": "PGs"})
+
+
+@pytest.mark.parametrize("place", papers.COLUMNS, ids=" ".join)
+def test_metrics_of_a_table_are_in_its_columns(place):
+    """Each of our metrics has its column, and no column of a metric is left out."""
+    printed = set(papers.published(*place)["column"])
+    assert set(papers.columns(*place).values()) == printed
+    with pytest.raises(DatasetError, match="no metrics are listed for 'table9'"):
+        papers.columns(place[0], "table9")
+
+
+def test_ours_beside_the_papers():
+    ours = pd.DataFrame([("s", "game", "pointing_game", 0.5, 0.4, 0.6, 9)])
+    ours.columns = ["setting", "method", "metric", "mean", "low", "high", "images"]
+    both = papers.beside(ours, "grad_eclip", "table3")
+    assert len(both) == 1 + len(papers.printed("grad_eclip", "table3")) == 1 + 9 * 8
+    theirs = both[(both["method"] == "rollout") & (both["metric"] == "iou_mean")]
+    assert theirs["mean"].tolist() == [0.011] and theirs["setting"].tolist() == ["GE's"]
+    one = papers.beside(ours, "grad_eclip", "table3", {"pointing_game": "PG"})
+    assert set(one["metric"]) == {"pointing_game"}

@@ -69,6 +69,13 @@ def test_a_figure_is_written_whole_at_its_size_and_the_same_again(tmp_path, figu
     assert sorted(file.name for file in tmp_path.iterdir()) == ["curve.pdf", "curve.png"]
 
 
+def test_axes_stand_for_their_figure(tmp_path, figure):
+    whole = papers.save_figure(figure, tmp_path, "whole").read_bytes()
+    ax = figure.axes[0]
+    for number, axes in enumerate([ax, np.array([[ax]], dtype=object)]):
+        assert papers.save_figure(axes, tmp_path, f"by axes {number}").read_bytes() == whole
+
+
 def test_a_figure_keeps_every_pixel_as_it_is_drawn(tmp_path):
     """However many colours: noise of 200 x 200 colours drawn pixel by pixel at 200 dpi."""
     noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)

@@ -105,6 +105,9 @@ def test_methods_that_a_setting_lacks_are_taken_from_another():
     assert found["a"].tolist() == [9, 9, 9] and found["b"].tolist()[::2] == [0, 4] and len(table) == 12
     with pytest.raises(TensorError, match="no rows of setting 'realeased': did you mean 'released'"):
         papers.completed(table, "realeased", "fair")
+    both = pd.concat([fair, released, released.assign(setting="again")])
+    one_by_one = papers.completed(papers.completed(both, "released", "fair"), "again", "fair")
+    pd.testing.assert_frame_equal(papers.completed(both, ["released", "again"], "fair"), one_by_one)
 
 
 def test_several_methods_averaged_are_one_more():

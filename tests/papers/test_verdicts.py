@@ -274,3 +274,13 @@ def test_claims_of_the_first_edition_are_read_too(tmp_path):
     path.write_text("a,b\n1,2\n")
     with pytest.raises(DatasetError, match="no column of verdicts, but a, b"):
         papers.read_verdicts(path)
+
+
+def test_verdicts_by_setting():
+    """What is reproduced in one setting and not in the other turns."""
+    settings = [numbers(setting="x", a=EVEN + 1), numbers(setting="y", a=-EVEN - 1)]
+    both = pd.concat([*settings, numbers("n", "x", b=EVEN + 1), numbers("n", "y", b=EVEN + 1)], ignore_index=True)
+    also = dataclasses.replace(stated("greater than", "b"), metric="n")
+    wide = papers.by_setting(papers.judge(both, [stated("greater than", "a"), also]))
+    assert wide.loc[("said", "m")].tolist() == ["reproduced", "not reproduced", True]
+    assert wide.loc[("said", "n")].tolist() == ["reproduced", "reproduced", False]

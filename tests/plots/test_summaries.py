@@ -94,3 +94,16 @@ def test_a_table_of_texts():
     assert fair.columns.tolist() == ["m", "n"] and fair.loc["b", "n"] == "-"
     with pytest.raises(TensorError, match="two rows of the summary belong to 'a', 'm'"):
         plots.table(SUMMARY)
+
+
+def test_panels_of_lines():
+    rows = [("a", metric, x, 0.5, 0.4, 0.6, 9) for metric in "mno" for x in (0.0, 0.1)]
+    summary = pd.DataFrame(rows, columns=["method", "metric", "target", "mean", "low", "high", "images"])
+    axes = plots.line_panels(
+        summary, {"m": "first", "n": "second", "o": "third"}, ["a"], xlabel="share", ylabel="found"
+    )
+    assert axes.shape == (2, 2) and [ax.get_title() for ax in axes.flat] == ["first", "second", "third", ""]
+    assert [ax.get_xlabel() for ax in axes.flat] == ["", "", "share", "share"]
+    assert [ax.get_ylabel() for ax in axes.flat] == ["found", "", "found", ""]
+    assert axes[0, 0].get_ylim() == (0, 1) and len(axes[1, 0].lines) == 1
+    assert [text.get_text() for text in axes[0, 0].figure.legends[0].get_texts()] == ["a"]

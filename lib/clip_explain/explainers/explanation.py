@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_map
 from clip_explain import files
 from clip_explain.directions import Targets
 from clip_explain.errors import ModelError, OutputError
-from clip_explain.images import listed, shrunk
+from clip_explain.images import colours, listed, shrunk
 from clip_explain.maps import has_sign
 from clip_explain.models.model import Model
 from clip_explain.models.outside import is_foreign
@@ -269,9 +269,8 @@ def _scores(request: Request | WordRequest | SpokenRequest, weights: Sequence[in
 
 def _pictures(request: Request) -> tuple[Image.Image, ...]:
     """Preprocessed pixels turned back into images; squashed images get their original aspect ratio back."""
-    mean, std = (request.pixels.new_tensor(each)[:, None, None] for each in (request.model.mean, request.model.std))
-    colours = (request.pixels * std + mean).clamp(0, 1).mul(255).round().byte()
-    found = tuple(Image.fromarray(each.permute(1, 2, 0).cpu().numpy()) for each in colours)
+    shown = colours(request.model, request.pixels).mul(255).round().byte()
+    found = tuple(Image.fromarray(each.cpu().numpy()) for each in shown)
     if getattr(request.pixels, "fit", None) != "squash":
         return found
     sizes = zip(found, request.pixels.sizes, strict=True)

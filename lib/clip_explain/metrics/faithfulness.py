@@ -134,7 +134,8 @@ def perturbed_embeddings(
     filled: str | None = None,
     batch_size: int = 64,
     seed: int = 0,
-) -> Float[Tensor, "images maps points embedding"]:
+    embed: Callable[[Tensor], Tensor] | None = None,
+) -> Float[Tensor, "images maps points *outputs"]:
     """Unit embeddings of the perturbed images, for your own readouts; protocols as in `curves`.
 
     Point 0 is before any change. Only each `every`-th point is looked at, which must reach the last one (10 is how
@@ -142,8 +143,9 @@ def perturbed_embeddings(
     `ties`: pixels of equal value go in an order drawn by `seed` + i for image i, patch by patch ("random"), from the
     top left ("raster", a stable sort; the argsort of the authors' code promises no order), or as the maps were before
     a ReLU ("signed", with those maps). `filled`: another of `FILLS` in the place of the protocol's. At most
-    `batch_size` images are embedded at once. Raises TensorError (shapes, NaN) and MethodError (unknown names, counts
-    below 1, points that are not there, out of memory).
+    `batch_size` images are embedded at once. `embed`: another function of images in the place of the model's, such as
+    torch.clone for the perturbed images themselves. Raises TensorError (shapes, NaN) and MethodError (unknown names,
+    counts below 1, points that are not there, out of memory).
     """
     how = perturbation(protocol, mode)
     check_counts(every=every, batch_size=batch_size)
@@ -156,7 +158,8 @@ def perturbed_embeddings(
     order = ranks(check_maps(maps, pixels), size, how.lowest_first, breaker)
     start, finish = (fill(name, pixels, model.mean, model.std, seed) for name in ends(how, filled))
     with torch.no_grad(), out_of_memory(batch_size):
-        return over_steps(model.embed_images, start, finish, order, [counts[point] for point in looked_at], batch_size)
+        counts = [counts[point] for point in looked_at]
+        return over_steps(embed or model.embed_images, start, finish, order, counts, batch_size)
 
 
 @checked()

@@ -105,6 +105,15 @@ def control(
     )
 
 
+def in_settings(statements: Iterable[Statement], settings: Sequence[str]) -> tuple[Statement, ...]:
+    """The statements, those that name no setting once for each of these: all others of a table are not asked."""
+    found = []
+    for claim in statements:
+        named = settings if claim.setting is None else [claim.setting]
+        found += [replace(claim, setting=setting) for setting in named]
+    return tuple(found)
+
+
 def claims(
     paper: str | None = None, where: str | Sequence[str] | None = None, kind: str | None = "paper"
 ) -> tuple[Statement, ...]:

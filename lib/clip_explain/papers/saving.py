@@ -4,6 +4,8 @@ import io
 import os
 from pathlib import Path
 
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -12,11 +14,14 @@ from clip_explain import files
 DPI = 200
 
 
-def save_figure(figure: Figure, folder: str | Path, name: str) -> Path:
+def save_figure(figure: Figure | Axes | np.ndarray, folder: str | Path, name: str) -> Path:
     """Write `name`.png at 200 dpi, without loss, and a vector `name`.pdf beside it; returns the PNG's path.
 
-    The same figure gives the same bytes. OutputError if a file cannot be written.
+    Instead of the figure its axes will do, one or an array as the functions of plots/ return them. The same figure
+    gives the same bytes. OutputError if a file cannot be written.
     """
+    if not isinstance(figure, Figure):
+        figure = np.atleast_1d(np.asarray(figure, dtype=object)).flat[0].figure
     path = Path(folder) / f"{name}.png"
     vector = io.BytesIO()
     figure.savefig(vector, format="pdf", dpi=DPI, metadata={"CreationDate": None})

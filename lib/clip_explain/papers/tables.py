@@ -102,11 +102,15 @@ def long_table(rows: pd.DataFrame | Iterable[Mapping[str, Any]]) -> pd.DataFrame
     return found
 
 
-def completed(table: pd.DataFrame, setting: str, other: str) -> pd.DataFrame:
-    """The table with the rows of methods that `setting` lacks taken from the setting `other`.
+def completed(table: pd.DataFrame, setting: str | Sequence[str], other: str) -> pd.DataFrame:
+    """The table with the rows of methods that `setting` (or each of several) lacks taken from the setting `other`.
 
     Methods whose released code follows their paper need not be measured a second time in the setting "as released".
     """
+    if not isinstance(setting, str):
+        for each in setting:
+            table = completed(table, each, other)
+        return table
     for name in (setting, other):
         if name not in set(table["setting"]):
             raise TensorError(f"no rows of setting {name!r}: {nearest(name, table['setting'].unique())}")

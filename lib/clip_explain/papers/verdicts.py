@@ -256,6 +256,12 @@ def closing_table(verdicts: pd.DataFrame) -> pd.DataFrame:
     return found
 
 
+def by_setting(verdicts: pd.DataFrame) -> pd.DataFrame:
+    """The verdicts of each statement side by side, a column for each setting; `turns` says whether they differ."""
+    wide = verdicts.pivot(index=["claim", "metric"], columns="setting", values="verdict")
+    return wide.assign(turns=wide.nunique(axis=1) > 1)
+
+
 def read_verdicts(path: str | Path) -> pd.DataFrame:
     """A claims.csv, also one of the first edition, with at least the columns claim, paper, kind and verdict.
 

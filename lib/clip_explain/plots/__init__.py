@@ -47,7 +47,7 @@ from clip_explain.plots.style import (
     text_width,
     use_style,
 )
-from clip_explain.plots.summaries import by_layer, lines, means, panels, series, table, trends
+from clip_explain.plots.summaries import by_layer, line_panels, lines, means, panels, series, table, trends
 from clip_explain.plots.words import WORDS, shaded, shaded_html, shades, words_height
 
 __all__ = [
@@ -87,6 +87,7 @@ __all__ = [
     "gallery",
     "grid",
     "heats",
+    "line_panels",
     "lines",
     "means",
     "outline",

@@ -8,6 +8,7 @@ Above charts.py, whose `means` and `series` draw the rows. For example, of a sum
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -137,6 +138,37 @@ def lines(
         label = None if number else "others"
         ax.plot(by_name[name][x], by_name[name]["mean"], color="0.8", linewidth=0.8, label=label, zorder=1)
     return ax
+
+
+def line_panels(
+    summary: pd.DataFrame,
+    titles: Mapping[str, str],
+    shown: Sequence[str],
+    references: Sequence[str] = (),
+    xlabel: str = "",
+    ylabel: str = "",
+    columns: int = 2,
+) -> np.ndarray:
+    """A figure with a panel of `lines` for each metric of `titles` (metric -> title); returns its axes.
+
+    All panels have the same axes, y from 0 to 1; the legend stands below.
+    """
+    high = -(-len(titles) // columns)
+    size = (WIDTH, 0.8 + 2.1 * high if high > 1 else 3.2)
+    figure, axes = plt.subplots(
+        high, columns, figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained"
+    )
+    for ax, (metric, title) in zip(axes.flat, titles.items(), strict=False):
+        lines(summary[summary["metric"] == metric], shown, ax, references)
+        ax.set(title=title, ylim=(0, 1))
+    layout: Any = figure.get_layout_engine()
+    layout.set(wspace=0.05)  # so that the last tick's label and the next panel's first do not touch
+    for ax in axes[-1]:
+        ax.set_xlabel(xlabel)
+    for ax in axes[:, 0]:
+        ax.set_ylabel(ylabel)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
+    return axes
 
 
 def trends(
