@@ -9,6 +9,8 @@ import clip_explain as cx
 import small_clip
 from clip_explain import papers
 from clip_explain.datasets import Record
+from clip_explain.errors import DatasetError
+from clip_explain.request import make_request
 
 NEAR = {"rtol": 1e-4, "atol": 1e-6}
 PICTURES = [Image.effect_noise((64, 64), 50 + number).convert("RGB") for number in range(2)]
@@ -61,6 +63,35 @@ def test_two_kinds_of_target_and_who_is_asked_for_them(model):
     assert [(each.id, each.texts) for each in found["texts"]] == [("x", ("a cube", "a ring")), ("y", ("a ring",))]
     assert [(each.id, each.texts) for each in found["images"]] == [("x", ("a cube",))]
     assert set(papers.asked_of(RECORDS, {**known, "images": {}})) == {"texts"}
+
+
+def test_maps_of_many_methods_and_their_seconds(model):
+    """Each row is that method's own map; what is drawn depends on the row's name, the image and the seed."""
+    request = make_request(model, PICTURES[0], ["a cube"], "squash")
+    methods = {"game": ("game", {}), "pairs": ("fixlip", {"images": 8}), "one": ("random", {}), "two": ("random", {})}
+    found, seconds = papers.timed_maps(request, ["a cube"], methods, "x", 0)
+    torch.testing.assert_close(found["game"], explained(model, PICTURES[0], "a cube", "game"), **NEAR)
+    assert found["pairs"].shape == (1, 4, 4)
+    assert not torch.equal(found["one"], found["two"])
+    again, _ = papers.timed_maps(request, ["a cube"], methods, "x", 0)
+    assert torch.equal(found["one"], again["one"])
+    other, _ = papers.timed_maps(request, ["a cube"], methods, "y", 0)
+    assert not torch.equal(found["one"], other["one"])
+    assert set(seconds) == {"encode_image", *methods} and min(seconds.values()) >= 0
+
+
+def test_grids_of_four_pictures(model):
+    """Four pictures of different texts, in the order in which they come; the third has a text that is there already."""
+    colours = {"red": (255, 0, 0), "blue": (0, 0, 255), "green": (0, 255, 0), "white": (255, 255, 255)}
+    plain = [Record(name, Image.new("RGB", (64, 64), value), (name,)) for name, value in colours.items()]
+    pictures = [*plain[:2], plain[0], *plain[2:], *plain]
+    (first, pixels), (second, _) = papers.grids_of_four(model, pictures, 2)
+    assert (first.texts, first.facts, second.texts, second.facts) == (("red",), {"cell": 0}, ("blue",), {"cell": 1})
+    assert pixels.shape == (1, 3, 64, 64)
+    shown = np.asarray(first.image)[[16, 16, 48, 48], [16, 48, 16, 48]]
+    np.testing.assert_allclose(shown, list(colours.values()), atol=1)
+    with pytest.raises(DatasetError, match="enough for 2 grids of four texts, expected 3"):
+        papers.grids_of_four(model, pictures, 3)
 
 
 # -- rows by hand: of two maps of four pixels one lies on its object, one a quarter on its own, the rest on the other's

@@ -6,12 +6,14 @@ A notebook measures into a `long_table`, then calls `summarize`, `judge` and `sa
 from clip_explain.explainers.registry import title_of
 from clip_explain.papers.asked import (
     asked_of,
+    grids_of_four,
     localized,
     maps_of_images,
     maps_of_records,
     maps_towards,
     own_less_others,
     scores_of_records,
+    timed_maps,
     towards,
 )
 from clip_explain.papers.by_class import (
@@ -139,6 +141,7 @@ __all__ = [
     "exact_mask",
     "first_cases",
     "furthest_apart",
+    "grids_of_four",
     "heights",
     "in_paper",
     "in_settings",
@@ -185,6 +188,7 @@ __all__ = [
     "surgery_among",
     "tally",
     "tally_of",
+    "timed_maps",
     "title_of",
     "titled",
     "totals",

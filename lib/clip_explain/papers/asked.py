@@ -3,7 +3,9 @@
 Above the explainers and datasets/, below the notebooks. Targets are texts, or pictures of what a text names.
 """
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,15 +16,16 @@ from tqdm.auto import tqdm
 
 from clip_explain.datasets import Record
 from clip_explain.directions import targets
+from clip_explain.errors import DatasetError
 from clip_explain.explainers import METHODS
-from clip_explain.images import encode_image, pixels
+from clip_explain.images import colours, encode_image, pixels, preprocess
 from clip_explain.metrics import registry
-from clip_explain.metrics.pointing import energy_in, own_and_others
+from clip_explain.metrics.pointing import energy_in, image_grid, own_and_others
 from clip_explain.models.iclip import recognition
 from clip_explain.models.model import Model
 from clip_explain.papers.tables import measured
-from clip_explain.request import make_request
-from clip_explain.sweep.measures import visible, visible_masks
+from clip_explain.request import Request, make_request
+from clip_explain.sweep.measures import image_seed, maps_for_texts, visible, visible_masks
 from clip_explain.texts import Templates
 
 Rows = list[dict[str, Any]]
@@ -101,6 +104,26 @@ def maps_of_images(
     return {method: torch.cat(parts) for method, parts in found.items()}
 
 
+def timed_maps(
+    request: Request, texts: Sequence[str], methods: Mapping[str, tuple[str, Mapping[str, Any]]], image: str, seed: int
+) -> tuple[dict[str, Float[Tensor, "targets grid_h grid_w"]], dict[str, float]]:
+    """The maps of the request's first image by many methods, and the processor's seconds that each took.
+
+    `methods`: the name of a row -> the method, also one of pairs (`maps_for_texts`), and its options. Each starts from
+    a copy of the request for which nothing is kept. What a row draws depends on `image`, its name and the seed. The
+    seconds of "encode_image", the model's own forward, stand beside theirs.
+    """
+    start = time.process_time()
+    encode_image(request.model, request.pixels)
+    found, seconds = {}, {"encode_image": time.process_time() - start}
+    for name, (method, options) in methods.items():
+        fresh, start = replace(request), time.process_time()
+        lot = image_seed(seed, image, name)
+        found[name] = maps_for_texts(fresh, texts, method, options, lot)[0].cpu()
+        seconds[name] = time.process_time() - start
+    return found, seconds
+
+
 def scores_of_records(
     model: Model, records: Sequence[Record], names: Sequence[str], prompt: Templates, fit: str
 ) -> Float[Tensor, "images classes"]:
@@ -109,6 +132,33 @@ def scores_of_records(
     directions = targets(scorer, list(names), prompt)
     scores = [encode_image(scorer, pixels(scorer, record.image, fit)) @ directions.T for record in records]
     return torch.cat(scores).cpu()
+
+
+# -- grids of pictures
+
+
+def grids_of_four(
+    model: Model, pictures: Iterable[Record], count: int
+) -> list[tuple[Record, Float[Tensor, "1 3 height width"]]]:
+    """Four pictures of different texts side by side in one image of the model's size, `count` times (grid pointing).
+
+    Each comes as a record, whose text is that of one of the four, by turns, and its facts {"cell": its number}; and as
+    the model's pixels. DatasetError if there are too few pictures.
+    """
+    source, found = iter(pictures), []
+    for number in range(count):
+        four: dict[str, Record] = {}
+        while len(four) < 4:
+            record = next(source, None)
+            if record is None:
+                raise DatasetError(f"the pictures are enough for {number} grids of four texts, expected {count}")
+            four.setdefault(record.texts[0], record)
+        cells = torch.cat([preprocess(model, record.image, "squash") for record in four.values()])
+        pixels = image_grid(cells, 2, (cells.shape[-2], cells.shape[-1]))[None]
+        shown = Image.fromarray(colours(model, pixels)[0].mul(255).round().byte().cpu().numpy())
+        cell = number % 4
+        found.append((Record(f"grid {number}", shown, (list(four)[cell],), facts={"cell": cell}), pixels))
+    return found
 
 
 # -- maps against masks
