@@ -52,6 +52,11 @@ class Request:
             self._kept[key] = compute()
         return self._kept[key]
 
+    @property
+    def depth(self) -> int | None:
+        """The number of layers of the image tower; None for a convolutional network."""
+        return len(image_tower(self.model.network).layers) if self.model.is_vit else None
+
     def trace(self, **options) -> Trace:
         """The trace of the images with these `TraceOptions`. It is kept, and taken from a kept one that contains it.
 
@@ -87,13 +92,18 @@ class WordRequest:
     _traces: dict = field(default_factory=dict, init=False, repr=False)
     _kept: dict = field(default_factory=dict, init=False, repr=False)
 
+    @property
+    def depth(self) -> int:
+        """The number of layers of the text tower."""
+        return len(text_tower(self.model.network).layers)
+
     def trace(self, **options) -> Trace:
         """The trace of the texts with these `TraceOptions`. It is kept, and taken from a kept one that contains it."""
         asked = TraceOptions(**options)
         if asked in self._traces:
             return self._traces[asked]
         forget_if_changed(self)
-        asked.check(len(text_tower(self.model.network).layers))
+        asked.check(self.depth)
         return find_trace(self._traces, asked, self._make)
 
     def _make(self, asked: TraceOptions, begun: Trace | None) -> Trace:

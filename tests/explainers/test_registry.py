@@ -16,6 +16,7 @@ from clip_explain.explainers import METHODS, OLD_NAMES, check_fits, find_method,
 from clip_explain.explainers.functions import IMAGE_FUNCTIONS, WORD_FUNCTIONS
 from clip_explain.explainers.method import Option
 from clip_explain.models import LOADERS, available_models
+from clip_explain.models.embed import tokenize
 
 BOTH = [(name, words) for words in (False, True) for name in names_of(words)]
 
@@ -66,6 +67,34 @@ def test_a_function_takes_each_choice_of_the_record_and_no_other(name):
             assert METHODS[name].image(request, **{**short(options), option.name: choice}).isfinite().all()
         with pytest.raises(cx.MethodError, match=f"got {option.name}='nothing'.*'{option.choices[-1]}'"):
             METHODS[name].image(request, **{**short(options), option.name: "nothing"})
+
+
+DEEP = [(name, words) for name, words in BOTH if METHODS[name].defaults_in(2, words)]  # ask for more than 2 layers
+
+
+def test_the_methods_of_deep_towers_are_these():
+    assert {name for name, words in DEEP if words} == {"grad_eclip", "m2ib", "nib"}
+    assert {name for name, words in DEEP if not words} == {"clip_surgery", "gem", "m2ib", "nib"}
+    assert METHODS["grad_eclip"].defaults_in(4, words=True) == {"layers": 4}
+    assert METHODS["m2ib"].defaults_in(5) == {"layer": 3}  # the noise enters before the last layer
+    assert METHODS["grad_eclip"].defaults_in(12, words=True) == {}
+
+
+@pytest.mark.parametrize(("name", "words"), DEEP)
+def test_a_default_takes_no_more_layers_than_there_are(name, words):
+    clip, options = model(), METHODS[name].options_for(words)
+    quick = {option: value for option, value in (("samples", 2), ("steps", 1)) if option in options}
+    targets = torch.eye(clip.embedding_size)[:2]
+    pixels = torch.rand(1, 3, small_clip.SMALL["res"], small_clip.SMALL["res"])
+    request = cx.request.Request(clip, pixels, targets)
+    if words:
+        request = cx.request.WordRequest(clip, tokenize(clip, ["a dog"]), targets)
+    own = METHODS[name].defaults_in(2, words)
+    found = function_of(name, words)(request, **quick)
+    assert torch.equal(found, function_of(name, words)(request, **quick, **own))
+    (option,) = own
+    with pytest.raises(cx.MethodError, match=f"{option}=12"):
+        function_of(name, words)(request, **quick, **{option: 12})
 
 
 @pytest.mark.parametrize(

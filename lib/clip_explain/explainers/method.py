@@ -4,6 +4,7 @@ Nothing here imports torch, so that the list of methods is printed quickly. A me
 are first used.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from contextlib import suppress
@@ -75,6 +76,10 @@ class Option:
         }[self.kind]
         tensor = ", or a tensor" if self.or_tensor else ""
         return words + tensor + (f", or None ({self.none})" if self.none else "")
+
+    def bounds(self, depth: int) -> tuple[int, int]:
+        """The least and the largest value of "layers" or "layer" in a tower of so many layers."""
+        return (1, depth) if self.kind == "layers" else (int(self.least or 0), depth - 1 - self.before_last)
 
     def check(self, value: Any) -> None:
         """MethodError for a value of another type, or outside the range that every model has in common."""
@@ -167,23 +172,28 @@ class Method:
 
     @property
     def image(self) -> Callable[..., "Tensor"]:
-        """Its function for images: (Request, options) -> raw maps. MethodError if it has none."""
+        """Its function for images: (Request, options) -> raw maps. MethodError if it has none.
+
+        Where the tower has fewer layers than a default asks for, all of them are taken; an option that is given is not
+        changed.
+        """
         from clip_explain.checks import guarded
         from clip_explain.explainers.functions import IMAGE_FUNCTIONS
 
         if self.options is None:
             raise MethodError(f"{self.name} explains words, not images")
-        return guarded(IMAGE_FUNCTIONS[self.name])
+        return guarded(self._in_depth(IMAGE_FUNCTIONS[self.name]))
 
     @property
     def words(self) -> Callable[..., "Tensor"]:
-        """Its function for words: (WordRequest, options) -> raw weights. MethodError if it has none."""
+        """Its function for words: (WordRequest, options) -> raw weights. MethodError if it has none. As in `image`,
+        a default takes no more layers than there are."""
         from clip_explain.checks import guarded
         from clip_explain.explainers.functions import WORD_FUNCTIONS
 
         if self.word_options is None:
             raise MethodError(f"{self.name} explains images, not words")
-        return guarded(WORD_FUNCTIONS[self.name])
+        return guarded(self._in_depth(WORD_FUNCTIONS[self.name], words=True))
 
     @property
     def spoken_words(self) -> "Callable[..., list[tuple[list[str], Tensor]]]":
@@ -235,6 +245,15 @@ class Method:
         options = self.word_options if words else self.options
         return {option.name: option for option in options or ()}
 
+    def defaults_in(self, depth: int, words: bool = False) -> dict[str, int]:
+        """The defaults that are too large for a tower of so many layers, each as the largest value that it takes.
+
+        The papers' towers have twelve layers: 8 of them are all 4 of a tower of four.
+        """
+        counted = [each for each in self.options_for(words).values() if each.kind in ("layers", "layer")]
+        largest = {each.name: each.bounds(depth)[1] for each in counted if each.default is not None}
+        return {name: most for name, most in largest.items() if self.options_for(words)[name].default > most}
+
     def check_options(self, options: dict[str, Any], words: bool = False) -> None:
         """MethodError for an option that the method does not have or a value that it cannot take."""
         self._check(options, self.options_for(words))
@@ -242,6 +261,16 @@ class Method:
     def check_pair_options(self, options: dict[str, Any]) -> None:
         """As `check_options`, of its function for pairs of patches and words."""
         self._check(options, {option.name: option for option in self.pair_options or ()})
+
+    def _in_depth(self, function: Callable[..., "Tensor"], words: bool = False) -> Callable[..., "Tensor"]:
+        """The function with defaults that the request's tower has the layers for."""
+
+        @functools.wraps(function)
+        def call(request, **options) -> "Tensor":
+            fewer = self.defaults_in(request.depth, words) if request.depth else {}
+            return function(request, **{**fewer, **options})
+
+        return call
 
     def _check(self, options: dict[str, Any], known: dict[str, Option]) -> None:
         for name, value in options.items():

@@ -80,12 +80,9 @@ def control(option: Option, size: tuple[int, int]) -> Control:
 
 def bounds(option: Option, value: int | None, depth: int) -> tuple[int, int]:
     """The least and the largest whole number to choose from."""
-    least = int(option.least or 0)
-    if option.kind == "layers":
-        return 1, depth
-    if option.kind == "layer":
-        return least, depth - 1 - option.before_last
-    return least, max(4 * (value or 0), 8)
+    if option.kind in ("layers", "layer"):
+        return option.bounds(depth)
+    return int(option.least or 0), max(4 * (value or 0), 8)
 
 
 def changed(found: Sequence[tuple[Control, Any]]) -> tuple[tuple[str, Any], ...]:
