@@ -105,6 +105,16 @@ def test_curves_of_several_images():
     assert {"deletion", "deletion_p"} <= {row["metric"] for row in both}
 
 
+def test_traces_are_not_kept():
+    """An image's traces take much memory; of many images only one has them at a time."""
+    each = explained(1, directions(3))
+    assert each.request._traces == {}
+    papers.curves_of([each], readouts=["score"], ties="raster", at=[0, 100])
+    papers.curves_of([each], "", ["grad_eclip"], ["score"], ties="signed", at=[0, 100])
+    papers.positive_perturbation([each], ["game"])
+    assert each.request._traces == {}
+
+
 def test_tied_pixels_go_as_before_the_relu():
     """A map of zeros leaves the order to the map before its ReLU, so its curve is that of the signed map itself."""
     each = explained(1, directions(3))

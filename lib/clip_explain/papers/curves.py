@@ -5,7 +5,7 @@ images, `deletion_and_insertion` those of one.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -36,7 +36,8 @@ class Explained:
     """An image, its raw maps by method, and what they are held against.
 
     `image` is its name in the long table; `maps` are (targets, grid_h, grid_w) each, for the request's targets or for
-    the first of them; `readouts` by name say what the model makes of the changed image; `seed` draws its noise.
+    the first of them; `readouts` by name say what the model makes of the changed image; `seed` draws its noise. Of the
+    request a copy is kept without the traces that it holds, which take 100 MB and more an image.
     """
 
     image: str
@@ -44,6 +45,9 @@ class Explained:
     maps: Mapping[str, Float[Tensor, "_ _ _"]]
     readouts: Mapping[str, Readout]
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "request", replace(self.request))
 
 
 def curves_of(
@@ -66,7 +70,7 @@ def curves_of(
         read = {name: each.readouts[name] for name in readouts or each.readouts}
         signed = None
         if ties == "signed":
-            signed = {name: heat[: len(endings)] for name, heat in signed_by_name(each.request, list(maps)).items()}
+            signed = {name: heat[: len(endings)] for name, heat in signed_by_name(replace(each.request), list(maps)).items()}
         given = {"endings": endings, "ties": ties, "signed": signed, "seed": each.seed, **options}
         asked = (each.image, each.request.model, each.request.pixels)
         found, drawn = deletion_and_insertion(*asked, maps, read, setting, **given)
@@ -144,7 +148,7 @@ def positive_perturbation(
     """
     rows = []
     for each in tqdm(explained, desc="positive perturbation"):
-        maps = maps_by_name(each.request, methods, seed=each.seed)
+        maps = maps_by_name(replace(each.request), methods, seed=each.seed)
         heats = torch.stack([heat[0] for heat in maps.values()])[None]
         asked = (each.request.model, each.request.pixels, heats, {"top1": each.readouts["top1"]})
         drawn = curves(*asked, "chefer", "positive", every=every, seed=each.seed)

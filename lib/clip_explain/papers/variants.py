@@ -4,6 +4,7 @@ Above sweep/measures.py, which makes the maps; notebooks measure what comes out.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -109,8 +110,9 @@ def maps_as_released(
     """Maps for classes as GE's code for its Table 1 makes them: RELEASED, with another text for some methods.
 
     `request` has the mean of a class's prompts as target, `named` the bare class name, which GAME and M2IB explain;
-    `others` are the texts beside each class for `surgery_among`.
+    `others` are the texts beside each class for `surgery_among`. The traces of these maps are not kept.
     """
+    request = replace(request)
     options = RELEASED | {"m2ib": RELEASED["m2ib"] | {"samples": m2ib_samples}}
     by_name = ("game", "m2ib")
     by_prompts = [name for name in RELEASED if name not in (*by_name, "clip_surgery")]
