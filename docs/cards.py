@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from clip_explain.files import between_marks
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "embedded.md"
 START, END = "<!-- cards: written by docs/cards.py -->", "<!-- end of cards -->"
@@ -62,8 +64,7 @@ def table() -> str:
 
 def written(page: str) -> str:
     """The page with its table written anew."""
-    before, rest = page.split(START)
-    return f"{before}{START}\n\n{table()}\n\n{END}{rest.split(END)[1]}"
+    return between_marks(page, START, END, f"\n{table()}\n")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import open_clip_models  # noqa: E402
 import small_clip  # noqa: E402
 from clip_explain.explainers.method import TOWERS  # noqa: E402
 from clip_explain.explainers.registry import methods_for  # noqa: E402
+from clip_explain.files import between_marks  # noqa: E402
 from clip_explain.models.agreement import agreement_by_layer  # noqa: E402
 from clip_explain.models.dino import load_dino  # noqa: E402
 from clip_explain.models.torchvision import vit_classifier  # noqa: E402
@@ -130,9 +131,7 @@ def table() -> str:
 
 
 def main() -> None:
-    before, _, rest = PAGE.read_text().partition(START)
-    after = rest.partition(END)[2]
-    PAGE.write_text(f"{before}{START}\n{table()}\n{END}{after}")
+    PAGE.write_text(between_marks(PAGE.read_text(), START, END, table()))
 
 
 if __name__ == "__main__":

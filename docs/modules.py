@@ -7,6 +7,8 @@ import ast
 import tomllib
 from pathlib import Path
 
+from clip_explain.files import between_marks
+
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = ROOT / "lib" / "clip_explain"
 PAGE = ROOT / "CONTRIBUTING.md"
@@ -46,8 +48,7 @@ def table() -> str:
 
 def written(page: str) -> str:
     """The page with its table of modules written anew."""
-    before, rest = page.split(START)
-    return f"{before}{START}\n\n{table()}\n\n{END}{rest.split(END)[1]}"
+    return between_marks(page, START, END, f"\n{table()}\n")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from clip_explain import papers
+from clip_explain.files import between_marks
 
 ROOT = Path(__file__).resolve().parents[1]
 ROW = re.compile(r"\| \[(\d\d_\w+)\]\((?:\.\./)?notebooks/\w+\.ipynb\)")
@@ -26,8 +27,7 @@ def fill(text: str, root: Path = ROOT) -> str:
     filled = "".join(fill_row(line, found[1], root) if (found := ROW.match(line)) else line for line in lines)
     if START not in filled:
         return filled
-    before, rest = filled.split(START)
-    return f"{before}{START}\n{totals(root)}\n{END}{rest.split(END)[1]}"
+    return between_marks(filled, START, END, totals(root))
 
 
 def fill_row(line: str, name: str, root: Path) -> str:

@@ -1,4 +1,4 @@
-"""Writes files that are always complete: `write`, which the whole library uses.
+"""Writes files that are always complete, `write`, and texts between marks of a page, `between_marks`.
 
 Above errors.py; sweep/store.py does the same for a sweep's folder or URL.
 """
@@ -10,9 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from clip_explain.errors import (
-    OutputError,
-)
+from clip_explain.errors import OutputError
 
 
 def write(path: Path, fill: Callable[[Path], Any]) -> None:
@@ -46,6 +44,14 @@ def make_folder(path: Path) -> Path:
     except ValueError as error:
         raise OutputError(f"cannot make the folder {str(path)!r}: {error}") from error
     return path
+
+
+def between_marks(page: str, start: str, end: str, text: str) -> str:
+    """The page with `text` in place of what stands between its marks. ValueError unless both stand in it once."""
+    if page.count(start) != 1 or page.count(end) != 1:
+        raise ValueError(f"expected {start} and {end} once each in the page")
+    before, rest = page.split(start)
+    return f"{before}{start}\n{text}\n{end}{rest.split(end)[1]}"
 
 
 def data_folder() -> Path:

@@ -74,8 +74,8 @@ class Request:
         return find_trace(self._traces, asked, self._make)
 
     def _make(self, asked: TraceOptions, begun: Trace | None) -> Trace:
-        options = {name: value for name, value in vars(asked).items() if name != "padding"}  # of texts only
-        trace = trace_image(self.model.network, self.pixels, similarity=self.model.similarity, begun=begun, **options)
+        model = self.model
+        trace = trace_image(model.network, self.pixels, similarity=model.similarity, begun=begun, **vars(asked))
         return checked_trace(trace)
 
 

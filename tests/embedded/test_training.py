@@ -29,6 +29,9 @@ from clip_explain.embedded.training.towers import (
 )
 from clip_explain.errors import MethodError, OutputError
 from clip_explain.models.embedded import load_embedded
+from clip_explain.models.model import image_features
+from clip_explain.models.vit import trace_text
+from small_clip import relative_error, wrap
 
 SHARES = {"single": 0.5, "double": 0.5}
 CLOSE = Stage(
@@ -75,6 +78,17 @@ def test_windows_and_short_texts_agree_with_the_network_itself():
     )
     tokens = clip.tokenize(["a red cube", "a picture of a small blue ball"])
     torch.testing.assert_close(embed_texts(network, tokens), network.encode_text(tokens), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("plan", ["SMALL", "RESNET"])
+def test_the_forward_of_training_is_that_of_explaining(plan):
+    network = build(globals()[plan], 1).eval()
+    pixels = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    tokens = clip.tokenize(["a red cube", "a picture of a small blue ball"])
+    model = wrap(network)
+    with torch.no_grad():
+        assert relative_error(embed_images(network.visual, pixels, (0, 0)), image_features(model, pixels)) < 1e-5
+        assert relative_error(embed_texts(network, tokens), trace_text(network, tokens).embedding) < 1e-5
 
 
 def test_class_token_that_reads_late_is_alone_before():

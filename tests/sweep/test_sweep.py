@@ -24,7 +24,7 @@ from clip_explain.metrics.readouts import classification
 from clip_explain.models import load
 from clip_explain.models.head import Head
 from clip_explain.sweep import measures, shard
-from clip_explain.sweep.plan import make_plan
+from clip_explain.sweep.plan import Asked, make_plan
 from clip_explain.sweep.run import sweep
 from small_sweeps import METRICS, SMALL_SCENES, contents, settings
 
@@ -254,7 +254,7 @@ def test_a_method_that_explains_no_logit_is_not_planned_for_a_classifier(weights
     clip = load(weights, "cpu")
     classifier = replace(clip, head=Head(torch.eye(2, clip.embedding_size), torch.zeros(2), ("cone", "ring")))
     with pytest.raises(MethodError, match="maskclip does not explain a class logit .* is a classifier"):
-        make_plan(str(weights), classifier, "scenes", ["maskclip"], METRICS, tmp_path, images=1)
+        make_plan(Asked(str(weights), "scenes", ["maskclip"], METRICS, tmp_path, images=1), classifier)
 
 
 def test_a_method_by_its_old_name_is_planned_by_its_new_one(weights, tmp_path):

@@ -8,6 +8,7 @@ words than steps stays as it is when they are used up (empty when deleting, whol
 
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -33,11 +34,7 @@ def word_curves(
     weights: Float[Tensor, "texts images tokens"],
     readouts: Mapping[str, Readout],
     mode: str = "deletion",
-    *,
-    steps: int = 5,
-    ties: str = "random",
-    seed: int = 0,
-    batch_size: int = 256,
+    **options: Any,
 ) -> dict[str, Float[Tensor, "texts images points"]]:
     """What each readout says while a text loses ("deletion") or gains ("insertion") words, heaviest first; GE Tab 2.
 
@@ -46,10 +43,11 @@ def word_curves(
     that are left keep their order and close up. A word's weight is the sum over its tokens; punctuation counts as
     words, as CLIP's tokenizer cuts it. Words of equal weight go in an order drawn by `seed` + i for text i
     (`ties="random"`), or as they are read ("reading"). Readouts: see `word_retrieval`. The area is `auc(curve)`.
+    `options`: those of `perturbed_texts`.
     The paper says no more than "one word deleted/inserted at a time", 5 steps; its code has no text metric.
     Raises TensorError (shape, NaN) and MethodError (unknown mode or ties, counts below 1, out of memory).
     """
-    embeddings = perturbed_texts(request, weights, mode, steps=steps, ties=ties, seed=seed, batch_size=batch_size)
+    embeddings = perturbed_texts(request, weights, mode, **options)
     return {name: readout(embeddings) for name, readout in readouts.items()}
 
 
@@ -59,13 +57,14 @@ def perturbed_texts(
     weights: Float[Tensor, "texts images tokens"],
     mode: str = "deletion",
     *,
-    steps: int = 5,
-    ties: str = "random",
-    seed: int = 0,
     batch_size: int = 256,
+    **options: Any,
 ) -> Float[Tensor, "texts images points embedding"]:
-    """Unit embeddings of the perturbed texts, for your own readouts; arguments and errors as in `word_curves`."""
-    tokens = perturbed_tokens(request, weights, mode, steps, ties, seed)
+    """Unit embeddings of the perturbed texts, for your own readouts; arguments and errors as in `word_curves`.
+
+    `options`: those of `perturbed_tokens`, its `steps`, `ties` and `seed`.
+    """
+    tokens = perturbed_tokens(request, weights, mode, **options)
     return embed_batches(request.model, tokens.flatten(0, 2), batch_size).unflatten(0, tokens.shape[:3])
 
 

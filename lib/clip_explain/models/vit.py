@@ -25,49 +25,37 @@ def trace_image(
     network: nn.Module,
     pixels: Tensor,
     *,
-    heads: str = "native",
-    layers: int = 1,
-    single: int | None = None,
-    start: str | None = None,
-    tokens: str = "class",
     similarity: str = "cosine",
     begun: Trace | None = None,
+    **options,
 ) -> Trace:
     """Forward of preprocessed images (images, 3, height, width) of any size that the patch divides.
 
-    The options are those of `TraceOptions`. The positional embedding is resized (bicubic) for other sizes than the
+    `options` are those of `TraceOptions`. The positional embedding is resized (bicubic) for other sizes than the
     model's own, for this call only. `similarity` is handed on to `gradients`, see `Tower`. `begun`: a trace of the same
     images with native heads, from which this one goes on, if it holds the tokens that enter the first layer asked for.
     Differs from the model in nothing: with native heads, `embedding` is `encode_image` up to rounding.
     """
-    tower, options = (
-        replace(image_tower(network), similarity=similarity),
-        TraceOptions(heads, layers, single, start, tokens),
-    )
-    options.check(len(tower.layers))
+    tower, asked = replace(image_tower(network), similarity=similarity), TraceOptions(**options)
+    asked.check(len(tower.layers))
     if begun is not None:
-        return _go_on(tower, begun, options)
-    with torch.inference_mode(False), torch.set_grad_enabled(start is not None):
+        return _go_on(tower, begun, asked)
+    with torch.inference_mode(False), torch.set_grad_enabled(asked.start is not None):
         embedded, grid = embed_pixels(tower.stem, pixels.detach())
         pooled = torch.zeros(len(embedded), dtype=torch.long, device=embedded.device)
         patches = torch.arange(embedded.shape[1], device=embedded.device) >= tower.prefix
         own = patches.expand(len(embedded), -1)
-        return _run(tower, embedded, pooled, grid, own, options)
+        return _run(tower, embedded, pooled, grid, own, asked)
 
 
 def trace_text(
     network: nn.Module,
     texts: Tensor,
     *,
-    heads: str = "native",
-    layers: int = 1,
-    single: int | None = None,
-    start: str | None = None,
-    tokens: str = "class",
-    padding: bool = False,
     begun: Trace | None = None,
+    **options,
 ) -> Trace:
-    """Forward of tokenized texts (texts, context); options and `begun` as in `trace_image`.
+    """Forward of tokenized texts (texts, context); `options` and `begun` as in `trace_image`.
 
     The pooled token is each text's end token; under a causal mask the padding after the longest text's end does not
     change the embedding and is computed only if asked for (`padding`). Without a mask, as in SigLIP, the padding is
@@ -75,16 +63,16 @@ def trace_text(
     """
     if texts.ndim != 2 or texts.is_floating_point() or not texts.numel():
         raise TensorError(f"got texts of {tuple(texts.shape)}, {texts.dtype}, expected integers (texts, context)")
-    tower, options = text_tower(network), TraceOptions(heads, layers, single, start, tokens, padding)
-    options.check(len(tower.layers))
+    tower, asked = text_tower(network), TraceOptions(**options)
+    asked.check(len(tower.layers))
     if begun is not None:
-        return _go_on(tower, begun, options)
-    with torch.inference_mode(False), torch.set_grad_enabled(start is not None):
+        return _go_on(tower, begun, asked)
+    with torch.inference_mode(False), torch.set_grad_enabled(asked.start is not None):
         texts = texts.to(tower.stem.embedding.device)
         pooled = pooled_tokens(tower, texts)
-        seen = texts if padding else texts[:, : seen_tokens(tower, texts)]
+        seen = texts if asked.padding else texts[:, : seen_tokens(tower, texts)]
         own = own_tokens(tower, texts)[:, : seen.shape[1]]
-        return _run(tower, embed_texts(tower.stem, seen), pooled, (0, 0), own, options)
+        return _run(tower, embed_texts(tower.stem, seen), pooled, (0, 0), own, asked)
 
 
 def _go_on(tower: Tower, begun: Trace, options: TraceOptions) -> Trace:
@@ -134,7 +122,9 @@ def trace_block(
     """One layer in full; for the token `rows` of each image alone where given. `start` becomes a leaf of the graph."""
     x = _leaf(x, start == "input")
     normed = layer_norm(x, layer.norm_1)
-    own_x, own_normed = (x, normed) if rows is None else (_take(x, rows), _take(normed, rows))
+    own_x, own_normed = x, normed
+    if rows is not None:
+        own_x, own_normed = pooled_row(x, rows)[:, None], pooled_row(normed, rows)[:, None]
     if layer.query is not None:
         own_normed = layer.query.detach().to(x.dtype).expand(len(x), 1, -1)
     q, k, v = project_qkv(layer, own_normed, normed, heads)
@@ -229,11 +219,6 @@ def project_qkv(layer: Layer, queries_of: Tensor, x: Tensor, heads: int) -> tupl
         parts = (q, k, v)
     q, k, v = (split_heads(part, heads) for part in parts)
     return q, k, v
-
-
-def _take(x: Tensor, rows: Tensor) -> Tensor:
-    """Row `rows[i]` of image i, the axis kept: (images, 1, channels)."""
-    return x[torch.arange(len(x), device=x.device), rows][:, None]
 
 
 def _leaf(x: Tensor, starts: bool) -> Tensor:

@@ -79,67 +79,69 @@ class Plan:
         return f"{FOLDER}/{images.start:07d}-{images.stop:07d}.parquet"
 
 
-def make_plan(
-    model: str | Path,
-    clip: Model,
-    dataset: str,
-    methods: str | Sequence[str],
-    metrics: str | Sequence[str],
-    out: str | Path,
-    *,
-    images: int | None = None,
-    seed: int = 0,
-    options: Mapping[str, Any] | None = None,
-    fit: str | None = None,
-    templates: Templates = BARE,
-    shard_size: int = 16,
-    device: str | None = None,
-    dtype: str | None = None,
-) -> Plan:
+@dataclass(frozen=True)
+class Asked:
+    """What a sweep is asked for, as its caller says it: the arguments of `sweep`, which explains them."""
+
+    model: str | Path
+    dataset: str
+    methods: str | Sequence[str]
+    metrics: str | Sequence[str]
+    out: str | Path
+    images: int | None = None
+    seed: int = 0
+    options: Mapping[str, Any] | None = None
+    fit: str | None = None
+    templates: Templates = BARE
+    shard_size: int = 16
+    device: str | None = None
+    dtype: str | None = None
+
+
+def make_plan(asked: Asked, model: Model) -> Plan:
     """The checked plan. Methods and metrics are sorted in the order of their registries, whatever order is given.
 
-    `clip` is the model at `model`. Raises MethodError, DatasetError or TextError for what cannot be done.
+    `model` is the one that is asked for. Raises MethodError, DatasetError or TextError for what cannot be done.
     """
-    fit = default_fit(clip) if fit is None else fit
+    fit = default_fit(model) if asked.fit is None else asked.fit
     if fit not in FITS:
         raise MethodError(f"unknown fit {fit!r}: {nearest(fit, FITS)}")
-    options = options or {}
+    options = asked.options or {}
     for owner, given in options.items():
         _check_plain(owner, given)
-    reader = dict(options.get(dataset, {}))
-    count = len(datasets.load(dataset, images, seed, **reader))
-    chosen_methods, chosen_metrics = _choose(methods, metrics, options, dataset)
-    _check_fits(clip, chosen_methods)
-    device = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    reader = dict(options.get(asked.dataset, {}))
+    count = len(datasets.load(asked.dataset, asked.images, asked.seed, **reader))
+    methods, metrics = _choose(asked, options)
+    _check_fits(model, methods)
+    device = str(asked.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    named = isinstance(asked.templates, str) and asked.templates in TEMPLATE_SETS
     return Plan(
-        model=str(Path(model).absolute()) if os.path.isfile(model) else str(model),
-        sha256=clip.sha256,
+        model=str(Path(asked.model).absolute()) if os.path.isfile(asked.model) else str(asked.model),
+        sha256=model.sha256,
         device=device,
-        dtype=dtype or ("fp16" if device.startswith("cuda") else "fp32"),
-        dataset=dataset,
+        dtype=asked.dtype or ("fp16" if device.startswith("cuda") else "fp32"),
+        dataset=asked.dataset,
         reader=reader,
         images=count,
-        seed=int(seed),
+        seed=int(asked.seed),
         fit=fit,
-        templates=templates if isinstance(templates, str) and templates in TEMPLATE_SETS else template_list(templates),
-        methods=chosen_methods,
-        metrics=chosen_metrics,
-        shard_size=int(shard_size),
-        out=store.place(out),
+        templates=asked.templates if named else template_list(asked.templates),
+        methods=methods,
+        metrics=metrics,
+        shard_size=int(asked.shard_size),
+        out=store.place(asked.out),
         versions=library_versions(),
     )
 
 
-def _choose(
-    methods: str | Sequence[str], metrics: str | Sequence[str], options: Mapping[str, Any], dataset: str
-) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+def _choose(asked: Asked, options: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
     """The methods and the metrics, each with its options. MethodError for options of an unknown owner."""
-    methods, options = _names_of_now(methods, options)
+    methods, options = _names_of_now(asked.methods, options)
     chosen_methods = _chosen("method", methods, METHODS, options)
-    named = [metrics] if isinstance(metrics, str) else metrics
+    named = [asked.metrics] if isinstance(asked.metrics, str) else asked.metrics
     chosen_metrics = _chosen("metric", [registry.current_name(name) for name in named], METRICS, options)
     for owner in options:
-        if owner not in chosen_methods and owner not in chosen_metrics and owner != dataset:
+        if owner not in chosen_methods and owner not in chosen_metrics and owner != asked.dataset:
             raise MethodError(f"got options of {owner!r}, which is not a method, metric or dataset of this sweep")
     return chosen_methods, chosen_metrics
 

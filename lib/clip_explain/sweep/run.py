@@ -22,7 +22,7 @@ from clip_explain.metrics.intervals import Interval, bootstrap
 from clip_explain.models import load
 from clip_explain.sweep import store
 from clip_explain.sweep.measures import Session
-from clip_explain.sweep.plan import ERRORS, FOLDER, SUMMARY, TABLE, Plan, agree, make_plan
+from clip_explain.sweep.plan import ERRORS, FOLDER, SUMMARY, TABLE, Asked, Plan, agree, make_plan
 from clip_explain.sweep.shard import SCHEMA, read_shard, run_shard
 from clip_explain.sweep.workers import in_processes, on_cluster
 from clip_explain.texts import BARE, Templates
@@ -81,11 +81,12 @@ def sweep(
     ModelError, WeightsError, and WorkerError (no scheduler, lost workers).
     """
     check_counts(shard_size=shard_size, processes=processes)
+    asked = Asked(
+        model, dataset, methods, metrics, out, images, seed, options, fit, templates, shard_size, device, dtype
+    )
     elsewhere = scheduler is not None or processes > 1
-    clip = load(model, "cpu", "fp32") if elsewhere else load(model, device, dtype)
-    what = dict(images=images, seed=seed, options=options, fit=fit, templates=templates)
-    where = dict(shard_size=shard_size, device=device, dtype=dtype)
-    plan = make_plan(model, clip, dataset, methods, metrics, out, **what, **where)
+    loaded = load(model, "cpu", "fp32") if elsewhere else load(model, device, dtype)
+    plan = make_plan(asked, loaded)
     agree(plan)
     todo = missing(plan)
     with _bar(plan, todo, progress) as bar:
@@ -94,7 +95,7 @@ def sweep(
         elif processes > 1:
             in_processes(plan, todo, processes, bar)
         else:
-            session = Session(clip, plan.records(), plan.templates)
+            session = Session(loaded, plan.records(), plan.templates)
             for start in todo:
                 run_shard(plan, start, session, bar.update)
     return finish(plan)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from clip_explain.embedded.scenes.pool import Pool, make_pool
 from clip_explain.embedded.training.loop import make_optimizer, note_plan, resume, run_steps, schedule, set_rate
+from clip_explain.embedded.training.losses import descend
 from clip_explain.embedded.training.plans import DinoPlan, DinoStage
 from clip_explain.embedded.training.towers import run_blocks
 from clip_explain.embedded.training.windows import Windows, cut, jitter, normalized
@@ -126,10 +127,7 @@ def take_step(
     student = torch.cat([out.float().unflatten(0, (-1, teacher.shape[1])) for out in both])
     temperatures = (plan.student_temperature, plan.teacher_temperature)
     loss = dino_loss(student, teacher, pair.center, *temperatures)
-    optimizer.zero_grad()
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(pair.student.parameters(), 1.0)
-    optimizer.step()
+    descend(pair.student, optimizer, loss)
     follow(pair.teacher, pair.student, momentum)
     sharp = ((teacher - pair.center) / plan.teacher_temperature).softmax(-1)
     pair.center.copy_(new_center(pair.center, teacher, plan.centering))

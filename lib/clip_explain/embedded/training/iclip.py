@@ -24,7 +24,7 @@ from clip_explain.embedded.training.loop import (
     schedule,
     set_rate,
 )
-from clip_explain.embedded.training.losses import contrastive_loss
+from clip_explain.embedded.training.losses import contrastive_loss, descend
 from clip_explain.embedded.training.plans import IclipPlan
 from clip_explain.embedded.training.towers import embed_texts
 from clip_explain.embedded.training.views import Views, make_views
@@ -112,10 +112,7 @@ def take_step(
         texts = embed_texts(text, tokens).unflatten(-1, (pooled.shape[1], -1))
     scale = text.logit_scale.exp()
     loss = dual_loss(project(pooled, text.image_projection), texts.float(), truth, scale)
-    optimizer.zero_grad()
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(text.parameters(), 1.0)
-    optimizer.step()
+    descend(text, optimizer, loss)
     text.logit_scale.data.clamp_(0, math.log(100))
     return {"loss": round(loss.item(), 6), "scale": round(scale.item(), 1)}
 

@@ -59,9 +59,7 @@ def train(
     network = make(plan, plan.seed).to(device)
     optimizer = make_optimizer(network, plan)
     start = resume(network, optimizer, folder / "checkpoint.pt")
-    steps = sum(stage.steps for stage in plan.stages)
-    end = min(until or steps, steps)
-
+    steps, end = extent(plan, until)
     record = recorded(network, optimizer, device) if can_record(network, embed, device) else None
 
     def take(step: int, batch: Batch) -> dict[str, int | float]:
@@ -75,6 +73,12 @@ def train(
     batches = draw(plan, folder, start, end, workers_for(device) if workers is None else workers)
     run_steps(network, optimizer, batches, take, folder, range(start, end), steps)
     return network
+
+
+def extent(plan: Plan, until: int | None) -> tuple[int, int]:
+    """How many steps a plan has, and before which one a training ends that goes no further than `until`."""
+    steps = sum(stage.steps for stage in plan.stages)
+    return steps, min(until or steps, steps)
 
 
 def can_record(network: nn.Module, embed: Callable, device: str) -> bool:

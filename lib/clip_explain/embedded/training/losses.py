@@ -30,6 +30,14 @@ def share_of_best(logits: Float[Tensor, "images texts"], truth: Int[Tensor, "ima
     return (truth.gather(1, best) == 1).float().mean()
 
 
+def descend(network: nn.Module, optimizer: torch.optim.Optimizer, loss: Float[Tensor, ""]) -> None:
+    """One step of the optimizer down the loss, gradients cut to a length of 1; they are cleared at the end."""
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
 def learn(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -39,14 +47,11 @@ def learn(
 ) -> Float[Tensor, "3"]:
     """One step of the optimizer by a batch's embeddings; returns the loss, the share of best captions, and the scale.
 
-    Nothing here waits for a GPU, so that a step can be recorded. Gradients are cleared at the end.
+    Nothing here waits for a GPU, so that a step can be recorded.
     """
     scale = network.logit_scale.exp()
     logits = scale * F.normalize(images.float(), dim=-1) @ F.normalize(texts.float(), dim=-1).T
     loss = contrastive_loss(logits, truth)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-    optimizer.step()
-    optimizer.zero_grad()
+    descend(network, optimizer, loss)
     network.logit_scale.data.clamp_(0, math.log(100))
     return torch.stack([loss.detach(), share_of_best(logits, truth), scale.detach()])

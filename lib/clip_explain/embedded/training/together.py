@@ -15,7 +15,7 @@ from typing import Any
 from torch import multiprocessing
 
 from clip_explain.embedded.training.batches import Batch, draw_for_each, what_is_shown
-from clip_explain.embedded.training.loop import note_plan, steps_done, train, workers_for
+from clip_explain.embedded.training.loop import extent, note_plan, steps_done, train, workers_for
 from clip_explain.embedded.training.plans import Plan
 from clip_explain.errors import MethodError, WorkerError
 
@@ -43,8 +43,7 @@ def train_together(
     for name, plan in plans.items():
         note_plan(plan, folder / name)
     first = min(steps_done(folder / name / "checkpoint.pt") for name in plans)
-    steps = sum(stage.steps for stage in next(iter(plans.values())).stages)
-    end = min(until or steps, steps)
+    _, end = extent(next(iter(plans.values())), until)
     drawn = draw_for_each(list(plans.values()), folder, first, end, workers_for(device) if workers is None else workers)
     trainings = [start(name, plan, folder / name, device, end) for name, plan in plans.items()]
     for step, batches in zip(range(first, end), drawn, strict=True):
