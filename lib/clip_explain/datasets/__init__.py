@@ -6,7 +6,7 @@ photos, all with one type of record.
 
 from clip_explain.datasets.embedded import FEWEST_PIXELS, HELD_OUT, export_karpathy, scenes
 from clip_explain.datasets.joined import Joined, joined
-from clip_explain.datasets.record import Dataset, Record
+from clip_explain.datasets.record import Dataset, Record, photos
 from clip_explain.datasets.segmented import class_texts
 from clip_explain.datasets.sources import (
     DATASETS,
@@ -15,7 +15,6 @@ from clip_explain.datasets.sources import (
     images_of,
     load,
     missing,
-    photos,
     prompt_for,
     read,
     state,

@@ -5,6 +5,7 @@ The bottom of datasets/, above images.py, which opens images.
 
 import csv
 import json
+import os
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,8 +18,9 @@ from jaxtyping import Bool
 from PIL import Image
 
 from clip_explain.checks import checked, count, fits, told
-from clip_explain.errors import ClipExplainError, DatasetError, ImageError, nearest
+from clip_explain.errors import ClipExplainError, DatasetError, ImageError, TextError, nearest
 from clip_explain.images import MOST_PIXELS, read_image
+from clip_explain.models.tokenizer import Texts
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
@@ -216,3 +218,30 @@ def number(row: dict[str, str], column: str, path: Path, line: int) -> float:
     if not np.isfinite(value):
         raise DatasetError(f"{path}, line {line}: {column} is {row[column]!r}, expected a number")
     return value
+
+
+# -- images of one's own
+
+
+@checked(DatasetError)
+def photos(images: str | Path | Sequence[str | Path], texts: Texts) -> list[Record]:
+    """One record for each image (a path, a folder, or a list of paths), all with the same texts and without masks.
+
+    Raises DatasetError (no such folder, no image in it), TextError (no texts) or ImageError.
+    """
+    texts = (texts,) if isinstance(texts, str) else tuple(texts)
+    if not texts:
+        raise TextError("no texts: images of your own need at least one text to be explained for")
+    paths = [Path(images)] if isinstance(images, str | Path) else [Path(path) for path in images]
+    if len(paths) == 1 and os.path.isdir(paths[0]):
+        paths = _photos_in(paths[0])
+    if not paths:
+        raise DatasetError(f"no images in {images!r}: expected a path, a list of paths, or a folder with images")
+    return [Record(path.name, read_image(path), texts) for path in paths]
+
+
+def _photos_in(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    except OSError as error:
+        raise DatasetError(f"the folder {folder} cannot be read: {error.strerror}") from error

@@ -15,11 +15,9 @@ from PIL import Image
 
 from clip_explain.checks import check_arguments, checked
 from clip_explain.datasets import captioned, classified, embedded, segmented
-from clip_explain.datasets.record import SUFFIXES, Dataset, Record, pick
-from clip_explain.errors import DatasetError, TextError, nearest
+from clip_explain.datasets.record import Dataset, Record, pick
+from clip_explain.errors import DatasetError, nearest
 from clip_explain.files import data_folder
-from clip_explain.images import read_image
-from clip_explain.models.tokenizer import Texts
 
 VARIABLE = "CLIP_EXPLAIN_DATASETS"
 
@@ -264,35 +262,6 @@ def images_of(texts: Iterable[str], name: str, most: int, seed: int = 0, **optio
     return found
 
 
-@checked(DatasetError)
-def prompt_for(name: str) -> str:
-    """How a text is put to a model: ICLIP's "a photo of the {}" for photos, the text alone for what is rendered."""
-    return "a photo of the {}" if known(name).folder else "{}"
-
-
-def photos(images: str | Path | Sequence[str | Path], texts: Texts) -> list[Record]:
-    """One record for each image (a path, a folder, or a list of paths), all with the same texts and without masks.
-
-    Raises DatasetError (no such folder, no image in it), TextError (no texts) or ImageError.
-    """
-    texts = (texts,) if isinstance(texts, str) else tuple(texts)
-    if not texts:
-        raise TextError("no texts: images of your own need at least one text to be explained for")
-    paths = [Path(images)] if isinstance(images, str | Path) else [Path(path) for path in images]
-    if len(paths) == 1 and os.path.isdir(paths[0]):
-        paths = _photos_in(paths[0])
-    if not paths:
-        raise DatasetError(f"no images in {images!r}: expected a path, a list of paths, or a folder with images")
-    return [Record(path.name, read_image(path), texts) for path in paths]
-
-
-def _photos_in(folder: Path) -> list[Path]:
-    try:
-        return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    except OSError as error:
-        raise DatasetError(f"the folder {folder} cannot be read: {error.strerror}") from error
-
-
 # -- where they are
 
 
@@ -300,6 +269,12 @@ def _photos_in(folder: Path) -> list[Path]:
 def known(name: str) -> Source:
     """The source of a name; DatasetError with the nearest names if there is none."""
     return DATASETS[pick(name, tuple(DATASETS), "dataset")]
+
+
+@checked(DatasetError)
+def prompt_for(name: str) -> str:
+    """How a text is put to a model: ICLIP's "a photo of the {}" for photos, the text alone for what is rendered."""
+    return "a photo of the {}" if known(name).folder else "{}"
 
 
 @checked(DatasetError)
