@@ -24,15 +24,12 @@ from notebook_smoke import EVERY, SMOKE
 
 NOTEBOOKS = sorted(runner.NOTEBOOKS.glob("*.ipynb"))
 FIGURES = runner.NOTEBOOKS.parent / "figures"
-MOST_LINES = 130  # of code in a notebook, the blank ones not counted
+MOST_LINES = 140  # of code in a notebook, the blank ones not counted
 LONGEST_CELL = 10  # lines that are not blank
 LONGEST_PARAMETERS = 15  # of the cell tagged so, a list of names with their comments
 
 # Notebooks that are still longer, or have longer cells: rewrite one, and take it off.
-TOO_LONG = (
-    *("02", "03", "04", "05", "06", "07", "08", "09", "10", "11", "12", "13", "14", "15", "17", "18", "19", "21"),
-    "23",
-)
+TOO_LONG = (*("02", "03", "04", "05", "06", "07", "08", "09", "10", "11", "12", "13", "14", "15", "17", "19"),)
 
 
 def lines(cell) -> int:
@@ -176,7 +173,7 @@ def results(folder: Path, provenance=None, claims=None, pixels=None) -> Path:
         ([TITLE, new_code_cell("1", outputs=[nbformat.v4.new_output("stream", text="1")])], "outputs"),
         ([TITLE, new_code_cell("\n".join("1" * 11))], "10 lines"),
         ([TITLE, parameters_cell("\n".join("1" * 16))], "10 lines"),
-        ([TITLE, *(new_code_cell("\n".join("1" * 10)) for _ in range(14))], "140 lines of code"),
+        ([TITLE, *(new_code_cell("\n".join("1" * 10)) for _ in range(15))], "150 lines of code"),
         ([TITLE, new_code_cell("class A: pass")], "defines"),
         ([TITLE, new_code_cell("%pip install x")], "installs"),
     ],

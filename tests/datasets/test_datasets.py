@@ -81,3 +81,16 @@ def test_how_classes_are_put_as_texts():
     assert datasets.prompt_for("scenes") == "{}" and datasets.prompt_for("voc") == "a photo of the {}"
     with pytest.raises(DatasetError, match="scenes"):
         datasets.prompt_for("scene")
+
+
+def test_an_image_cut_to_its_largest_object():
+    masks = np.zeros((2, 6, 8), dtype=bool)
+    masks[0, 1, 1] = masks[1, 2:5, 3:7] = True
+    masks[1, 2, 3] = False
+    pixels = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3)
+    record = datasets.Record("x", Image.fromarray(pixels), ("a", "b"), masks)
+    picture, inside = datasets.cut_close(record)
+    np.testing.assert_array_equal(np.asarray(picture), pixels[2:5, 3:7])
+    assert inside.sum() == 11 and not inside[0, 0]
+    with pytest.raises(DatasetError, match="x has no object"):
+        datasets.cut_close(datasets.Record("x", Image.fromarray(pixels), ()))

@@ -43,3 +43,15 @@ def test_records_without_two_objects_to_tell_apart():
     assert datasets.joined(record("a red cone", "a red ring")) is None
     with pytest.raises(DatasetError, match="r has no masks"):
         datasets.joined(Record("r", IMAGE, ("a red ring",)))
+
+
+def test_texts_that_name_a_part_of_a_whole():
+    """All that is red is a cube, and one cube is not red; what is blue is no part of the cubes."""
+    cubes, red, blue = MASKS[:2].any(0), MASKS[0], MASKS[1:].any(0)
+    texts, kinds = ("a cube", "a red thing", "a blue thing"), ("shape", "color", "color")
+    scene = Record("r", IMAGE, texts, np.stack([cubes, red, blue]), facts={"kinds": kinds})
+    ((named, whole, part),) = datasets.named_parts(scene)
+    assert named == ["a cube", "a red cube", "a red thing"]
+    assert (whole == cubes).all() and (part == red).all()
+    all_red = Record("r", IMAGE, texts[:2], np.stack([red, red]), facts={"kinds": kinds[:2]})
+    assert datasets.named_parts(all_red) == []

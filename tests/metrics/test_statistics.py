@@ -10,7 +10,15 @@ import torch
 from clip_explain.errors import MethodError, TensorError
 from clip_explain.maps import normalize, resize
 from clip_explain.metrics import intervals as statistics
-from clip_explain.metrics.concentration import corner_bias, entropy, mean_map, value_entropy, variance
+from clip_explain.metrics.concentration import (
+    corner_bias,
+    entropy,
+    mean_map,
+    middle_and_rest,
+    of_pixels,
+    value_entropy,
+    variance,
+)
 from clip_explain.metrics.intervals import (
     Interval,
     bootstrap,
@@ -325,3 +333,23 @@ def test_a_correlation_by_hand_and_of_constants():
     assert correlation_by_image([1, 1, 1], [2, 4, 6]).tolist() == [0, 0, 0]
     with pytest.raises(TensorError, match="expected at least two finite pairs"):
         correlation_by_image([1.0], [2.0])
+
+
+def test_numbers_of_a_map_as_pixels():
+    """Those of the map scaled, resized and scaled again; the same for any number of images."""
+    maps = torch.rand(18, 2, 3, 3, generator=torch.Generator().manual_seed(0))
+    found = of_pixels(maps, half=False, size=(12, 12))
+    pixels = normalize(resize(normalize(maps), (12, 12)))
+    torch.testing.assert_close(found["variance"], variance(pixels))
+    torch.testing.assert_close(found["entropy"], value_entropy(pixels))
+    halved = of_pixels(maps, half=True, size=(12, 12))["entropy"]
+    torch.testing.assert_close(halved, value_entropy(pixels.half()).float())
+
+
+def test_the_middle_of_a_map_and_the_rest():
+    """Of 7 x 7 cells the middle is 3 x 3."""
+    maps = torch.zeros(1, 7, 7)
+    maps[0, 2:5, 2:5] = 2.0
+    maps[0, 0, 0] = 4.0
+    middle, rest = middle_and_rest(maps)
+    assert middle.tolist() == [2.0] and rest.tolist() == pytest.approx([4.0 / 40])

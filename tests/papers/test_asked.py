@@ -115,3 +115,12 @@ def test_metrics_of_maps_on_masks():
 def test_energy_on_the_own_object_less_that_on_others():
     rows = papers.own_less_others([MASKED, MASKED.about(["a cube"])], "game", [MAPS, MAPS[:1]])
     assert [(row["image"], row["value"]) for row in rows] == [("x", (1 + 0.25) / 2 - (0 + 0.75) / 2)]
+
+
+def test_tokens_of_an_image_in_two_spaces(model):
+    """The class token, projected, is the model's own embedding but for its length."""
+    spaces, mask, grid = papers.patch_features(model, PICTURES[0])
+    assert grid == (4, 4) and mask.shape == (1, 16)
+    own = cx.encode_image(model, cx.pixels(model, PICTURES[0], "squash"))
+    torch.testing.assert_close(torch.nn.functional.normalize(spaces["embedding"][:, 0], dim=-1), own, **NEAR)
+    assert spaces["features"].shape[:2] == (1, 17)

@@ -218,3 +218,16 @@ def test_settings_are_asked_one_by_one():
     free, bound = papers.control("said", "m", ("a",)), papers.control("bound", "m", ("a",), setting="one")
     found = papers.in_settings([free, bound], ["x", "y"])
     assert [(claim.statement, claim.setting) for claim in found] == [("said", "x"), ("said", "y"), ("bound", "one")]
+
+
+def test_claims_about_what_was_measured():
+    """Of another setting, or of a metric that nobody measured, nothing is asked, unless no number can decide."""
+    table = papers.long_table(papers.measured("x", "a", {"m": 1.0}, "here"))
+    asked = papers.control("it is so", "m", ("a",))
+    kept = [
+        asked,
+        dataclasses.replace(asked, setting="here"),
+        dataclasses.replace(asked, metric="n", not_comparable="no"),
+    ]
+    left = [dataclasses.replace(asked, setting="there"), dataclasses.replace(asked, metric="n")]
+    assert papers.measured_in([*kept, *left], table) == tuple(kept)

@@ -192,3 +192,10 @@ def test_ours_beside_the_papers():
     assert theirs["mean"].tolist() == [0.011] and theirs["setting"].tolist() == ["GE's"]
     one = papers.beside(ours, "grad_eclip", "table3", {"pointing_game": "PG"})
     assert set(one["metric"]) == {"pointing_game"}
+
+
+def test_counts_as_shares_of_their_total():
+    counts = papers.printed("iclip", "table6", {"B2F": "B2F"})
+    shares = papers.printed("iclip", "table6", {"B2F": "B2F"}, unit=512)
+    assert (shares["mean"] * 512).tolist() == pytest.approx(counts["mean"].tolist())
+    assert shares["low"].equals(shares["mean"])

@@ -16,7 +16,7 @@ import clip_explain as cx
 from clip_explain.cli import main
 from clip_explain.datasets import load
 from clip_explain.errors import ModelError, TensorError, TextError, WeightsError
-from clip_explain.models.probe import STRENGTHS, Features, best_strength, emotion_probe, probabilities
+from clip_explain.models.probe import STRENGTHS, Features, best_strength, emotion_probe, guessed, probabilities
 from clip_explain.sweep import features as probe
 from clip_explain.sweep.features import (
     dataset_features,
@@ -64,6 +64,7 @@ def test_a_probe_finds_what_is_there_and_names_it(model):
     assert found.head.weight[:, :3].argmax(dim=1).tolist() == [0, 1, 2]
     sure = probabilities(found, clouds(seed=1))
     assert sure.sum(axis=1) == pytest.approx(np.ones(60)) and (sure.argmax(axis=1) == clouds().labels).all()
+    assert guessed(found, clouds(seed=1)).tolist() == [CLASSES[label] for label in clouds().labels]
 
 
 def test_a_class_without_images_has_no_row(model):

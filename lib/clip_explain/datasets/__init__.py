@@ -5,8 +5,8 @@ photos, all with one type of record.
 """
 
 from clip_explain.datasets.embedded import FEWEST_PIXELS, HELD_OUT, export_karpathy, scenes
-from clip_explain.datasets.joined import Joined, joined
-from clip_explain.datasets.record import Dataset, Record, photos
+from clip_explain.datasets.joined import Joined, joined, named_parts
+from clip_explain.datasets.record import Dataset, Record, cut_close, photos
 from clip_explain.datasets.segmented import class_texts
 from clip_explain.datasets.sources import (
     DATASETS,
@@ -29,12 +29,14 @@ __all__ = [
     "Record",
     "Source",
     "class_texts",
+    "cut_close",
     "export_karpathy",
     "folder_of",
     "images_of",
     "joined",
     "load",
     "missing",
+    "named_parts",
     "photos",
     "prompt_for",
     "read",

@@ -1,7 +1,7 @@
 """Texts that join the names of two objects of an image, and the objects that each word names."""
 
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 from jaxtyping import Bool
@@ -42,6 +42,23 @@ def joined(record: Record) -> Joined | None:
             text = f"{record.texts[first]} and {record.texts[second]}"
             return _asked(record, text, names, [(first, second), (second, first)])
     return None
+
+
+@checked(DatasetError)
+def named_parts(record: Record) -> list[tuple[list[str], np.ndarray, np.ndarray]]:
+    """Texts that name a whole, a part of it in the whole, and the part alone; and the masks of the whole and the part.
+
+    Of a record of the dataset "attributes", asked for shapes and colours: ["a cube", "a red cube", "a red thing"] where
+    all that is red is a cube, and some cubes are not red.
+    """
+    kinds, found = record.facts["kinds"], []
+    for shape, color in product(range(len(kinds)), repeat=2):
+        if (kinds[shape], kinds[color]) == ("shape", "color"):
+            whole, part = record.masks[shape], record.masks[color]
+            both = f"a {record.texts[color].split()[1]} {record.texts[shape].split()[-1]}"
+            if not (part & ~whole).any() and (whole & ~part).any():
+                found.append(([record.texts[shape], both, record.texts[color]], whole, part))
+    return found
 
 
 def _asked(record: Record, text: str, names: list[list[str]], pairs: list[tuple[int, int]]) -> Joined | None:

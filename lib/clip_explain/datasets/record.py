@@ -96,6 +96,19 @@ class Dataset:
         return (self[i] for i in range(len(self)))
 
 
+def cut_close(record: Record) -> tuple[Image.Image, Bool[np.ndarray, "height width"]]:
+    """A record's image cut to the box of its largest object, and what of it any object covers: a large foreground.
+
+    DatasetError for a record without masks, or whose masks are all empty.
+    """
+    if record.masks is None or not record.masks.any():
+        raise DatasetError(f"{record.id} has no object to cut its image to")
+    down, across = record.masks[record.masks.sum((1, 2)).argmax()].nonzero()
+    top, bottom, left, right = down.min(), down.max() + 1, across.min(), across.max() + 1
+    box = tuple(map(int, (left, top, right, bottom)))
+    return record.image.crop(box), record.masks.any(0)[top:bottom, left:right]
+
+
 def open_stored(path: Path, name: str) -> Image.Image:
     """The image in a file as 8-bit RGB, not turned by its EXIF. ImageError with the record's name and the path."""
     try:

@@ -60,6 +60,23 @@ def value_entropy(maps: Float[Tensor, "*axes grid_h grid_w"], bins: int | None =
 
 
 @checked()
+def of_pixels(
+    maps: Float[Tensor, "images targets grid_h grid_w"], half: bool, size: tuple[int, int] = (224, 224)
+) -> dict[str, Float[Tensor, "images targets"]]:
+    """The "variance" and the "entropy" (`value_entropy`) of each map resized to pixels, as EPFL's Tables III and IV.
+
+    The map is scaled to [0, 1] before and after it is resized. `half`: the entropy is that of half precision, as the
+    values of the report's ViT are.
+    """
+    found: dict[str, list[Tensor]] = {"variance": [], "entropy": []}
+    for part in maps.split(16):  # so many images at once, since the pixels of all of them take gigabytes
+        pixels = normalize(resize(normalize(part), size))
+        found["variance"].append(variance(pixels))
+        found["entropy"].append(value_entropy(pixels.half() if half else pixels).float())
+    return {name: torch.cat(parts) for name, parts in found.items()}
+
+
+@checked()
 def corner_bias(maps: Float[Tensor, "*axes grid_h grid_w"], part: float = 1 / 7) -> Float[Tensor, "*axes"]:
     """How many times as dense a map's positive mass is in its four corners as over the whole map (EPFL Fig. 6).
 
@@ -78,6 +95,17 @@ def corner_bias(maps: Float[Tensor, "*axes grid_h grid_w"], part: float = 1 / 7)
             inside[..., rows, columns] = True
     mean, corners = heat.mean(dim=(-2, -1)), (heat * inside).sum(dim=(-2, -1)) / inside.sum(dim=(-2, -1))
     return torch.where(mean > 0, corners / torch.where(mean > 0, mean, 1.0), 1.0)
+
+
+@checked()
+def middle_and_rest(
+    maps: Float[Tensor, "*axes grid_h grid_w"],
+) -> tuple[Float[Tensor, "*axes"], Float[Tensor, "*axes"]]:
+    """The mean of each map over its middle, the cells beyond a third of each side, and its mean over all others."""
+    height, width = maps.shape[-2:]
+    middle = torch.zeros(height, width, dtype=torch.bool, device=maps.device)
+    middle[height // 3 : height - height // 3, width // 3 : width - width // 3] = True
+    return maps[..., middle].mean(dim=-1), maps[..., ~middle].mean(dim=-1)
 
 
 @checked()

@@ -115,3 +115,9 @@ def probabilities(probe: Model, features: Features) -> Float[np.ndarray, "images
         raise ModelError(f"{probe.name} is not a classifier: it has no class logits")
     weight, bias = probe.head.weight.cpu().double(), probe.head.bias.cpu().double()
     return (torch.from_numpy(features.values).double() @ weight.T + bias).softmax(dim=-1).numpy()
+
+
+def guessed(probe: Model, features: Features) -> np.ndarray:
+    """The name of the class that a probe holds for the likeliest, for each image. ModelError if there is no head."""
+    likeliest = probabilities(probe, features).argmax(axis=1)
+    return np.array(probe.head.classes)[likeliest]

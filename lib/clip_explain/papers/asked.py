@@ -3,6 +3,7 @@
 Above the explainers and datasets/, below the notebooks. Targets are texts, or pictures of what a text names.
 """
 
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -21,7 +22,7 @@ from clip_explain.explainers import METHODS
 from clip_explain.images import colours, encode_image, pixels, preprocess
 from clip_explain.metrics import registry
 from clip_explain.metrics.pointing import energy_in, image_grid, own_and_others
-from clip_explain.models.iclip import recognition
+from clip_explain.models.iclip import features, recognition
 from clip_explain.models.model import Model
 from clip_explain.papers.tables import measured
 from clip_explain.request import Request, make_request
@@ -132,6 +133,20 @@ def scores_of_records(
     directions = targets(scorer, list(names), prompt)
     scores = [encode_image(scorer, pixels(scorer, record.image, fit)) @ directions.T for record in records]
     return torch.cat(scores).cpu()
+
+
+def patch_features(
+    model: Model, image: Image.Image
+) -> tuple[dict[str, Float[Tensor, "1 tokens _"]], Float[Tensor, "1 patches"], tuple[int, int]]:
+    """An image's tokens in two spaces, ICLIP's mask (IC eq. 9), and the grid of patches; squashed to the square.
+
+    "embedding" is after the model's projection, "features" before it. Of an ICLIP the encoder is the frozen one, and
+    the projection that of the branch.
+    """
+    encoder = getattr(model.network, "encoder", model)
+    tokens, mask = features(encoder, preprocess(encoder, image, "squash"))
+    spaces = {"embedding": tokens @ model.network.visual.proj.float(), "features": tokens}
+    return spaces, mask, (math.isqrt(mask.shape[1]),) * 2
 
 
 # -- grids of pictures

@@ -158,6 +158,20 @@ def on_dataset(statements: Iterable[Statement], dataset: str) -> tuple[Statement
     return tuple(replace(claim, metric=metric) for claim, metric, on in split if on in ("", dataset))
 
 
+def measured_in(statements: Iterable[Statement], table: pd.DataFrame) -> tuple[Statement, ...]:
+    """The statements whose metric the long table has, in the statement's own setting if it names one.
+
+    What was left out, such as a second model, is then not asked about. Those that no number can decide are kept.
+    """
+    anywhere, there = set(table["metric"]), set(zip(table["setting"], table["metric"], strict=True))
+    found = []
+    for claim in statements:
+        measured = claim.metric in anywhere if claim.setting is None else (claim.setting, claim.metric) in there
+        if measured or claim.not_comparable or claim.by_construction:
+            found.append(claim)
+    return tuple(found)
+
+
 def lacking(statements: Iterable[Statement], table: pd.DataFrame, why: str) -> dict[str, str]:
     """The methods of some statements that the long table lacks, each with the reason, as `judge` takes them."""
     needed = [method for claim in statements for method in claim.methods]

@@ -111,14 +111,17 @@ def columns(paper: str, table: str) -> dict[str, str]:
     return dict(COLUMNS[paper, table])
 
 
-def printed(paper: str, table: str, metrics: Mapping[str, str] | None = None) -> pd.DataFrame:
+def printed(
+    paper: str, table: str, metrics: Mapping[str, str] | None = None, unit: int | float | None = None
+) -> pd.DataFrame:
     """Columns of a published table as rows of a summary, to be set beside ours; `metrics`: our metric -> its column.
 
         pd.concat([papers.summarize(table), papers.printed("grad_eclip", "table3", {"pointing_game": "PG"})])
 
     By default the metrics are those of `columns`. The setting is the paper's name, methods are called as in the
     library, and `images` is 0: the paper prints no interval. Columns in percent, such as "mMIoU (%)", become shares, as
-    the library measures them. DatasetError for a column that the table does not have.
+    the library measures them; others are divided by `unit`, as counts by their total. DatasetError for a column that
+    the table does not have.
     """
     metrics = columns(paper, table) if metrics is None else metrics
     numbers = published(paper, table)
@@ -128,9 +131,9 @@ def printed(paper: str, table: str, metrics: Mapping[str, str] | None = None) ->
             raise DatasetError(
                 f"{paper} {table} has no column {column!r}: {nearest(column, numbers['column'].unique())}"
             )
-        unit = 100 if column.endswith("(%)") else 1
+        divisor = unit or (100 if column.endswith("(%)") else 1)
         for row in numbers[numbers["column"] == column].itertuples():
-            method, value = LIBRARY_NAMES[paper].get(row.row, row.row), row.value / unit
+            method, value = LIBRARY_NAMES[paper].get(row.row, row.row), row.value / divisor
             rows.append((f"{PAPERS[paper]}'s", method, metric, value, value, value, 0))
     return pd.DataFrame(rows, columns=["setting", "method", "metric", "mean", "low", "high", "images"])
 
