@@ -56,7 +56,8 @@ lab: $(STAMP)
 	@$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks $(ARGS)
 
 app: $(STAMP)
-	@$(BIN)/voila notebooks/00_explorer.ipynb $(ARGS)
+	@JUPYTER_PATH="$(CURDIR)/lib/clip_explain/explorer/page$${JUPYTER_PATH:+:$$JUPYTER_PATH}" \
+		$(BIN)/voila notebooks/00_explorer.ipynb --template=clip-explain $(ARGS)
 
 lock:
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)

@@ -1,7 +1,9 @@
 """The explorer without a browser: options as widgets, maps and pictures of a state, its lines of Python, its thread."""
 
+import base64
 import inspect
 import io
+import re
 import threading
 from datetime import datetime
 
@@ -15,12 +17,14 @@ import clip_explain as cx
 import small_clip
 from clip_explain import explorer
 from clip_explain.explainers import names_of
+from clip_explain.explainers.registry import names_of_pairs
 from clip_explain.explorer import app
 from clip_explain.explorer import code as explorer_code
 from clip_explain.explorer import options as explorer_options
 from clip_explain.explorer import view as explorer_view
 from clip_explain.explorer import widgets as explorer_parts
 from clip_explain.explorer.view import Panel, Source, State
+from clip_explain.models.openai import OPENAI
 from clip_explain.models.trace import HEADS
 
 TEXTS = ("a red cone", "a blue ring and a blue sphere")
@@ -157,6 +161,47 @@ def test_the_map_under_the_pointer_is_the_one_that_a_click_keeps(model, state, w
         same(picked.maps[0][1], explained(model, state, word)[0])
 
 
+@pytest.mark.parametrize("sign", ["for", "against", "both"])
+def test_a_picked_words_pairs_take_the_place_of_its_map(model, state, sign):
+    pairs = Panel("exclip", (("layer", 1), ("steps", 3)))
+    state = changed_state(state, panels=(Panel("grad_eclip"), Panel("game")), pairs=pairs, evidence=sign)
+    memory, asked = {}, changed_state(state, picked=("", "ring"))
+    words = explorer_view.compute(model, state, memory).words[1][0]
+    assert explorer_view.word_maps(model, state, 1, words, memory, lambda: False)[0] == []  # until a word is clicked
+    found = explorer_view.compute(model, asked, memory)
+    expected = cx.explain_pair(model, state.source.image, TEXTS[1], "exclip", fit="full", layer=1, steps=3)
+    ring = expected.pairs[expected.names.index("ring")]
+    same(found.maps[0][1], -ring if sign == "against" else ring)
+    same(found.maps[0][0], explorer_view.compute(model, state, memory).maps[0][0])  # whole texts keep their maps
+    same(found.maps[1][1], explorer_view.compute(model, changed_state(asked, pairs=None), {}).maps[1][1])
+    hover, _ = explorer_view.word_maps(model, asked, 1, words, memory, lambda: False)
+    assert len(hover) == 1 + len(words)
+    same(hover[1 + words.index("ring")], found.maps[0][1])
+    assert "exclip: which patches go with the word &#x27;ring&#x27;" in explorer_view.card(asked, found, 1)
+
+
+def test_methods_for_pairs_are_offered_with_layers_that_the_model_has(model):
+    assert explorer_options.pair_methods(model) == names_of_pairs()
+    assert explorer_options.pair_methods(resnet()) == []
+    assert dict(explorer_options.quick_pairs("exclip", model)) == {"layer": 1, "steps": 10}
+    for name in names_of_pairs():
+        options = dict(explorer_options.quick_pairs(name, small_clip.golden_model()))
+        cx.METHODS[name].check_pair_options(options)
+
+
+def test_a_sampling_method_is_drawn_first_from_fewer_samples(model, state):
+    sampled = changed_state(state, panels=(Panel("rise", (("masks", 160), ("center", True))), Panel("game")))
+    (first, said), (second, _), (last, none) = explorer_view.drafts(sampled)
+    assert dict(first.panels[0].options) == {"masks": 10, "center": True} and said == "rise: 10 of 160 masks"
+    assert dict(second.panels[0].options)["masks"] == 40
+    assert (last, none) == (sampled, "") and first.panels[1] == Panel("game")
+    assert explorer_view.drafts(state) == [(state, "")]
+    (few, said), *_ = explorer_view.drafts(changed_state(state, panels=(Panel("shapley"),)))
+    assert said == "shapley: 125 of 2000 samples"  # the default of its record
+    for name, option in explorer_view.SAMPLED.items():
+        assert cx.METHODS[name].options_for()[option].kind == "count"
+
+
 def test_slow_methods_wait_for_a_click_and_nobody_computes_what_is_stale(model, state):
     slow = changed_state(state, panels=(Panel("rise"),))
     assert explorer_view.word_maps(model, slow, 0, ["a", "red"], {}, lambda: False) == [[]]
@@ -225,8 +270,10 @@ def test_labels_of_repeated_words_differ_and_read_the_same():
 
 
 def test_a_words_button_has_the_colour_of_its_weight():
-    css = explorer_view.word_colours(".x", torch.tensor([0.0, 1.0]))
-    assert ".x button:nth-of-type(2) {background: #ffffff" in css and ".x button:nth-of-type(3) {background: #" in css
+    css = explorer_view.word_colours(".x", ["a", "dax"], torch.tensor([0.0, 1.0]), ["dax"])
+    first, second = css.splitlines()
+    assert first.startswith(".x button:nth-of-type(2) {background: #ffffff") and "underline" not in first
+    assert second.startswith(".x button:nth-of-type(3) {background: #") and "underline" in second  # never learned
 
 
 # -- lines of Python
@@ -239,6 +286,16 @@ SHOWN = {
         "panels": (Panel("grad_eclip"), Panel("game", (("layers", 1),))),
         "evidence": "both",
         "picked": ("", "ring"),
+    },
+    "a word's pairs with patches": {
+        "picked": ("", "ring"),
+        "pairs": Panel("exclip", (("layer", 1), ("steps", 2))),
+        "evidence": "against",
+    },
+    "a word's pairs beside its map": {
+        "panels": (Panel("grad_eclip"), Panel("game", (("layers", 1),))),
+        "picked": ("red", ""),
+        "pairs": Panel("fixlip", (("images", 8), ("texts", 8))),
     },
     "a word alone, no weights": {"picked": ("red", ""), "way": "alone", "words": None},
 }
@@ -299,7 +356,7 @@ def page(weights, photo, tmp_path):
 
 def test_a_change_is_drawn_and_an_error_is_said_and_mended(page):
     before = page._cards[0].picture.value
-    assert "grad_eclip: what speaks for" in before and page._error.value == ""
+    assert "grad_eclip: what speaks for" in before and page._error.value == "", page._error.value + page._status.value
     page._first.method.value = "game"
     page.wait()
     assert "game: what speaks for" in page._cards[0].picture.value
@@ -352,7 +409,7 @@ def test_another_model_brings_its_own_methods_and_ranges(page, monkeypatch):
     page._other.value = "tiny-resnet"
     page.wait()
     assert "legrad" not in page._first.method.options and page._first.method.value == "grad_cam"
-    page._choice.value = page._choice.options[0]
+    page._choice.index = 0
     page.wait()
     assert page._first.method.value == "legrad"  # as it was chosen
     page._choice.value = app.OTHER
@@ -367,11 +424,13 @@ def test_an_uploaded_file_is_shown_and_a_broken_one_is_refused(page, photo):
     sent = {"name": "mine.png", "type": "image/png", "size": 1, "last_modified": datetime.now()}
     page._upload.value = ({**sent, "content": file.getvalue()},)
     page.wait()
-    assert "mine.png, as it is" in page._bare.value and page._upload.value == ()
+    assert "mine.png, as it is" in page._bare.value
+    assert [(each["name"], bytes(each["content"])) for each in page._upload.value] == [("mine.png", b"")]  # counted
     assert 'cx.read_image("mine.png")' in page.code()
     page._upload.value = ({**sent, "name": "notes.txt", "content": b"no image"},)
     page.wait()
     assert "notes.txt cannot be read as an image" in page._error.value
+    assert [each["name"] for each in page._upload.value] == ["mine.png"]
 
 
 def test_the_figure_is_offered_as_a_file_until_something_changes(page, tmp_path):
@@ -397,8 +456,8 @@ def test_what_a_method_and_its_options_do_is_said_in_the_words_of_their_records(
         page.wait()
         assert cx.METHODS[name].says in page._first.says.value
         says = {option.name: option.says for option in cx.METHODS[name].options}
-        rows = [(each, widget) for each, widget in page._first._rows]
-        assert rows and all(widget.tooltip == says[each.name] for each, widget in rows)
+        rows = zip(page._first._rows, page._first.options.children, strict=True)
+        assert all(says[each.name] in row.children[1].value for (each, _), row in rows)
 
 
 def test_a_click_on_an_example_text_asks_for_it(page):
@@ -459,4 +518,39 @@ def test_a_cell_that_shows_it_ends_when_it_is_drawn(weights, photo, tmp_path, mo
 
 def test_code_can_be_copied_and_a_map_saved(page):
     assert 'class="cx-copy"' in page._code.value and "<pre>" in page._code.value
-    assert page._cards[0].picture.value.count('<a download="map.jpg" href="data:image/jpeg;base64,') == 1
+    saved = re.search(
+        r'<a download="grad_eclip__a_red_cone.jpg" href="data:image/jpeg;base64,([^"]+)"', page._cards[0].picture.value
+    )
+    picture = Image.open(io.BytesIO(base64.b64decode(saved[1])))
+    assert picture.width == 96 and picture.height > 64 + 2 * explorer_view.LETTERS  # what it shows stands below it
+
+
+def test_models_that_are_downloaded_say_what_they_need(page):
+    labels = {name: label for label, name in page._choice.options}
+    assert labels["ViT-B/16"] == "ViT-B/16 (OpenAI's: 350 MB, downloaded once)"
+    assert set(app.SIZES) == set(OPENAI)
+    assert app.loading("RN50") == "loading RN50 (260 MB, downloaded from OpenAI the first time)"
+
+
+def test_a_sampling_method_shows_its_drafts_and_ends_on_all_samples(page, monkeypatch):
+    shown, show = [], page._show
+
+    def noted(name, state, found):
+        show(name, state, found)
+        shown.append(page._cards[0].picture.value)
+
+    monkeypatch.setattr(page, "_show", noted)
+    page._first.method.value = "rise"
+    page.wait()
+    assert len(shown) == 3 and len(set(shown)) == 3
+    assert "masks=200" in page.code() and "drawn in" in page._status.value
+
+
+def test_the_colours_of_a_map_are_shown_and_follow_the_sign(page):
+    before = page._legend.value
+    assert 'alt="colours from 0 to most"' in before
+    page._evidence.value = "both"
+    page.wait()
+    assert 'alt="colours from against to for"' in page._legend.value
+    strip = np.asarray(explorer_view.colour_strip("for"), dtype=float)
+    assert (strip[0, 0] > 250).all() and (strip[:, -1].mean(axis=0) < 245).any()

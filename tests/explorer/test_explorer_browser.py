@@ -4,6 +4,7 @@ Skipped where there is no Chromium. A test that fails leaves build/explorer_fail
 first test also writes there the picture that README shows.
 """
 
+import base64
 import io
 import os
 import re
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PATIENCE = float(os.environ.get("EXPLORER_PATIENCE", 60))  # seconds for one step; a busy machine may need more
+PAGE = ROOT / "lib" / "clip_explain" / "explorer" / "page"  # Voila's template, as `make app` finds it
 COMPARE = "compare with a second method"
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (apt install chromium)")
@@ -35,8 +38,9 @@ def address():
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "voila", "00_explorer.ipynb", "--no-browser", f"--port={port}"]
-    environment = {**os.environ, "JUPYTER_PATH": str(Path(sys.prefix, "share", "jupyter"))}
+    command = [sys.executable, "-m", "voila", "00_explorer.ipynb", "--template=clip-explain"]
+    command += ["--no-browser", f"--port={port}"]
+    environment = {**os.environ, "JUPYTER_PATH": f"{PAGE}{os.pathsep}{Path(sys.prefix, 'share', 'jupyter')}"}
     with subprocess.Popen(
         command, cwd=ROOT / "notebooks", env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as server:
@@ -72,19 +76,37 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def page(address, browser):
+def said():
+    """What the page says while one waits for it."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def requested():
+    """The address of everything that the page asks for."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def page(address, browser, said, requested):
     """The explorer's page, its first pictures drawn."""
-    page = browser.new_page(viewport={"width": 1280, "height": 1010}, reduced_motion="reduce")
-    page.route(re.compile(r"^https://"), lambda route: route.abort())  # nothing from the network is needed
+    context = browser.new_context(viewport={"width": 1280, "height": 1010}, reduced_motion="reduce")
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page = context.new_page()
+    page.on("request", lambda request: requested.append(request.url))
     page.set_default_timeout(1000 * PATIENCE)
-    page.goto(address, timeout=2000 * PATIENCE, wait_until="domcontentloaded")
-    page.wait_for_selector(".cx-card .cx-words button")
+    page.goto(address, timeout=2000 * PATIENCE, wait_until="commit")
+    said.append(page.locator("#loading_text").text_content())
+    page.wait_for_selector(".cx-card .cx-words button", timeout=2000 * PATIENCE)
     return page
 
 
 @pytest.fixture(autouse=True)
-def whole(request, page):
-    """After each test: no widget is one that the browser could not make. A failure leaves a screenshot of the page."""
+def whole(request, page, requested):
+    """After each test: no widget is one that the browser could not make, and nothing came from another host.
+
+    A failure leaves a screenshot of the page.
+    """
     failed = request.session.testsfailed
     yield
     errors = page.locator(".jupyter-widgets-error-widget").all_text_contents()
@@ -92,6 +114,7 @@ def whole(request, page):
         (ROOT / "build").mkdir(exist_ok=True)
         page.screenshot(path=ROOT / "build" / "explorer_failure.png")
     assert not errors
+    assert not [url for url in requested if urllib.parse.urlsplit(url).hostname not in ("localhost", None)]
 
 
 def shown(page, card: int = 1, panel: int = 0):
@@ -116,11 +139,23 @@ def choose(page, label: str, value: str) -> None:
     page.get_by_label(label, exact=True).select_option(value=value)
 
 
+def fold(page, title: str, opened: bool) -> None:
+    """Open or close one of the folds below the method."""
+    button = page.locator(".jupyter-widget-Collapse-header", has_text=title)
+    is_open = button.evaluate("each => each.parentElement.classList.contains('jupyter-widget-Collapse-open')")
+    if is_open != opened:
+        button.click()
+
+
+OPTIONS = "Options, and a second method"
+
+
 def write_picture(page, path: str) -> None:
     """README's picture, without the time that this machine took."""
-    page.add_style_tag(content=".cx-status { visibility: hidden; }")
+    hidden = page.add_style_tag(content=".cx-status { visibility: hidden; }")
     page.set_viewport_size({"width": 1280, "height": 1050})
     picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    hidden.evaluate("each => each.remove()")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     picture.save(path, "png", optimize=True)
 
@@ -133,8 +168,12 @@ def test_the_first_page_has_its_pictures_and_says_what_they_show(page):
     assert page.locator(".cx-thumbs button").all_text_contents()[0] == "example 1"
 
 
+def test_what_is_loaded_is_said_while_one_waits(said):
+    assert said == ["Loading PyTorch, then the model, then drawing the first maps: about ten seconds"]
+
+
 def test_typing_clicking_and_pointing_change_the_picture(page):
-    box = page.locator(".cx-left textarea")
+    box = page.locator(".cx-given textarea")
     box.fill("a blue cone and a red ring\na purple sphere")
     whole = until(page, "'a blue cone and a red ring'")
     until(page, "'a purple sphere'", card=2)
@@ -144,12 +183,16 @@ def test_typing_clicking_and_pointing_change_the_picture(page):
     assert kept[1] != whole[1]
     if os.environ.get("EXPLORER_PICTURE"):
         word(page, "whole text").click()
+        fold(page, OPTIONS, True)
         page.get_by_label(COMPARE).check()
         until(page, "game: what speaks for", panel=1)
+        fold(page, OPTIONS, False)
         page.mouse.move(0, 0)
         page.locator(".cx-status:not(:has(.cx-spinner))").wait_for()
         write_picture(page, os.environ["EXPLORER_PICTURE"])
+        fold(page, OPTIONS, True)
         page.get_by_label(COMPARE).uncheck()
+        fold(page, OPTIONS, False)
         page.locator(".cx-card").nth(1).locator("figure").nth(1).wait_for(state="detached")
         word(page, "ring").click()
         page.mouse.move(0, 0)
@@ -181,7 +224,8 @@ def test_another_method_with_its_options_and_both_signs(page):
     choose(page, "method", "game")
     after = until(page, "game: what speaks for")
     assert after[1] != before[1]
-    slider = page.locator(".cx-left .widget-slider", has_text="layers").first.locator(".noUi-handle")
+    fold(page, OPTIONS, True)
+    slider = page.locator(".cx-chosen .widget-slider", has_text="layers").first.locator(".noUi-handle")
     slider.focus()
     page.keyboard.press("Home")
     page.wait_for_function(
@@ -192,33 +236,160 @@ def test_another_method_with_its_options_and_both_signs(page):
     page.get_by_role("button", name="for the text").click()
     choose(page, "method", "grad_eclip")
     until(page, "grad_eclip: what speaks for 'a blue")
+    fold(page, OPTIONS, False)
 
 
 def test_two_methods_side_by_side(page):
+    fold(page, OPTIONS, True)
     box = page.get_by_label(COMPARE)
     box.check()
     until(page, "game: what speaks for", panel=1)
     assert shown(page, panel=0)[1] != shown(page, panel=1)[1]
     box.uncheck()
     page.locator(".cx-card").nth(1).locator("figure").nth(1).wait_for(state="detached")
+    fold(page, OPTIONS, False)
 
 
-def test_an_uploaded_image_takes_the_place_of_the_example(page, tmp_path):
+@pytest.fixture
+def ramp(tmp_path):
+    """A small picture that is not of the embedded world."""
     ramp = np.linspace(0, 255, 90, dtype=np.uint8)
     colours = np.stack([np.tile(ramp, (60, 1)), np.zeros((60, 90), np.uint8), np.tile(ramp[::-1], (60, 1))], axis=2)
     Image.fromarray(colours).save(tmp_path / "ramp.png")
+    return tmp_path / "ramp.png"
+
+
+def test_an_uploaded_image_takes_the_place_of_the_example_and_is_counted(page, ramp):
     before = shown(page)
     with page.expect_file_chooser() as chooser:
-        page.get_by_role("button", name=re.compile("Upload an image")).click()
-    chooser.value.set_files(tmp_path / "ramp.png")
+        page.get_by_role("button", name="Upload (0)").click()
+    chooser.value.set_files(ramp)
     page.locator('img[alt="ramp.png, as it is"]').wait_for()
     assert until(page, "'a blue cone and a red ring'")[1] != before[1]  # the user's own texts stay
+    page.get_by_role("button", name="Upload (1)").wait_for()
+    page.locator(".cx-warning", has_text="what it says of any other picture means little").wait_for()
     page.locator(".cx-thumbs button").first.click()
     page.locator('img[alt="example 1, as it is"]').wait_for()
+    page.locator(".cx-warning").wait_for(state="detached")
+
+
+DROP = """([base64, name]) => {
+    const bytes = Uint8Array.from(atob(base64), letter => letter.charCodeAt(0));
+    const files = new DataTransfer();
+    files.items.add(new File([bytes], name, {type: 'image/png'}));
+    const dropped = new DragEvent('drop', {dataTransfer: files, bubbles: true, cancelable: true});
+    document.querySelector('.cx-drop').dispatchEvent(dropped);
+}"""
+
+
+def test_an_image_can_be_dropped(page, ramp):
+    page.evaluate(DROP, [base64.b64encode(ramp.read_bytes()).decode(), "dropped.png"])
+    page.locator('img[alt="dropped.png, as it is"]').wait_for()
+    page.get_by_role("button", name="Upload (2)").wait_for()
+    page.locator(".cx-thumbs button").first.click()
+    page.locator('img[alt="example 1, as it is"]').wait_for()
+    with page.expect_file_chooser():  # a click asks for a file as before
+        page.get_by_role("button", name="Upload (2)").click()
+
+
+def test_an_example_text_is_a_click_away(page):
+    page.locator(".cx-offers button", has_text="a blue sphere").click()
+    until(page, "what speaks for 'a blue sphere'")
+    assert page.locator(".cx-given textarea").input_value() == "a blue sphere"
+
+
+def test_a_word_that_the_model_never_learned_is_marked(page):
+    page.locator(".cx-given textarea").fill("a blue zeppelin")
+    until(page, "what speaks for 'a blue zeppelin'")
+    assert "never learned 'zeppelin'" in page.locator(".cx-warning").text_content()
+    marks = [
+        word(page, each).evaluate("each => getComputedStyle(each).textDecorationStyle") for each in ("blue", "zeppelin")
+    ]
+    assert marks == ["solid", "wavy"]  # solid: the style of no line
+    assert "never learned it" in word(page, "zeppelin").get_attribute("title")
+
+
+@pytest.mark.parametrize("title", ["exCLIP", "FIxLIP"])
+def test_a_click_on_a_word_shows_its_interaction_with_each_patch(page, title):
+    method = title.lower()
+    page.locator(".cx-given textarea").fill("a red ring")
+    whole_text = until(page, "grad_eclip: what speaks for 'a red ring'")
+    choose(page, "a word is", f"its pairs with patches, {title}")
+    word(page, "ring").click()
+    page.mouse.move(0, 0)
+    kept = until(page, f"{method}: which patches go with the word 'ring'")
+    assert kept[1] != whole_text[1]
+    page.locator(".cx-card").nth(1).locator("img").nth(4).wait_for(state="attached")  # those for the pointer
+    word(page, "red").hover()
+    assert until(page, f"{method}: which patches go with the word 'red'")[1] != kept[1]
+    page.mouse.move(0, 0)
+    word(page, "whole text").click()
+    choose(page, "a word is", "what it adds to the text")
+    page.mouse.move(0, 0)
+    until(page, "grad_eclip: what speaks for 'a red ring'")
+
+
+def test_a_slow_method_says_how_far_it_is_and_ends_on_all_samples(page):
+    page.evaluate("""() => {
+        window.seen = [];
+        const note = () => seen.push(document.querySelector('.cx-status')?.textContent);
+        new MutationObserver(note).observe(document.querySelector('.cx-found'), {childList: true, subtree: true});
+    }""")
+    choose(page, "method", "rise")
+    until(page, "rise: what speaks for")
+    page.locator(".cx-status", has_text="drawn in").wait_for()
+    said = page.evaluate("seen")
+    assert "rise: 12 of 200 masks" in said and "rise: 50 of 200 masks" in said
+    choose(page, "method", "grad_eclip")
+    until(page, "grad_eclip: what speaks for")
+
+
+def test_quick_changes_dim_what_is_old_and_end_on_the_last(page):
+    box = page.locator(".cx-given textarea")
+    for typed in ("a green", "a green cone", "a green cone and", "a green cone and a ring"):
+        box.fill(typed)
+    page.locator(".cx-stage.cx-old").wait_for()
+    until(page, "what speaks for 'a green cone and a ring'")
+    page.locator(".cx-stage:not(.cx-old)").wait_for()
+    page.locator(".cx-status", has_text="drawn in").wait_for()
+    assert "what speaks for 'a green cone and a ring'" in shown(page)[0]
+
+
+def test_maps_fade_to_the_image_and_are_saved_with_what_they_show(page):
+    opacity = "value => getComputedStyle(document.querySelector('.cx-map img')).opacity === value"
+    for value in ("0", "0.5", "1"):
+        page.locator(".cx-look input").fill(value)
+        page.wait_for_function(opacity, arg=value)
+    with page.expect_download() as download:
+        page.locator(".cx-card").nth(1).get_by_role("link", name="save").click()
+    assert download.value.suggested_filename.startswith("grad_eclip__a_green_cone")
+    picture = Image.open(download.value.path())
+    assert picture.height > picture.width  # the square map, and lines below it
+
+
+@pytest.mark.parametrize("width", [1280, 800, 390])
+def test_the_result_stands_beside_or_directly_under_image_and_text(page, width):
+    page.set_viewport_size({"width": width, "height": 1010})
+    given, found, chosen = (page.locator(f".cx-{part}").bounding_box() for part in ("given", "found", "chosen"))
+    if width > 820:
+        assert found["y"] == given["y"] and found["x"] > given["x"] + given["width"]
+    else:
+        assert given["y"] + given["height"] <= found["y"] <= given["y"] + given["height"] + 20
+        assert found["y"] + found["height"] <= chosen["y"]
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.locator(".jupyter-widget-Collapse-open").count() == 0  # options are folded
+    assert page.locator(".cx-card:visible").last.bounding_box()["width"] <= width
+    page.set_viewport_size({"width": 1280, "height": 1010})
+
+
+def test_models_that_are_downloaded_stand_in_the_menu_with_what_they_need(page):
+    labels = page.get_by_label("model", exact=True).locator("option").all_text_contents()
+    labels = [label.replace("\xa0", " ") for label in labels]
+    assert "ViT-B/16 (OpenAI's: 350 MB, downloaded once)" in labels and labels[0] == "tiny-vit"
 
 
 def test_an_error_is_said_in_plain_words_and_goes_away(page):
-    box = page.locator(".cx-left textarea")
+    box = page.locator(".cx-given textarea")
     box.fill("")
     alert = page.get_by_role("alert")
     alert.wait_for()
@@ -229,8 +400,13 @@ def test_an_error_is_said_in_plain_words_and_goes_away(page):
 
 
 def test_the_figure_and_its_lines_are_handed_out(page):
-    page.get_by_text("Figure and code").click()
-    assert 'texts = ["a red ring"]' in page.locator(".cx-left pre").text_content()
+    fold(page, "Figure and code", True)
+    code = page.locator(".cx-chosen pre")
+    assert 'texts = ["a red ring"]' in code.text_content()
+    assert code.evaluate("each => each.scrollWidth <= each.clientWidth")  # long lines are broken, not cut
+    page.get_by_role("button", name="Copy", exact=True).click()
+    page.get_by_role("button", name="Copied").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()").strip() == code.text_content().strip()
     page.get_by_role("button", name="Make the figure (PNG)").click()
     link = page.get_by_role("link", name=re.compile("Save explorer.png"))
     link.wait_for()

@@ -14,18 +14,31 @@ from typing import Any
 import ipywidgets as widgets
 from IPython.display import display
 
-from clip_explain import papers
 from clip_explain.errors import ClipExplainError
+from clip_explain.explainers import METHODS
 from clip_explain.explorer import code as explorer_code
 from clip_explain.explorer import view as explorer_view
+from clip_explain.explorer.options import pair_methods, quick_pairs
 from clip_explain.explorer.sources import examples, own_images, uploaded
-from clip_explain.explorer.style import CSS, SPINNER, thumbnails
-from clip_explain.explorer.view import EVIDENCE, WAYS, Found, Source, State
+from clip_explain.explorer.style import CSS, DROP, OPACITY, thumbnails
+from clip_explain.explorer.view import EVIDENCE, WAYS, Found, Panel, Source, State
 from clip_explain.explorer.widgets import FULL, STYLE, Card, Chooser, Newest
 from clip_explain.models import available_models, load
 from clip_explain.models.model import Model
 
 OTHER = "another ..."
+# About how many MB of weights a first use of OpenAI's models downloads.
+SIZES = {
+    "RN50": 260,
+    "RN101": 290,
+    "RN50x4": 420,
+    "RN50x16": 660,
+    "RN50x64": 1350,
+    "ViT-B/32": 350,
+    "ViT-B/16": 350,
+    "ViT-L/14": 930,
+    "ViT-L/14@336px": 930,
+}
 FITS = {"the whole image": "full", "its middle square": "crop", "squashed to a square": "squash"}
 
 
@@ -68,7 +81,11 @@ class Explorer:
 
     def save(self, folder: str | Path) -> Path:
         """Write what is shown as explorer_figure.png, and a PDF beside it; the PNG's path."""
-        return papers.save_figure(self.figure(), folder, "explorer_figure")
+        from clip_explain.papers import (
+            save_figure,
+        )  # brings pandas and scikit-learn, seconds that the page need not wait
+
+        return save_figure(self.figure(), folder, "explorer_figure")
 
     def _ipython_display_(self, **_: Any) -> None:
         """Show the explorer, and return when it is drawn.
@@ -85,7 +102,8 @@ class Explorer:
         self._image = widgets.ToggleButtons()
         self._image.add_class("cx-thumbs")
         self._thumbs = widgets.HTML()
-        self._upload = widgets.FileUpload(accept="image/*", description="Upload an image", layout=FULL)
+        self._upload = widgets.FileUpload(accept="image/*", description="Upload", multiple=True, layout=FULL)
+        self._uploads: list[dict] = []  # all that were read, without their contents: the button counts them
         self._fit = widgets.Dropdown(options=list(FITS.items()), description="look at", style=STYLE, layout=FULL)
         self._texts = widgets.Textarea(
             "\n".join(self._sources[0].texts), description="texts", rows=3, style=STYLE, layout=FULL
@@ -94,8 +112,11 @@ class Explorer:
         self._offers = widgets.HBox()
         self._offers.add_class("cx-offers")
         self._offer(self._sources[0])
-        names = list(dict.fromkeys([model, *(name for name in available_models() if name.startswith("tiny"))]))
-        self._choice = widgets.Dropdown(options=[*names, OTHER], description="model", style=STYLE, layout=FULL)
+        names = list(dict.fromkeys([model, *available_models()]))
+        labels = [(named(name), name) for name in names]
+        self._choice = widgets.Dropdown(
+            options=[*labels, (OTHER, OTHER)], description="model", style=STYLE, layout=FULL
+        )
         self._other = widgets.Text(description="name, path", placeholder="ViT-B/16", continuous_update=False)
         self._other.style, self._other.layout = STYLE, widgets.Layout(width="auto", display="none")
         self._first = Chooser("method", self._changed, value=method)
@@ -122,20 +143,41 @@ class Explorer:
         self._save.on_click(self._wants_file)
 
     def _lay_out(self) -> None:
-        more = widgets.Accordion([widgets.VBox([self._words.box, self._way])], titles=("Words",))
-        out = widgets.Accordion([widgets.VBox([self._save, self._file, self._code])], titles=("Figure and code",))
-        image = [self._thumbs, self._image, self._upload, self._texts, self._offers, self._fit]
-        method = [heading("Method"), self._choice, self._other, self._first.box, self._two, self._second.box]
-        left = widgets.VBox([*image, *method, heading("Evidence"), self._evidence, self._legend, more, out])
-        first = widgets.VBox([self._bare])
-        first.add_class("cx-card")
-        self._stage = widgets.HBox([first])
-        right = widgets.VBox([self._status, self._error, self._warning, self._stage])
-        self.box = widgets.VBox([widgets.HTML(f"<style>{CSS}</style>"), widgets.HBox([left, right])])
-        for widget, name in ((self.box, "cx"), (left, "cx-left"), (right, "cx-right"), (self._stage, "cx-stage")):
-            widget.add_class(name)
+        upload = widgets.HBox([self._upload, widgets.HTML(DROP)])
+        given = widgets.VBox([self._thumbs, self._image, upload, self._texts, self._offers])
+        options = [self._fit, self._first.options, self._two, self._second.menu, self._second.options]
+        words = [self._words.menu, self._words.options]
+        out = [self._save, self._file, self._code]
+        folds = widgets.Accordion(
+            [widgets.VBox(each) for each in (options, words, out)],
+            titles=("Options, and a second method", "Words", "Figure and code"),
+        )
+        chosen = widgets.VBox([self._choice, self._other, self._first.menu, self._way, self._evidence, folds])
+        bare = widgets.VBox([self._bare])
+        self._stage = widgets.HBox([bare])
+        look = widgets.HBox([self._legend, widgets.HTML(OPACITY)])
+        found = widgets.VBox([self._status, self._error, self._warning, look, self._stage])
+        body = widgets.Box([given, found, chosen])
+        self.box = widgets.VBox([widgets.HTML(f"<style>{CSS}</style>"), body])
+        for widget, names in (
+            (self.box, "cx"),
+            (body, "cx-body"),
+            (given, "cx-given"),
+            (found, "cx-found"),
+            (chosen, "cx-chosen"),
+            (upload, "cx-upload"),
+            (look, "cx-look"),
+            (self._stage, "cx-stage"),
+            (bare, "cx-card cx-bare"),
+        ):
+            for name in names.split():
+                widget.add_class(name)
         self.box.add_class(self._name)
-        self._second.box.layout.display = "none"
+        self._show_second()
+
+    def _show_second(self) -> None:
+        for widget in (self._second.menu, self._second.options):
+            widget.layout.display = "" if self._two.value else "none"
 
     def _list_images(self, chosen: int) -> None:
         self._thumbs.value = f"<style>{thumbnails(f'.{self._name}', [each.image for each in self._sources])}</style>"
@@ -151,7 +193,7 @@ class Explorer:
         if self._newest.here():  # widgets that the drawing itself has set
             return
         self._other.layout.display = "" if self._choice.value == OTHER else "none"
-        self._second.box.layout.display = "" if self._two.value else "none"
+        self._show_second()
         self._legend.value = legend(self._evidence.value)
         self._stage.add_class("cx-old")  # what is still shown is not what is asked for
         self._newest.ask()
@@ -173,16 +215,19 @@ class Explorer:
         self._offers.children = buttons
 
     def _uploaded(self, change: Any) -> None:
-        for each in change["new"]:
+        new = [each for each in change["new"] if each["content"]]  # the others are those that are only counted
+        for each in new:
             try:
                 source = uploaded(each["name"], bytes(each["content"]))
             except ClipExplainError as error:
                 self._say_error(str(error))
                 continue
+            self._uploads.append({**each, "content": b""})
             self._sources = [*self._sources, source]
             self._list_images(len(self._sources) - 1)
             self._changed()
-        self._upload.value = ()
+        if new:
+            self._upload.value = tuple(self._uploads)
 
     def _wants_file(self, _: Any) -> None:
         self._export = True
@@ -192,19 +237,20 @@ class Explorer:
 
     def _draw(self, stale: Callable[[], bool]) -> None:
         name = self._model_name()
-        self._status.value = SPINNER if name in self._models else loading(name)
+        self._status.value = busy("computing" if name in self._models else loading(name))
         start = time.perf_counter()
         try:
             model = self._loaded(name)
             if model is not self._model:
                 self._adopt(model)
             state = self._read()
-            found = explorer_view.compute(model, state, self._memory, stale)
-            if found is None or stale():
-                return
-            self._show(name, state, found)
-            self._status.value = status(model, time.perf_counter() - start)
-            self._say_error("")
+            for draft, said in explorer_view.drafts(state):
+                found = explorer_view.compute(model, draft, self._memory, stale)
+                if found is None or stale():
+                    return
+                self._show(name, state, found)
+                self._status.value = busy(said) if said else status(model, time.perf_counter() - start)
+                self._say_error("")
             self._follow(model, state, found, stale)
         except ClipExplainError as error:
             if not stale():
@@ -216,7 +262,7 @@ class Explorer:
         """Draw what may come after the pictures: the words' maps, which a pointer reveals, and the file."""
         if self._export:
             self._export = False
-            self._status.value = SPINNER
+            self._status.value = busy("drawing the figure")
             self._file.value = link(explorer_code.png(model, state))
             self._status.value = status(model, None)
         for index, (words, _) in enumerate(found.words):
@@ -254,9 +300,15 @@ class Explorer:
             self._words.read(),
             self._fit.value,
             self._evidence.value,
-            self._way.value,
+            "added" if self._way.value in METHODS else self._way.value,
             tuple(picked),
+            self._pairs(),
         )
+
+    def _pairs(self) -> Panel | None:
+        """The method for pairs of patches and words, if a word's map is to come from one."""
+        method = self._way.value
+        return Panel(method, quick_pairs(method, self._model)) if method in METHODS and self._model else None
 
     def _paired(self, texts: Sequence[str]) -> Any:
         return enumerate(zip(texts, self._cards, strict=False))
@@ -276,6 +328,10 @@ class Explorer:
         self._model = model
         for chooser in (self._first, self._second, self._words):
             chooser.adopt(model)
+        pairs = {f"its pairs with patches, {METHODS[name].title}": name for name in pair_methods(model)}
+        way, ways = self._way.value, WAYS | pairs
+        self._way.options = list(ways.items())
+        self._way.value = way if way in ways.values() else "added"
 
     def _say_error(self, message: str) -> None:
         said = f'<div class="cx-error" role="alert">{html.escape(message)}</div>' if message else ""
@@ -287,12 +343,18 @@ class Explorer:
         self._error.value = said
 
 
-def heading(text: str) -> widgets.HTML:
-    return widgets.HTML(f'<h4 class="cx-heading">{text}</h4>')
+def named(model: str) -> str:
+    """A model's name in the menu, with what it needs."""
+    needs = SIZES.get(model)
+    return f"{model} (OpenAI's: {needs} MB, downloaded once)" if needs else model
 
 
 def legend(sign: str) -> str:
-    return f'<div class="cx-legend">{explorer_view.LEGEND[sign]}</div>'
+    """The colours of a map, and what they say."""
+    strip = explorer_view.data_uri(explorer_view.colour_strip(sign))
+    ends = ("against", "for") if sign == "both" else ("0", "most")
+    bar = f'{ends[0]} <img class="cx-strip" src="{strip}" alt="colours from {ends[0]} to {ends[1]}"> {ends[1]}'
+    return f'<div class="cx-legend"><span>{explorer_view.LEGEND[sign]}</span><span>{bar}</span></div>'
 
 
 def banner(warnings: Sequence[str]) -> str:
@@ -303,7 +365,13 @@ def banner(warnings: Sequence[str]) -> str:
 
 def loading(name: str) -> str:
     """What is waited for while a model is loaded."""
-    return f'<div class="cx-status" role="status"><span class="cx-spinner"></span>loading {html.escape(name)}</div>'
+    needs = f" ({SIZES[name]} MB, downloaded from OpenAI the first time)" if name in SIZES else ""
+    return f"loading {name}{needs}"
+
+
+def busy(said: str) -> str:
+    """The line above the pictures while something is computed."""
+    return f'<div class="cx-status" role="status"><span class="cx-spinner"></span>{html.escape(said)}</div>'
 
 
 def copyable(lines: str) -> str:

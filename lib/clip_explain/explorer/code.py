@@ -32,8 +32,9 @@ def python(value: Any) -> str:
 
 def opening(state: State, model: str) -> list[str]:
     """The lines that load the model and the image."""
+    needs_torch = any("torch." in line for line in drawing(state))
     return [
-        "import torch\n\nimport clip_explain as cx\n" if any(state.picked) else "import clip_explain as cx\n",
+        "import torch\n\nimport clip_explain as cx\n" if needs_torch else "import clip_explain as cx\n",
         "cx.plots.use_style()",
         f"model = cx.load({python(model)})",
         f"image = {state.source.python}",
@@ -47,17 +48,33 @@ def drawing(state: State) -> list[str]:
         shown = "shown"
         lines.append("shown = cx.images.shrunk(image)")
     lines.append(f"texts = {python(list(state.texts))}")
-    towards = "texts"
-    if any(state.picked):
-        towards, rows = "towards", [_direction(i, state) for i in range(len(state.texts))]
-        lines.append(f"towards = torch.cat([{', '.join(rows)}])")
-    elif state.evidence != "for":
-        towards = "towards"
-        lines.append("towards = cx.targets(model, texts)")
     names = ("maps", "others")[: len(state.panels)]
-    for name, panel in zip(names, state.panels, strict=True):
+    for number, (name, panel) in enumerate(zip(names, state.panels, strict=True)):
+        towards, line = _towards(state, number)
+        lines += [line] if line and line not in lines else []
         lines.append(f"{name} = {_maps(panel, towards, state)}")
-    return [*lines, *_page(state, shown, names), *_shading(state)]
+    return [*lines, *_pairs(state), *_page(state, shown, names), *_shading(state)]
+
+
+def _towards(state: State, number: int) -> tuple[str, str]:
+    """The name of what a panel explains, and the line that makes it, if one is needed."""
+    if any(state.picked) and state.pairs_of(number) is None:
+        rows = [_direction(i, state) for i in range(len(state.texts))]
+        return "towards", f"towards = torch.cat([{', '.join(rows)}])"
+    return ("texts", "") if state.evidence == "for" else ("whole", "whole = cx.targets(model, texts)")
+
+
+def _pairs(state: State) -> list[str]:
+    """The lines that put the interactions of picked words in the places of their texts' maps."""
+    if state.pairs is None or not any(state.picked):
+        return []
+    lines, sign = ["maps = list(maps)"], "-" if state.evidence == "against" else ""
+    for index, (_, word) in enumerate(state.asked):
+        if word:
+            call = f"model, image, texts[{index}], {_call(state.pairs)}, fit={python(state.fit)}"
+            lines.append(f"pairs = cx.explain_pair({call})")
+            lines.append(f"maps[{index}] = {sign}pairs.pairs[pairs.names.index({python(word)})]")
+    return lines
 
 
 def _direction(index: int, state: State) -> str:

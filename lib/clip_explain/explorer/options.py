@@ -4,12 +4,14 @@ Below widgets.py, which makes the widgets; above the explainers. Ranges of layer
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from clip_explain.errors import MethodError
 from clip_explain.explainers import METHODS
 from clip_explain.explainers.method import Option
+from clip_explain.explainers.registry import check_fits, names_of_pairs
 from clip_explain.models.adapted import image_tower, text_tower
 from clip_explain.models.model import Model
 from clip_explain.models.resnet import stages_of
@@ -45,6 +47,28 @@ def controls(method: str, model: Model, words: bool = False) -> list[Control]:
     options = METHODS[method].options_for(words).values()
     size = measures(model, words)
     return [replace(control(option, size), says=option.says) for option in options if option.name not in HIDDEN]
+
+
+def quick_pairs(method: str, model: Model) -> tuple[tuple[str, Any], ...]:
+    """The options with which a method for pairs answers a click: quick ones, and a layer that both towers have."""
+    found = []
+    for option in METHODS[method].pair_options or ():
+        value = option.default if option.quick is None else option.quick
+        if option.kind == "layer":
+            value = min(value, measures(model)[0] - 1, measures(model, words=True)[0] - 1)
+        if value != option.default:
+            found.append((option.name, value))
+    return tuple(found)
+
+
+def pair_methods(model: Model) -> list[str]:
+    """The names of the methods for pairs that take this model."""
+    found = []
+    for name in names_of_pairs():
+        with suppress(MethodError):
+            check_fits(model, name)
+            found.append(name)
+    return found
 
 
 def measures(model: Model, words: bool = False) -> tuple[int, int]:

@@ -6,6 +6,7 @@ Below app.py, which holds the widgets; above the explainers and plots. Nothing h
 import base64
 import html
 import io
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -15,16 +16,18 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from matplotlib.colors import to_hex
-from PIL import Image
+from matplotlib.font_manager import findfont
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from clip_explain.directions import targets, without_word
 from clip_explain.errors import TextError
 from clip_explain.explainers import METHODS, explain_words
+from clip_explain.explainers.interactions import Interactions, make_pair
 from clip_explain.images import preprocess, shrunk
 from clip_explain.maps import degenerate, has_sign
 from clip_explain.models.model import Model
-from clip_explain.models.outside import outside
+from clip_explain.models.outside import outside, unknown_words
 from clip_explain.plots.overlay import NOTHING, blend
 from clip_explain.plots.words import shades
 from clip_explain.request import Request
@@ -35,10 +38,13 @@ LEGEND = {
     "against": "bright: speaks against the text",
     "both": "orange: for the text; purple: against it",
 }
-WAYS = {"what it adds to the text": "added", "itself, alone": "alone"}
+WAYS = {"what it adds to the text": "added", "the word alone": "alone"}
+SAMPLED = {"rise": "masks", "shapley": "samples"}  # methods that are drawn first from few samples: the option
+PARTS = (1 / 16, 1 / 4)  # of the samples, drawn before all of them
 MOST_TEXTS = 6
 SIDE = 336  # px, of a picture's longer side
 QUALITY = 88  # of its JPEG
+LETTERS = 12  # px, of what is written below a saved picture
 KEPT = 300  # maps that are kept
 Asked = tuple[tuple[str, str], ...]  # texts, each with the word whose map is wanted, or ""
 Words = list[tuple[list[str], Tensor]]  # of each text
@@ -68,7 +74,8 @@ class State:
 
     `panels`: one method, or two side by side. `words`: the method of the words' weights; None for a model whose words
     cannot be explained. `picked`: for each text the word whose map is shown, "" for the whole text. `evidence` and
-    `way` are values of EVIDENCE and WAYS.
+    `way` are values of EVIDENCE and WAYS. `pairs`: a method for pairs of patches and words, by which the first method's
+    pictures show a picked word's interaction with each patch; None: the word's map, by `way`.
     """
 
     source: Source
@@ -79,6 +86,11 @@ class State:
     evidence: str = "for"
     way: str = "added"
     picked: tuple[str, ...] = ()
+    pairs: Panel | None = None
+
+    def pairs_of(self, panel: int) -> Panel | None:
+        """The method for pairs by which a panel, from 0, shows a word."""
+        return self.pairs if panel == 0 else None
 
     def word(self, index: int) -> str:
         return self.picked[index] if index < len(self.picked) else ""
@@ -93,7 +105,7 @@ class Found:
     """What was computed for a state: scores and shares by text, maps by panel and text, each text's words.
 
     `probability` says what a share is: a text's "softmax" among all, or its own "sigmoid". `warnings`: what lies
-    outside the world that an embedded model was trained on.
+    outside the world that an embedded model was trained on. `unknown`: the words that it never learned.
     """
 
     kind: str  # "cosine", or "logit" of a classifier
@@ -103,6 +115,7 @@ class Found:
     words: Words
     warnings: tuple[str, ...] = ()
     probability: str = "softmax"
+    unknown: tuple[str, ...] = ()
 
 
 # -- computing
@@ -128,15 +141,72 @@ def compute(model: Model, state: State, memory: dict, stale: Callable[[], bool] 
     scores = model.score(model.embed_images(pixels), towards)[0].float()
     shares = model.probabilities(scores)
     maps = []
-    for panel in state.panels:
+    for number in range(len(state.panels)):
         if stale():
             return None
-        maps.append(remembered_maps(model, pixels, state, panel, state.asked, memory))
+        maps.append(asked_maps(model, pixels, state, number, memory))
     if stale():
         return None
     said = tuple(outside(model, [state.source.image], state.texts))
-    words = weights(model, pixels, state)
-    return Found(model.score_name, scores.tolist(), shares.tolist(), maps, words, said, model.probability)
+    words, unknown = weights(model, pixels, state), tuple(unknown_words(model, state.texts))
+    return Found(model.score_name, scores.tolist(), shares.tolist(), maps, words, said, model.probability, unknown)
+
+
+def drafts(state: State) -> list[tuple[State, str]]:
+    """States with fewer samples that are drawn before this one, and what is said of each; the last is this one.
+
+    A sampling method's picture so appears soon and grows finer. Only the last state's picture is that of the code.
+    """
+    found = [_part(state, part) for part in PARTS if any(panel.method in SAMPLED for panel in state.panels)]
+    return [*found, (state, "")]
+
+
+def _part(state: State, part: float) -> tuple[State, str]:
+    panels, said = [], []
+    for panel in state.panels:
+        name = SAMPLED.get(panel.method)
+        if name is not None:
+            options = dict(panel.options)
+            samples = options.get(name, METHODS[panel.method].options_for()[name].default)
+            options[name] = max(1, round(part * samples))
+            said.append(f"{panel.method}: {options[name]} of {samples} {name}")
+            panel = Panel(panel.method, tuple(options.items()))
+        panels.append(panel)
+    return replace(state, panels=tuple(panels)), ", ".join(said)
+
+
+def asked_maps(model: Model, pixels: Tensor, state: State, number: int, memory: dict) -> list[Tensor]:
+    """The map that a panel shows of each text: of the whole text, of its picked word, or of the word's interactions."""
+    panel = state.panels[number]
+    pairs = state.pairs_of(number)
+    if pairs is None:
+        return remembered_maps(model, pixels, state, panel, state.asked, memory)
+    maps = list(remembered_maps(model, pixels, state, panel, tuple((text, "") for text in state.texts), memory))
+    for index, (text, word) in enumerate(state.asked):
+        if word:
+            found = remembered_pairs(model, pixels, state, pairs, text, memory)
+            maps[index] = word_pairs(found, word, state.evidence)
+    return maps
+
+
+def remembered_pairs(model: Model, pixels: Tensor, state: State, pairs: Panel, text: str, memory: dict) -> Interactions:
+    """The interactions of a text's words with the patches, by a method for pairs."""
+    key = pairs_key(model, state, text)
+    if key not in memory:
+        forget(memory)
+        memory[key] = METHODS[pairs.method].pairs(make_pair(model, pixels, text), **dict(pairs.options))
+    return memory[key]
+
+
+def pairs_key(model: Model, state: State, text: str) -> tuple:
+    """Under what a text's interactions are remembered."""
+    return (model.name, model.sha256, state.source, state.fit, state.pairs, text)
+
+
+def word_pairs(found: Interactions, word: str, sign: str) -> Float[Tensor, "grid_h grid_w"]:
+    """A word's interaction with each patch, or its negative as evidence against the text."""
+    map = found.pairs[found.names.index(word)].cpu()
+    return -map if sign == "against" else map
 
 
 def weights(model: Model, pixels: Tensor, state: State) -> Words:
@@ -159,11 +229,16 @@ def remembered_maps(
     """A panel's map for each text asked for, or for a word of it."""
     key = (model.name, model.sha256, state.source, state.fit, panel, state.evidence, state.way, asked)
     if key not in memory:
-        while len(memory) >= KEPT:
-            memory.pop(next(iter(memory)))
+        forget(memory)
         request = Request(model, pixels, directions(model, asked, state.way))
         memory[key] = list(evidence(request, panel, state.evidence).cpu())
     return memory[key]
+
+
+def forget(memory: dict) -> None:
+    """Make room for one more; the oldest go first."""
+    while len(memory) >= KEPT:
+        memory.pop(next(iter(memory)))
 
 
 def directions(model: Model, asked: Asked, way: str) -> Float[Tensor, "asked embedding"]:
@@ -190,18 +265,26 @@ def evidence(request: Request, panel: Panel, sign: str) -> Float[Tensor, "target
 def word_maps(
     model: Model, state: State, index: int, words: Sequence[str], memory: dict, stale: Callable[[], bool]
 ) -> list[list[Tensor]] | None:
-    """For each panel the maps of one whole text and of its words; empty for a slow method; None if stale."""
+    """For each panel the maps of one whole text and of its words; empty for a slow method; None if stale.
+
+    What a slow method, or one for pairs, says of a word is computed when the word is clicked.
+    """
     pixels, text, found = preprocess(model, state.source.image, state.fit), state.texts[index], []
     asked = tuple((text, word) for word in ("", *words))
-    for panel in state.panels:
+    for number, panel in enumerate(state.panels):
         rows = []
-        if METHODS[panel.method].by_set:
+        if state.pairs_of(number) is not None:
+            pairs = memory.get(pairs_key(model, state, text))
+            if pairs is not None:
+                whole = asked_maps(model, pixels, replace(state, picked=()), number, memory)[index]
+                rows = [whole, *(word_pairs(pairs, word, state.evidence) for word in words)]
+        elif METHODS[panel.method].by_set:
             for pair in asked:
                 if stale():
                     return None
                 among = tuple(pair if i == index else other for i, other in enumerate(state.asked))
                 rows.append(remembered_maps(model, pixels, state, panel, among, memory)[index])
-        elif not METHODS[panel.method].slow:  # a slow method's map of a word is computed when the word is clicked
+        elif not METHODS[panel.method].slow:
             if stale():
                 return None
             rows = remembered_maps(model, pixels, state, panel, asked, memory)
@@ -224,8 +307,10 @@ def data_uri(image: Image.Image) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(written.getvalue()).decode()
 
 
-def described(panel: Panel, text: str, word: str, sign: str, map: Tensor) -> str:
+def described(panel: Panel, text: str, word: str, sign: str, map: Tensor, pairs: Panel | None = None) -> str:
     """The picture in words: what it shows, and where the map is strongest."""
+    if word and pairs is not None:
+        return f"{pairs.method}: which patches go with the word {word!r} in {text!r}. Strongest {strongest(map)}."
     of = f"the word {word!r} in {text!r}" if word else f"{text!r}"
     what = {"for": "speaks for", "against": "speaks against", "both": "speaks for and against"}[sign]
     if float(map.max()) <= 0:
@@ -246,32 +331,65 @@ def strongest(map: Float[Tensor, "grid_h grid_w"]) -> str:
 
 def card(state: State, found: Found, index: int, hover: list[list[Tensor]] | None = None) -> str:
     """One text as HTML: its score, and for each panel its picture, behind it those of its words."""
-    text, shown = state.texts[index], shrunk(state.source.image, SIDE)
+    text, score = state.texts[index], score_of(state, found, index)
     words = found.words[index][0] if found.words else []
-    score = f"{found.kind} {found.scores[index]:.3f}"
-    if found.probability == "sigmoid":
-        score += f" &middot; probability {found.shares[index]:.1%}"
-    elif len(state.texts) > 1:
-        score += f" &middot; {found.shares[index]:.0%} among these texts"
     figures = []
-    for number, panel in enumerate(state.panels):
+    for number in range(len(state.panels)):
         rows = [(state.word(index), found.maps[number][index])]
         if hover:
             rows += zip(("", *words), hover[number], strict=False)
-        images = "".join(
-            f'<img src="{data_uri(picture(shown, map, state.evidence, state.fit))}" '
-            f'alt="{html.escape(described(panel, text, word, state.evidence, map))}">'
-            for word, map in rows
-        )
-        caption = f"{html.escape(panel.method)}{remark(rows[0][1], state.evidence)} {saved(shown, rows[0][1], state)}"
-        figures.append(f"<figure>{images}<figcaption>{caption}</figcaption></figure>")
+        figures.append(figure(state, number, text, rows, score))
     head = f'<div class="cx-head"><strong>{html.escape(text)}</strong><span>{score}</span></div>'
     return f'{head}<div class="cx-pair">{"".join(figures)}</div>'
 
 
-def saved(image: Image.Image, map: Tensor, state: State) -> str:
-    """A link that saves the picture of a map."""
-    return f'<a download="map.jpg" href="{data_uri(picture(image, map, state.evidence, state.fit))}">save</a>'
+def score_of(state: State, found: Found, index: int) -> str:
+    """A text's score, and its probability, in words."""
+    score = f"{found.kind} {found.scores[index]:.3f}"
+    if found.probability == "sigmoid":
+        return f"{score} · probability {found.shares[index]:.1%}"
+    return f"{score} · {found.shares[index]:.0%} among these texts" if len(state.texts) > 1 else score
+
+
+def figure(state: State, number: int, text: str, rows: Sequence[tuple[str, Tensor]], score: str) -> str:
+    """A panel's pictures of a text as HTML: the one that is shown, then those for the pointer; the image behind all."""
+    panel, pairs, shown = state.panels[number], state.pairs_of(number), shrunk(state.source.image, SIDE)
+    pictures = [picture(shown, map, state.evidence, state.fit) for _, map in rows]
+    images = ""
+    for (word, map), each in zip(rows, pictures, strict=True):
+        says = described(panel, text, word, state.evidence, map, pairs)
+        images += f'<img src="{data_uri(each)}" alt="{html.escape(says)}">'
+    word, map = rows[0]
+    method = pairs.method if word and pairs else panel.method
+    caption = f"{html.escape(method)}{remark(map, state.evidence)}"
+    named = f"{method}, {word} in {text}" if word else f"{method}, {text}"
+    ground = f'<div class="cx-map" style="background-image: url({data_uri(shown)})">{images}</div>'
+    link = saved(pictures[0], named, score)
+    return f"<figure>{ground}<figcaption>{caption} {link}</figcaption></figure>"
+
+
+def saved(image: Image.Image, named: str, score: str) -> str:
+    """A link that saves a picture with what it shows and the score written below it."""
+    name = "".join(letter if letter.isalnum() else "_" for letter in named)[:80]
+    return f'<a download="{name}.jpg" href="{data_uri(labelled(image, [named, score]))}">save</a>'
+
+
+def labelled(image: Image.Image, lines: Sequence[str]) -> Image.Image:
+    """An image with lines of text on white below it, each no wider than the image."""
+    font = ImageFont.truetype(findfont("DejaVu Sans"), LETTERS)
+    broken = [part for line in lines for part in textwrap.wrap(line, max(8, int(image.width / (0.62 * LETTERS))))]
+    step = round(1.4 * LETTERS)
+    page = Image.new("RGB", (image.width, image.height + step * len(broken) + step // 2), "white")
+    page.paste(image, (0, 0))
+    for number, line in enumerate(broken):
+        ImageDraw.Draw(page).text((4, image.height + step // 4 + number * step), line, "black", font)
+    return page
+
+
+def colour_strip(sign: str) -> Image.Image:
+    """The colours of a map over white, from its least to its largest value: those of `blend`."""
+    values = torch.linspace(-1.0 if sign == "both" else 0.0, 1.0, 120).repeat(2, 1)
+    return picture(Image.new("RGB", (120, 12), "white"), values, sign, "full")
 
 
 def remark(map: Tensor, sign: str) -> str:
@@ -292,12 +410,17 @@ def source_card(state: State) -> str:
     return f'{head}<div class="cx-pair"><figure>{image}</figure></div>'
 
 
-def word_colours(scope: str, values: Tensor) -> str:
-    """CSS that colours the buttons of a text's words by their weights; the first button is the whole text."""
-    return "".join(
-        f"{scope} button:nth-of-type({place}) {{background: {to_hex(colour)} !important; color: black !important}}\n"
-        for place, colour in enumerate(shades(values), 2)
-    )
+def word_colours(scope: str, words: Sequence[str], values: Tensor, unknown: Sequence[str]) -> str:
+    """CSS that colours the buttons of a text's words by their weights, and underlines those the model never learned.
+
+    The first button is the whole text.
+    """
+    found = ""
+    for place, (word, colour) in enumerate(zip(words, shades(values), strict=True), 2):
+        line = "; text-decoration: underline wavy #D55E00" if word in unknown else ""
+        look = f"background: {to_hex(colour)} !important; color: black !important{line}"
+        found += f"{scope} button:nth-of-type({place}) {{{look}}}\n"
+    return found
 
 
 def unlike(words: Sequence[str]) -> list[str]:

@@ -5,10 +5,11 @@ Below app.py, which puts them together; above options.py and view.py.
 
 import html
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ipywidgets as widgets
+from torch import Tensor
 
 from clip_explain.explainers import METHODS, methods_for
 from clip_explain.explorer import view as explorer_view
@@ -58,14 +59,14 @@ class Newest:
 
 
 class Chooser:
-    """A menu of methods and, below it, a widget for each option of the chosen one."""
+    """A `menu` of methods, and in `options` a widget for each option of the chosen one, with the record's sentence."""
 
     def __init__(self, label: str, change: Callable[[Any], None], words: bool = False, value: str = "grad_eclip"):
         self.words, self._change, self._model, self._wished = words, change, None, value
         self.method = widgets.Dropdown(description=label, style=STYLE, layout=FULL)
         self.says = widgets.HTML()
         self.options = widgets.VBox()
-        self.box = widgets.VBox([self.method, self.says, self.options])
+        self.menu = widgets.VBox([self.method, self.says])
         self._rows: list[tuple[Control, widgets.Widget]] = []
         self.method.observe(self._chosen, "value")
 
@@ -95,13 +96,15 @@ class Chooser:
         names = [] if self.method.value is None else controls(self.method.value, self._model, self.words)
         if names == [each for each, _ in self._rows]:
             return
-        old, self._rows = self._rows, [(each, control_widget(each)) for each in names]
+        self._rows = [(each, control_widget(each)) for each in names]
+        rows = []
         for each, widget in self._rows:
-            widget.tooltip = each.says
             widget.observe(self._change, "value")
-        self.options.children = [widget for _, widget in self._rows]
-        for _, widget in old:
-            widget.close()
+            rows.append(widgets.VBox([widget, widgets.HTML(sentence(each.says))]))
+        old, self.options.children = self.options.children, rows
+        for row in old:
+            for widget in (*row.children, row):
+                widget.close()
 
 
 def sentence(says: str) -> str:
@@ -124,6 +127,15 @@ def control_widget(control: Control) -> widgets.Widget:
         return widgets.FloatText(control.value, step=0.1, **shared)
     value = "" if control.value is None else str(control.value)
     return widgets.Text(value, placeholder="its own default", continuous_update=False, **shared)
+
+
+def tooltips(words: Sequence[str], values: Tensor, unknown: Sequence[str]) -> list[str]:
+    """What the pointer is told of each word."""
+    found = []
+    for word, value in zip(words, values.tolist(), strict=True):
+        mark = "; the model never learned it" if word in unknown else ""
+        found.append(f"{word}: weight {value:.4f}{mark}; click to see its patches")
+    return found
 
 
 class Card:
@@ -154,10 +166,7 @@ class Card:
             self.words.index = places[0] if places else 0
         self.words.layout.display = "" if words else "none"
         if values is not None:
-            self.words.tooltips = [
-                "",
-                *(f"{word}: weight {value:.4f}" for word, value in zip(words, values, strict=True)),
-            ]
-            colours = explorer_view.word_colours(f"{self.scope} .cx-words", values)
+            self.words.tooltips = ["", *tooltips(words, values, found.unknown)]
+            colours = explorer_view.word_colours(f"{self.scope} .cx-words", words, values, found.unknown)
             self.style.value = f"<style>{colours}</style>"
         self.picture.value = explorer_view.card(state, found, index, hover)
