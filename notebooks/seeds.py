@@ -4,8 +4,9 @@
     clip-explain notebook 02 12 --work seeds/2 -p seed 2
     python notebooks/seeds.py figures seeds/1/figures seeds/2/figures
 
-A row for each notebook that all folders hold: its statements, those whose verdict is the same in all folders, those that
-change (as from "undecided" to "reproduced"), and those that turn (from "reproduced" to "not reproduced"). Beside run.py.
+A row for each notebook that all folders hold: its statements, those whose verdict is the same in all folders, those
+that change (as from "undecided" to "reproduced"), and those that turn (from "reproduced" to "not reproduced").
+Beside run.py.
 """
 
 import argparse

@@ -17,7 +17,7 @@ OPENAI = {
 }
 # The form of a model's name -> what it loads. models/__init__.py has the loader of each prefix before a colon.
 FAMILIES = {
-    "tiny-vit tiny-vit-plain tiny-vit-32 tiny-resnet basic-clip": "embedded CLIPs, trained on rendered scenes; no download",
+    "tiny-vit tiny-vit-plain tiny-vit-32 tiny-resnet basic-clip": "embedded CLIPs of rendered scenes; no download",
     **{name: f"OpenAI's CLIP; download of {size} MB" for name, size in OPENAI.items()},
     "PATH": "a weights file in OpenAI's layout: .safetensors, .pt, .pth, .bin",
     "hf:NAME_OR_FOLDER": "CLIP, SigLIP, MetaCLIP 2, Chinese CLIP or AltCLIP of transformers; "

@@ -70,7 +70,8 @@ def curves_of(
         read = {name: each.readouts[name] for name in readouts or each.readouts}
         signed = None
         if ties == "signed":
-            signed = {name: heat[: len(endings)] for name, heat in signed_by_name(replace(each.request), list(maps)).items()}
+            whole = signed_by_name(replace(each.request), list(maps))
+            signed = {name: heat[: len(endings)] for name, heat in whole.items()}
         given = {"endings": endings, "ties": ties, "signed": signed, "seed": each.seed, **options}
         asked = (each.image, each.request.model, each.request.pixels)
         found, drawn = deletion_and_insertion(*asked, maps, read, setting, **given)
