@@ -18,7 +18,7 @@ import small_clip
 from clip_explain import explorer
 from clip_explain.explainers import names_of
 from clip_explain.explainers.registry import names_of_pairs
-from clip_explain.explorer import app
+from clip_explain.explorer import app, lines, pictures
 from clip_explain.explorer import code as explorer_code
 from clip_explain.explorer import options as explorer_options
 from clip_explain.explorer import view as explorer_view
@@ -177,7 +177,7 @@ def test_a_picked_words_pairs_take_the_place_of_its_map(model, state, sign):
     hover, _ = explorer_view.word_maps(model, asked, 1, words, memory, lambda: False)
     assert len(hover) == 1 + len(words)
     same(hover[1 + words.index("ring")], found.maps[0][1])
-    assert "exclip: which patches go with the word &#x27;ring&#x27;" in explorer_view.card(asked, found, 1)
+    assert "exclip: which patches go with the word &#x27;ring&#x27;" in pictures.card(asked, found, 1)
 
 
 def test_methods_for_pairs_are_offered_with_layers_that_the_model_has(model):
@@ -238,24 +238,24 @@ def test_texts_are_lines():
 def test_where_a_map_is_strongest_is_said_in_words(row, column, expected):
     map = torch.zeros(3, 3)
     map[row, column] = 1
-    assert explorer_view.strongest(map) == expected
+    assert pictures.strongest(map) == expected
 
 
 def test_every_picture_says_what_it_shows(model, state):
     found = explorer_view.compute(model, state, {})
-    page = explorer_view.card(changed_state(state, texts=("<b>", TEXTS[1])), found, 0, [found.maps[0]])
+    page = pictures.card(changed_state(state, texts=("<b>", TEXTS[1])), found, 0, [found.maps[0]])
     assert page.count("<img") == 3 and page.count('alt="grad_eclip: what speaks for ') == 3
     assert "&lt;b&gt;" in page and "<b>" not in page
     assert "among these texts" in page
-    flat = explorer_view.described(Panel("rollout"), "a cone", "", "both", torch.ones(2, 2))
+    flat = pictures.described(Panel("rollout"), "a cone", "", "both", torch.ones(2, 2))
     assert flat == "rollout: what speaks for and against 'a cone'. The map is the same everywhere."
-    none = explorer_view.described(Panel("rollout"), "a cone", "", "for", torch.zeros(2, 2))
+    none = pictures.described(Panel("rollout"), "a cone", "", "for", torch.zeros(2, 2))
     assert none == "rollout: what speaks for 'a cone'. There is no positive evidence."
 
 
 def test_a_caption_says_what_the_colours_do_not():
     zero, flat, signed = torch.zeros(2, 2), torch.ones(2, 2), torch.tensor([[-1.0, 2.0]])
-    assert [explorer_view.remark(map, "for") for map in (zero, flat, signed, signed.abs())] == [
+    assert [pictures.remark(map, "for") for map in (zero, flat, signed, signed.abs())] == [
         ": no positive evidence",
         ": the same everywhere",
         ": orange: for the text; purple: against it",
@@ -264,13 +264,13 @@ def test_a_caption_says_what_the_colours_do_not():
 
 
 def test_labels_of_repeated_words_differ_and_read_the_same():
-    labels = explorer_view.unlike(["a", "cone", "a", "a"])
+    labels = pictures.unlike(["a", "cone", "a", "a"])
     assert len(set(labels)) == 4
     assert [label.replace("\u200b", "") for label in labels] == ["a", "cone", "a", "a"]
 
 
 def test_a_words_button_has_the_colour_of_its_weight():
-    css = explorer_view.word_colours(".x", ["a", "dax"], torch.tensor([0.0, 1.0]), ["dax"])
+    css = pictures.word_colours(".x", ["a", "dax"], torch.tensor([0.0, 1.0]), ["dax"])
     first, second = css.splitlines()
     assert first.startswith(".x button:nth-of-type(2) {background: #ffffff") and "underline" not in first
     assert second.startswith(".x button:nth-of-type(3) {background: #") and "underline" in second  # never learned
@@ -522,14 +522,14 @@ def test_code_can_be_copied_and_a_map_saved(page):
         r'<a download="grad_eclip__a_red_cone.jpg" href="data:image/jpeg;base64,([^"]+)"', page._cards[0].picture.value
     )
     picture = Image.open(io.BytesIO(base64.b64decode(saved[1])))
-    assert picture.width == 96 and picture.height > 64 + 2 * explorer_view.LETTERS  # what it shows stands below it
+    assert picture.width == 96 and picture.height > 64 + 2 * pictures.LETTERS  # what it shows stands below it
 
 
 def test_models_that_are_downloaded_say_what_they_need(page):
     labels = {name: label for label, name in page._choice.options}
     assert labels["ViT-B/16"] == "ViT-B/16 (OpenAI's: 350 MB, downloaded once)"
-    assert set(app.SIZES) == set(OPENAI)
-    assert app.loading("RN50") == "loading RN50 (260 MB, downloaded from OpenAI the first time)"
+    assert set(lines.SIZES) == set(OPENAI)
+    assert lines.loading("RN50") == "loading RN50 (260 MB, downloaded from OpenAI the first time)"
 
 
 def test_a_sampling_method_shows_its_drafts_and_ends_on_all_samples(page, monkeypatch):
@@ -552,5 +552,5 @@ def test_the_colours_of_a_map_are_shown_and_follow_the_sign(page):
     page._evidence.value = "both"
     page.wait()
     assert 'alt="colours from against to for"' in page._legend.value
-    strip = np.asarray(explorer_view.colour_strip("for"), dtype=float)
+    strip = np.asarray(pictures.colour_strip("for"), dtype=float)
     assert (strip[0, 0] > 250).all() and (strip[:, -1].mean(axis=0) < 245).any()

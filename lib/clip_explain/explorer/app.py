@@ -4,7 +4,6 @@ Above view.py and code.py, which compute and draw everything that is shown. A si
 newest state; changes that arrive during a computation are combined.
 """
 
-import base64
 import html
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from IPython.display import display
 from clip_explain.errors import ClipExplainError
 from clip_explain.explainers import METHODS
 from clip_explain.explorer import code as explorer_code
+from clip_explain.explorer import lines, pictures
 from clip_explain.explorer import view as explorer_view
 from clip_explain.explorer.options import pair_methods, quick_pairs
 from clip_explain.explorer.sources import examples, own_images, uploaded
@@ -27,18 +27,6 @@ from clip_explain.models import available_models, load
 from clip_explain.models.model import Model
 
 OTHER = "another ..."
-# About how many MB of weights a first use of OpenAI's models downloads.
-SIZES = {
-    "RN50": 260,
-    "RN101": 290,
-    "RN50x4": 420,
-    "RN50x16": 660,
-    "RN50x64": 1350,
-    "ViT-B/32": 350,
-    "ViT-B/16": 350,
-    "ViT-L/14": 930,
-    "ViT-L/14@336px": 930,
-}
 FITS = {"the whole image": "full", "its middle square": "crop", "squashed to a square": "squash"}
 
 
@@ -113,7 +101,7 @@ class Explorer:
         self._offers.add_class("cx-offers")
         self._offer(self._sources[0])
         names = list(dict.fromkeys([model, *available_models()]))
-        labels = [(named(name), name) for name in names]
+        labels = [(lines.named(name), name) for name in names]
         self._choice = widgets.Dropdown(
             options=[*labels, (OTHER, OTHER)], description="model", style=STYLE, layout=FULL
         )
@@ -124,7 +112,7 @@ class Explorer:
         self._second = Chooser("second", self._changed, value="game")
         self._evidence = widgets.ToggleButtons(options=list(EVIDENCE.items()), description="")
         self._evidence.add_class("cx-evidence")
-        self._legend = widgets.HTML(legend("for"))
+        self._legend = widgets.HTML(lines.legend("for"))
         self._words = Chooser("words by", self._changed, words=True)
         self._way = widgets.Dropdown(options=list(WAYS.items()), description="a word is", style=STYLE, layout=FULL)
         self._save = widgets.Button(description="Make the figure (PNG)", layout=FULL)
@@ -194,7 +182,7 @@ class Explorer:
             return
         self._other.layout.display = "" if self._choice.value == OTHER else "none"
         self._show_second()
-        self._legend.value = legend(self._evidence.value)
+        self._legend.value = lines.legend(self._evidence.value)
         self._stage.add_class("cx-old")  # what is still shown is not what is asked for
         self._newest.ask()
 
@@ -237,7 +225,7 @@ class Explorer:
 
     def _draw(self, stale: Callable[[], bool]) -> None:
         name = self._model_name()
-        self._status.value = busy("computing" if name in self._models else loading(name))
+        self._status.value = lines.busy("computing" if name in self._models else lines.loading(name))
         start = time.perf_counter()
         try:
             model = self._loaded(name)
@@ -249,7 +237,7 @@ class Explorer:
                 if found is None or stale():
                     return
                 self._show(name, state, found)
-                self._status.value = busy(said) if said else status(model, time.perf_counter() - start)
+                self._status.value = lines.busy(said) if said else lines.status(model, time.perf_counter() - start)
                 self._say_error("")
             self._follow(model, state, found, stale)
         except ClipExplainError as error:
@@ -262,9 +250,9 @@ class Explorer:
         """Draw what may come after the pictures: the words' maps, which a pointer reveals, and the file."""
         if self._export:
             self._export = False
-            self._status.value = busy("drawing the figure")
-            self._file.value = link(explorer_code.png(model, state))
-            self._status.value = status(model, None)
+            self._status.value = lines.busy("drawing the figure")
+            self._file.value = lines.link(explorer_code.png(model, state))
+            self._status.value = lines.status(model, None)
         for index, (words, _) in enumerate(found.words):
             hover = explorer_view.word_maps(model, state, index, words, self._memory, stale)
             if hover is None or stale():
@@ -277,15 +265,15 @@ class Explorer:
             self._cards.append(Card(f"{self._name}-{len(self._cards)}", self._changed))
         for index in range(len(state.texts)):
             self._cards[index].show(state, found, index)
-        self._bare.value = explorer_view.source_card(state)
-        self._warning.value = banner(found.warnings)
+        self._bare.value = pictures.source_card(state)
+        self._warning.value = lines.banner(found.warnings)
         shown = (self._stage.children[0], *(card.box for card in self._cards[: len(state.texts)]))
         if self._stage.children != shown:
             self._stage.children = shown
         if self._drawn != (name, state):
             self._file.value = ""
         self._drawn, self._named = (name, state), name
-        self._code.value = copyable(explorer_code.code(state, name))
+        self._code.value = lines.copyable(explorer_code.code(state, name))
 
     def _read(self) -> State:
         """The state that the user has chosen."""
@@ -341,53 +329,3 @@ class Explorer:
         else:
             self._stage.remove_class("cx-old")
         self._error.value = said
-
-
-def named(model: str) -> str:
-    """A model's name in the menu, with what it needs."""
-    needs = SIZES.get(model)
-    return f"{model} (OpenAI's: {needs} MB, downloaded once)" if needs else model
-
-
-def legend(sign: str) -> str:
-    """The colours of a map, and what they say."""
-    strip = explorer_view.data_uri(explorer_view.colour_strip(sign))
-    ends = ("against", "for") if sign == "both" else ("0", "most")
-    bar = f'{ends[0]} <img class="cx-strip" src="{strip}" alt="colours from {ends[0]} to {ends[1]}"> {ends[1]}'
-    return f'<div class="cx-legend"><span>{explorer_view.LEGEND[sign]}</span><span>{bar}</span></div>'
-
-
-def banner(warnings: Sequence[str]) -> str:
-    """The warning, above the pictures, about words and pictures outside the model's world."""
-    said = "".join(f"<div>{html.escape(message)}.</div>" for message in warnings)
-    return f'<div class="cx-warning" role="status">{said}</div>' if said else ""
-
-
-def loading(name: str) -> str:
-    """What is waited for while a model is loaded."""
-    needs = f" ({SIZES[name]} MB, downloaded from OpenAI the first time)" if name in SIZES else ""
-    return f"loading {name}{needs}"
-
-
-def busy(said: str) -> str:
-    """The line above the pictures while something is computed."""
-    return f'<div class="cx-status" role="status"><span class="cx-spinner"></span>{html.escape(said)}</div>'
-
-
-def copyable(lines: str) -> str:
-    """Lines of Python below a button that copies them."""
-    copy = "navigator.clipboard.writeText(this.nextElementSibling.innerText); this.innerText = 'Copied'"
-    return f'<button class="cx-copy" onclick="{copy}">Copy</button><pre>{html.escape(lines)}</pre>'
-
-
-def status(model: Model, seconds: float | None) -> str:
-    took = "" if seconds is None else f", drawn in {seconds:.2f} s"
-    return f'<div class="cx-status" role="status">{html.escape(model.name)} on {model.device}{took}</div>'
-
-
-def link(png: bytes) -> str:
-    """A link that saves a PNG from the page."""
-    data = base64.b64encode(png).decode()
-    return (
-        f'<a download="explorer.png" href="data:image/png;base64,{data}">Save explorer.png ({len(png) // 1000} KB)</a>'
-    )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageOps
 
-from clip_explain.explorer.view import data_uri
+from clip_explain.explorer.pictures import data_uri
 
 THUMBNAIL = 96  # px
 MOST_WORDS = 60  # of a text, whose maps can be shown under the pointer

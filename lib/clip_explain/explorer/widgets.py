@@ -12,7 +12,7 @@ import ipywidgets as widgets
 from torch import Tensor
 
 from clip_explain.explainers import METHODS, methods_for
-from clip_explain.explorer import view as explorer_view
+from clip_explain.explorer import pictures
 from clip_explain.explorer.options import Control, changed, controls
 from clip_explain.explorer.view import Found, Panel, State
 from clip_explain.models.model import Model
@@ -158,7 +158,7 @@ class Card:
 
     def show(self, state: State, found: Found, index: int, hover: list | None = None) -> None:
         words, values = found.words[index] if found.words else ([], None)
-        options = [("whole text", ""), *zip(explorer_view.unlike(words), words, strict=True)]
+        options = [("whole text", ""), *zip(pictures.unlike(words), words, strict=True)]
         if list(self.words.options) != options:
             self.words.options = options
         places = [place for place, (_, word) in enumerate(options) if word == state.word(index)]
@@ -167,6 +167,6 @@ class Card:
         self.words.layout.display = "" if words else "none"
         if values is not None:
             self.words.tooltips = ["", *tooltips(words, values, found.unknown)]
-            colours = explorer_view.word_colours(f"{self.scope} .cx-words", words, values, found.unknown)
+            colours = pictures.word_colours(f"{self.scope} .cx-words", words, values, found.unknown)
             self.style.value = f"<style>{colours}</style>"
-        self.picture.value = explorer_view.card(state, found, index, hover)
+        self.picture.value = pictures.card(state, found, index, hover)
