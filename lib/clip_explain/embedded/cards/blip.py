@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from clip_explain.embedded.cards.clip import read_checkpoint, samples_after
 from clip_explain.embedded.cards.figures import Figures, chance, held_out, pointing, recognition, retrieval
@@ -17,7 +18,7 @@ from clip_explain.papers.saving import write
 def export(name: str, folder: Path, plan: Plan = PLAN) -> dict:
     """Write the newest checkpoint to data/models/NAME/, in fp16, as transformers reads it; returns its card."""
     state = read_checkpoint(folder)
-    network = build_blip(plan, plan.seed)
+    network: Any = build_blip(plan, plan.seed)
     network.load_state_dict(state["network"])
     del network.logit_scale  # no part of BLIP's own
     target = embedded_folder() / name

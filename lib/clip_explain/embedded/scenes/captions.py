@@ -80,7 +80,9 @@ class Facts:
 
 def phrase(**said: str) -> tuple[int, int, int, int]:
     """Indices of a phrase from names: phrase(color="red", shape="cube")."""
-    return tuple(values.index(said[key]) if key in said else NOT_SAID for key, values in ATTRIBUTES.items())
+    numbers = [values.index(said[key]) if key in said else NOT_SAID for key, values in ATTRIBUTES.items()]
+    size, color, material, shape = numbers
+    return size, color, material, shape
 
 
 def say(caption: Caption, rng: np.random.Generator | None = None) -> str:
@@ -159,15 +161,15 @@ def _holds(asked: np.ndarray, relation: str | None, place: str | None, facts: Fa
     if place:
         fits[0] &= _placed(place, facts, certain)[:, None]
     if len(fits) == 1:
-        return fits[0].any(-1)
+        return np.any(fits[0], -1)
     pairs = fits[0][..., :, None] & fits[1][..., None, :] & ~np.eye(fits[0].shape[-1], dtype=bool)
     if relation:
         pairs &= _related(relation, facts)[:, None]
     if len(fits) == 2:
-        return pairs.any((-2, -1))
+        return np.any(pairs, (-2, -1))
     apart = ~np.eye(pairs.shape[-1], dtype=bool)
     third = fits[2][..., None, None, :] & apart[:, None, :] & apart[None, :, :]
-    return (pairs[..., None] & third).any((-3, -2, -1))
+    return np.any(pairs[..., None] & third, (-3, -2, -1))
 
 
 def _matches(asked: np.ndarray, facts: Facts, certain: bool) -> np.ndarray:

@@ -184,7 +184,7 @@ def set_off(scene: Scene, share: float, rng: np.random.Generator) -> Scene:
     return replace(scene, ground=sample_ground(rng), strengths=strengths)
 
 
-def facts(scene: Scene, areas: np.ndarray, size: int) -> dict[str, np.ndarray]:
+def facts(scene: Scene, areas: np.ndarray, size: int) -> dict[str, np.ndarray | float]:
     """The facts about one scene, as the pool's arrays."""
     attributes, seen = np.full((MOST, 4), -1), np.zeros(MOST)
     along, centers = np.zeros((2, MOST, 2))
