@@ -41,16 +41,17 @@ def draw_cases(
     stands in the first column in place of the record's own, as a target that is an image. Returns a new figure's axes.
     """
     places = {record.id: number for number, record in enumerate(records)}
-    numbered = [(places.get(record, record), text) for record, text in cases]
+    numbered = [(places[record] if isinstance(record, str) else record, text) for record, text in cases]
     asked = [(records[number], text) for number, text in numbered]
     drawn = [[maps[name][number][text] for name in titles] for number, text in numbered]
     for row in drawn:
         row[:] = [centred(heat) if name in less_mean else heat for name, heat in zip(titles, row, strict=True)]
     pictures, texts = [record.image for record, _ in asked], [record.texts[text] for record, text in asked]
     axes = plots.comparison(pictures, texts, drawn, list(titles.values()))
-    for ax, text in zip(axes[:, 0], texts if first else (), strict=False):
-        ax.images[0].remove()
-        plots.show(first[text], ax)
+    if first:
+        for ax, text in zip(axes[:, 0], texts, strict=True):
+            ax.images[0].remove()
+            plots.show(first[text], ax)
     masks = [None if record.masks is None else record.masks[text] for record, text in asked]
     plots.outline_rows(axes[:, int(first is not None) :], masks)
     return axes
