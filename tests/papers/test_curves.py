@@ -15,7 +15,7 @@ from clip_explain.metrics.faithfulness import auc, auc_until, curves, perturbed_
 from clip_explain.metrics.pixel_order import untied_share
 from clip_explain.metrics.readouts import classification
 from clip_explain.models.model import unit
-from clip_explain.request import Request, make_word_request
+from clip_explain.request import Request
 
 CURVES = torch.tensor([[1.0, 0.5, 0.0], [1.0, 1.0, 0.0]])
 
@@ -179,18 +179,6 @@ def test_true_and_predicted_class():
     own, other = area.diagonal().mean().item(), area.fliplr().diagonal().mean().item()
     assert values["grad_eclip for its own class", "deletion_score"] == pytest.approx(own, abs=1e-6)
     assert values["grad_eclip for the other class", "deletion_score"] == pytest.approx(other, abs=1e-6)
-
-
-def test_areas_of_words():
-    """A text of three words, whose image is found by the whole of it alone: 1 at one of six points."""
-    model = small_clip.wrap(small_clip.build(**small_clip.SMALL))
-    request = make_word_request(model, directions(1), "a red cone")
-    weights = {name: random(1, 1, 5, seed=number) for number, name in enumerate("ab")}
-    whole = model.embed_tokens(request.tokens)
-    finds = {"IR@1": lambda seen: ((seen @ whole[0]) > 1 - 1e-5).float()}
-    values = {(row["method"], row["metric"]): row["value"] for row in papers.word_areas("x", request, weights, finds)}
-    assert values["a", "word_deletion_ir"] == values["b", "word_deletion_ir"] == pytest.approx(0.1)
-    assert values["a", "word_insertion_ir"] == pytest.approx(0.5)  # whole from the third of five steps on
 
 
 def directions(count: int) -> torch.Tensor:

@@ -164,8 +164,10 @@ def test_a_method_under_its_other_names():
 
 def test_methods_by_the_titles_of_their_papers():
     named = TWO_IMAGES.assign(method=["game", "grad_eclip heads=native", "exact mask"] * 2)
-    assert papers.titled(named)["method"].tolist()[:3] == ["GAME", "Grad-ECLIP heads=native", "exact mask"]
-    assert papers.title_of("grad_eclip spatial=none") == "Grad-ECLIP w/o wᵢ"
+    assert papers.titled(named)["method"].tolist()[:3] == ["GAME", "Grad-ECLIP, own heads", "exact mask"]
+    assert papers.title_of("grad_eclip spatial=none") == "Grad-ECLIP, no place weight"
+    assert papers.title_of("grad_eclip heads=native layers=3") == "Grad-ECLIP, own heads layers=3"
+    assert papers.title_of("game, words") == "GAME, words"
 
 
 def test_one_mean_of_a_summary():
@@ -182,3 +184,10 @@ def test_endings_of_methods_become_settings():
     found = papers.by_ending(table, " untrained", ("trained", "untrained"))
     assert found[["method", "setting"]].values.tolist() == [["a", "trained"], ["a", "untrained"]]
     assert list(table["method"]) == ["a", "a untrained"]
+
+
+def test_what_was_not_asked_is_nan():
+    table = papers.long_table(papers.measured("x", "a", {"m": [1, 3]}) + papers.measured("y", "b", {"m": 5}))
+    found = papers.with_unasked(table).set_index(["image", "method"])["value"]
+    assert found["x", "a"] == 2 and found["y", "b"] == 5 and len(found) == 4
+    assert np.isnan(found["x", "b"]) and np.isnan(found["y", "a"])

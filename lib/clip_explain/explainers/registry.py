@@ -389,15 +389,28 @@ def names_of_pairs() -> list[str]:
     return [name for name, each in METHODS.items() if each.pair_options is not None]
 
 
-def title_of(name: str) -> str:
-    """What the papers call a method: "game" is "GAME", and "grad_eclip spatial=none" is "Grad-ECLIP w/o wᵢ".
+# Options after a method's name -> how figures say it.
+SAID = {
+    "spatial=none": "no place weight",
+    "spatial=softmax": "softmax as place weight",
+    "spatial=cosine": "cosine as place weight",
+    "heads=native": "own heads",
+    "heads=single": "one head",
+}
 
-    Other options after a name are kept, and names of no method.
+
+def title_of(name: str) -> str:
+    """What figures call a method: "game" is "GAME", and "grad_eclip spatial=none" is "Grad-ECLIP, no place weight".
+
+    Other words after a name are kept ("game, words" is "GAME, words"), and names of no method.
     """
-    method, space, rest = name.partition(" ")
+    method = name.replace(",", " ").split(" ")[0]
     if method not in METHODS:
         return name
-    return METHODS[method].title + space + rest.replace("spatial=none", "w/o wᵢ")
+    rest = name.removeprefix(method)
+    for option, said in SAID.items():
+        rest = rest.replace(f" {option}", f", {said}")
+    return METHODS[method].title + rest
 
 
 def find_method(name: str, words: bool = False) -> Method:

@@ -17,6 +17,7 @@ from clip_explain.papers.asked import (
     timed_maps,
     towards,
 )
+from clip_explain.papers.attributes import color_over_shape, phrase_parts, told_apart, with_squares
 from clip_explain.papers.by_class import (
     maps_by_class,
     means_by_record,
@@ -51,8 +52,8 @@ from clip_explain.papers.curves import (
     positive_perturbation,
     score_areas,
     true_and_predicted,
-    word_areas,
 )
+from clip_explain.papers.departures import departure
 from clip_explain.papers.located import POINTING, chance, located
 from clip_explain.papers.provenance import (
     PACKAGES,
@@ -78,6 +79,7 @@ from clip_explain.papers.tables import (
     measured_each,
     summarize,
     titled,
+    with_unasked,
     within_images,
 )
 from clip_explain.papers.variants import (
@@ -88,6 +90,7 @@ from clip_explain.papers.variants import (
     mask_of_parts,
     object_share,
     predicted_class,
+    random_weights,
     signed_by_name,
     surgery_among,
     variant,
@@ -104,6 +107,7 @@ from clip_explain.papers.verdicts import (
     tally_of,
     totals,
 )
+from clip_explain.papers.word_curves import recall_curves, word_areas
 
 __all__ = [
     "COLUMNS",
@@ -132,12 +136,14 @@ __all__ = [
     "chance",
     "claims",
     "closing_table",
+    "color_over_shape",
     "columns",
     "completed",
     "control",
     "controls",
     "curves_of",
     "deletion_and_insertion",
+    "departure",
     "differences",
     "draw_cases",
     "exact_mask",
@@ -172,6 +178,7 @@ __all__ = [
     "patch_features",
     "perturbation_areas",
     "perturbed_pictures",
+    "phrase_parts",
     "positive_perturbation",
     "predicted_class",
     "present_in",
@@ -179,9 +186,11 @@ __all__ = [
     "provenance",
     "published",
     "random_maps",
+    "random_weights",
     "ranks",
     "ranks_of_means",
     "read_verdicts",
+    "recall_curves",
     "save",
     "save_figure",
     "score_areas",
@@ -195,6 +204,7 @@ __all__ = [
     "timed_maps",
     "title_of",
     "titled",
+    "told_apart",
     "totals",
     "towards",
     "true_and_predicted",
@@ -202,6 +212,8 @@ __all__ = [
     "variant",
     "weights_by_name",
     "weights_of",
+    "with_squares",
+    "with_unasked",
     "within_images",
     "word_areas",
     "write",

@@ -19,11 +19,10 @@ from clip_explain.maps import resize
 from clip_explain.metrics.faithfulness import auc, auc_until, curves, perturbed_embeddings
 from clip_explain.metrics.pixel_order import untied_share
 from clip_explain.metrics.readouts import Readout, classification, cosines
-from clip_explain.metrics.word_faithfulness import MODES, word_curves
 from clip_explain.models.model import Model
 from clip_explain.papers.tables import measured
 from clip_explain.papers.variants import maps_by_name, signed_by_name
-from clip_explain.request import Request, WordRequest
+from clip_explain.request import Request
 
 # What a readout adds to the name of a metric: the area under "top5" in deletion is "deletion_top5".
 ENDINGS = {"top1": "", "top5": "_top5", "top10": "_top10", "score": "_score"}
@@ -97,25 +96,6 @@ def score_areas(
         seen = perturbed_embeddings(request.model, request.pixels, heats, mode=mode, every=every, seed=seed)
         heights_of = cosines(seen, request.targets[None])[0]
         rows += areas(image, list(maps), {"score": heights_of}, mode, setting)
-    return rows
-
-
-def word_areas(
-    image: str,
-    request: WordRequest,
-    weights: Mapping[str, Float[Tensor, "1 1 tokens"]],
-    readouts: Mapping[str, Readout],
-    setting: str = "",
-) -> Rows:
-    """Rows of "word_deletion_ir", "word_insertion_tr" and so on of one text, by each method's weights of its tokens.
-
-    `readouts` as `word_retrieval` makes them for one k: "IR@1" and "TR@1".
-    """
-    rows, together = [], torch.cat(list(weights.values()), dim=1)
-    for mode in MODES:
-        drawn = word_curves(request, together, readouts, mode)
-        by_side = {name.partition("@")[0]: curve[0] for name, curve in drawn.items()}
-        rows += areas(image, list(weights), by_side, f"word_{mode}", setting)
     return rows
 
 

@@ -119,6 +119,15 @@ def completed(table: pd.DataFrame, setting: str | Sequence[str], other: str) -> 
     return pd.concat([table, lacking.assign(setting=setting)], ignore_index=True)
 
 
+def with_unasked(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with NaN where an image has no number of a method's metric; an image's targets are averaged.
+
+    So every image has a row of every question, and `judge` can pair the images of two methods. It has one setting.
+    """
+    wide = table.pivot_table(index="image", columns=["metric", "method"], values="value")
+    return long_table(wide.melt(ignore_index=False).reset_index())
+
+
 def also_called(table: pd.DataFrame, names: Mapping[str, Sequence[str]]) -> pd.DataFrame:
     """The table, and the rows of some methods once more under each of their other names.
 

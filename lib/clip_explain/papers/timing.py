@@ -1,6 +1,6 @@
 """What an explanation costs: seconds in units of a plain forward, the most that it may cost, and peak memory.
 
-Above the explainers and metrics/; the scripts in benchmarks/ print it, and notebook 08 shows it.
+Above the explainers and metrics/; the scripts in benchmarks/ print it, costs.py makes rows of it for notebook 08.
 """
 
 import ctypes
@@ -15,12 +15,15 @@ import torch
 from torch import Tensor
 
 from clip_explain import images
+from clip_explain.directions import targets
 from clip_explain.errors import MethodError
 from clip_explain.explainers import explain, explain_words, names_of
 from clip_explain.metrics.faithfulness import PROTOCOLS, curves
 from clip_explain.metrics.readouts import classification
 from clip_explain.models.model import Model, unit
 from clip_explain.models.weights import VOCABULARY, clip
+from clip_explain.papers.variants import RELEASED, SIXTY, variant
+from clip_explain.texts import CONTEXT_NOUNS, SURGERY_TEMPLATES
 
 Call = Callable[[], object]
 MEGABYTE = 2**20
@@ -89,6 +92,27 @@ def word_calls(
     for method in methods:
         calls[method] = partial(explain_words, model, embeddings, texts, method, **given.get(method, {}))
     return calls
+
+
+def released_calls(model: Model, pixels: Tensor, targets: Tensor) -> dict[str, Call]:
+    """Methods as the code released with GE has them, "game, as released"; and CLIP Surgery's "sixty texts".
+
+    `targets` are 60 directions or more, of which the other methods explain the first. M2IB is left out: its released
+    reading costs the same.
+    """
+    calls: dict[str, Call] = {}
+    for name, options in RELEASED.items():
+        if name not in ("clip_surgery", "m2ib"):
+            method, spelled = variant(name)
+            calls[f"{name}, as released"] = partial(explain, model, pixels, targets[:1], method, **spelled, **options)
+    calls["sixty texts"] = partial(explain, model, pixels, targets[:SIXTY], "clip_surgery", **RELEASED["clip_surgery"])
+    return calls
+
+
+def text_calls(model: Model, text: str, prompts: int) -> dict[str, Call]:
+    """The embedding of one "text", and of some "prompts" of the 60 x 85 that the released CLIP Surgery embeds."""
+    few = SURGERY_TEMPLATES[:prompts]
+    return {"text": partial(targets, model, text), "prompts": partial(targets, model, CONTEXT_NOUNS[0], few)}
 
 
 def faithfulness_calls(

@@ -16,7 +16,7 @@ from clip_explain.datasets import Record
 from clip_explain.errors import MethodError
 from clip_explain.explainers.grad_eclip import grad_eclip_parts
 from clip_explain.models.model import Model
-from clip_explain.request import Request, WordRequest
+from clip_explain.request import Request, WordRequest, longest
 from clip_explain.sweep.measures import maps_of, visible_masks, weights_of
 
 Options = Mapping[str, Mapping[str, Any]]
@@ -69,12 +69,18 @@ def maps_by_name(
 def weights_by_name(
     request: WordRequest, names: Sequence[str], options: Options | None = None, seed: int = 0
 ) -> dict[str, Float[Tensor, "texts images tokens"]]:
-    """The same for the words of texts: each method's raw weights of the request's tokens."""
-    found = {}
+    """The same for the words of texts: each method's raw weights of the tokens, to the end of the longest text."""
+    found, end = {}, longest(request)
     for name in names:
         method, spelled = variant(name)
-        found[name] = weights_of(request, method, {**spelled, **(options or {}).get(name, {})}, seed)
+        found[name] = weights_of(request, method, {**spelled, **(options or {}).get(name, {})}, seed)[..., :end]
     return found
+
+
+def random_weights(request: WordRequest, seed: int = 0) -> Float[Tensor, "texts 1 tokens"]:
+    """Uniform noise for each token of each text, what a method's weights must beat."""
+    drawn = torch.rand(len(request.tokens), 1, longest(request), generator=torch.Generator().manual_seed(seed))
+    return drawn.to(request.targets)
 
 
 def signed_by_name(request: Request, names: Sequence[str]) -> dict[str, Float[Tensor, "targets grid_h grid_w"]]:
