@@ -93,7 +93,7 @@ def signed_by_name(request: Request, names: Sequence[str]) -> dict[str, Float[Te
 
 
 def surgery_among(
-    request: Request, others: Sequence[Float[Tensor, "others embedding"]]
+    request: Request, others: Sequence[Float[Tensor, "_ embedding"]]
 ) -> Float[Tensor, "targets grid_h grid_w"]:
     """CLIP Surgery as GE's code runs it: each target among the first 59 of its `others`, whose common part it loses.
 
@@ -109,7 +109,7 @@ def surgery_among(
 def maps_as_released(
     request: Request,
     named: Request,
-    others: Sequence[Float[Tensor, "others embedding"]],
+    others: Sequence[Float[Tensor, "_ embedding"]],
     m2ib_samples: int = 10,
     seed: int = 0,
 ) -> dict[str, Float[Tensor, "targets grid_h grid_w"]]:
