@@ -319,6 +319,8 @@ def test_a_click_on_a_word_shows_its_interaction_with_each_patch(page, title):
     page.mouse.move(0, 0)
     kept = until(page, f"{method}: which patches go with the word 'ring'")
     assert kept[1] != whole_text[1]
+    ground = page.locator(".cx-card .cx-map").first  # the bare image, which a longer caption must not widen
+    assert ground.bounding_box()["width"] == ground.locator("img:visible").bounding_box()["width"]
     page.locator(".cx-card").nth(1).locator("img").nth(4).wait_for(state="attached")  # those for the pointer
     word(page, "red").hover()
     assert until(page, f"{method}: which patches go with the word 'red'")[1] != kept[1]

@@ -52,8 +52,8 @@ _BASE = """
 .cx .cx-head strong { display: block; font-size: 15px; }
 .cx .cx-head span, .cx figcaption, .cx .cx-status, .cx .cx-look { color: var(--cx-soft); font-size: 12px; }
 .cx .cx-pair { display: flex; gap: 10px; }
-.cx figure { margin: 0; }
-.cx figure img { width: 250px; max-width: 100%; height: auto; border-radius: 4px; display: block; }
+.cx figure { margin: 0; width: 250px; max-width: 100%; }
+.cx figure img { width: 100%; height: auto; border-radius: 4px; display: block; }
 .cx .cx-map { display: grid; background-size: 100% 100%; border-radius: 4px; overflow: hidden; }
 .cx .cx-map img { grid-area: 1 / 1; visibility: hidden; opacity: var(--cx-opacity); }
 .cx .cx-map img:first-child { visibility: visible; }
