@@ -41,6 +41,7 @@ RUN = {
     ".venv/bin/clip-explain train tiny-vit tiny-vit-plain --device cuda": ({"": " --help"}, None),
     ".venv/bin/clip-explain card tiny-vit*": ({"": " --help"}, None),
     ".venv/bin/python benchmarks/sweep_overhead.py": ({"": " --help"}, None),
+    ".venv/bin/python notebooks/seeds.py figures*": ({"": " --help"}, None),  # test_seeds.py has what it counts
 }
 BY_CI = {
     "make setup": "a step of .ci/run",
@@ -56,6 +57,7 @@ NOT_RUN = {
     "make figures NB=04 MODEL=*": "the same, and ImageNet",
     ".venv/bin/clip-explain notebook 04*": "writes to figures/; the same with --work is run, and in test_notebooks.py",
     ".venv/bin/clip-explain notebook 07*": "minutes; the same as notebook 01, which is run",
+    ".venv/bin/clip-explain notebook 09*": "the same",
     "clip-explain notebook": "its name",
     "clip-explain card": "its name",
     "clip-explain sweep": "its name",
@@ -140,6 +142,8 @@ def clone(tmp_path_factory):
     """What the commands need of a clone, in a folder where they may write, with a photo and a model of one's own."""
     folder = tmp_path_factory.mktemp("clone")
     shutil.copytree(ROOT / "benchmarks", folder / "benchmarks")
+    (folder / "notebooks").mkdir()
+    shutil.copy(ROOT / "notebooks" / "seeds.py", folder / "notebooks")
     shutil.copy(ROOT / "Makefile", folder)
     (folder / ".venv").symlink_to(sys.prefix)
     widths = {"vwidth": 768, "twidth": 512, "embed": 512}  # of a ViT-B, whose heads are known
