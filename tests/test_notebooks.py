@@ -29,7 +29,7 @@ LONGEST_CELL = 10  # lines that are not blank
 LONGEST_PARAMETERS = 15  # of the cell tagged so, a list of names with their comments
 
 # Notebooks that are still longer, or have longer cells: rewrite one, and take it off.
-TOO_LONG: tuple[str, ...] = ("03", "09", "14", "15", "17", "19")
+TOO_LONG: tuple[str, ...] = ()
 
 
 def lines(cell) -> int:
