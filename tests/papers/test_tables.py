@@ -165,7 +165,7 @@ def test_a_method_under_its_other_names():
 def test_methods_by_the_titles_of_their_papers():
     named = TWO_IMAGES.assign(method=["game", "grad_eclip heads=native", "exact mask"] * 2)
     assert papers.titled(named)["method"].tolist()[:3] == ["GAME", "Grad-ECLIP, own heads", "exact mask"]
-    assert papers.title_of("grad_eclip spatial=none") == "Grad-ECLIP, no place weight"
+    assert papers.title_of("grad_eclip spatial=none") == "Grad-ECLIP w/o w_i"
     assert papers.title_of("grad_eclip heads=native layers=3") == "Grad-ECLIP, own heads layers=3"
     assert papers.title_of("game, words") == "GAME, words"
 

@@ -391,16 +391,16 @@ def names_of_pairs() -> list[str]:
 
 # Options after a method's name -> how figures say it.
 SAID = {
-    "spatial=none": "no place weight",
-    "spatial=softmax": "softmax as place weight",
-    "spatial=cosine": "cosine as place weight",
-    "heads=native": "own heads",
-    "heads=single": "one head",
+    "spatial=none": " w/o w_i",
+    "spatial=softmax": ", softmax for w_i",
+    "spatial=cosine": ", cosine for w_i",
+    "heads=native": ", own heads",
+    "heads=single": ", one head",
 }
 
 
 def title_of(name: str) -> str:
-    """What figures call a method: "game" is "GAME", and "grad_eclip spatial=none" is "Grad-ECLIP, no place weight".
+    """What figures call a method: "game" is "GAME", and "grad_eclip spatial=none" is "Grad-ECLIP w/o w_i", as in GE.
 
     Other words after a name are kept ("game, words" is "GAME, words"), and names of no method.
     """
@@ -409,7 +409,7 @@ def title_of(name: str) -> str:
         return name
     rest = name.removeprefix(method)
     for option, said in SAID.items():
-        rest = rest.replace(f" {option}", f", {said}")
+        rest = rest.replace(f" {option}", said)
     return METHODS[method].title + rest
 
 
