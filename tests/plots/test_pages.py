@@ -46,6 +46,11 @@ def test_comparison_has_images_in_rows_and_methods_in_columns():
     assert overlaps(boxes(axes[0, 0].figure)) == []
 
 
+def test_a_symbol_keeps_its_underscore():
+    axes = plots.comparison([WIDE], ["a cube"], [MAPS[0][:1]], ["Grad-ECLIP w/o w_i"])
+    assert " ".join(text.get_text() for text in reversed(axes[0, 0].figure.texts)).endswith("w/o w_i")
+
+
 def test_twelve_columns_fit_a_page():
     names = [*NAMES, "clip_surgery", "reversed_itsm", "grad_eclip softmax", "self_attention"] * 2
     axes = plots.comparison([WIDE], ["a cube"], [list(RANDOM.random((12, 3, 3)))], names)

@@ -3,6 +3,7 @@
 They follow overlay.py's rule for maps, and take its `fit` and `signed`; arrays in, the axes of a new figure out.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -258,8 +259,11 @@ def _panels(
 
 
 def _column_names(names: Sequence[str], panel: float) -> tuple[float, list[list[str]]]:
-    """The font's size, at which every word of every name fits a panel, and the names in lines."""
-    size, names = plt.rcParams["font.size"] - 2, [name.replace("_", " ") for name in names]
+    """The font's size, at which every word of every name fits a panel, and the names in lines.
+
+    A name like grad_cam may be broken at its underscore; a symbol like w_i keeps it.
+    """
+    size, names = plt.rcParams["font.size"] - 2, [re.sub(r"(?<=\w\w)_", " ", name) for name in names]
     widest = max((text_width(word, size) for name in names for word in name.split()), default=0.0)
     size *= min(1.0, 0.97 * 72 * panel / max(widest, 1.0))
     return size, [broken(name, 72 * panel, size) if name else [] for name in names]
