@@ -49,12 +49,14 @@ def named_parts(record: Record) -> list[tuple[list[str], np.ndarray, np.ndarray]
     """Texts that name a whole, a part of it in the whole, and the part alone; and the masks of the whole and the part.
 
     Of a record of the dataset "attributes", asked for shapes and colours: ["a cube", "a red cube", "a red thing"] where
-    all that is red is a cube, and some cubes are not red.
+    all that is red is a cube, and some cubes are not red. DatasetError for a record without masks.
     """
-    kinds, found = record.facts["kinds"], []
+    kinds, masks, found = record.facts["kinds"], record.masks, []
+    if masks is None:
+        raise DatasetError(f"{record.id} has no masks")
     for shape, color in product(range(len(kinds)), repeat=2):
         if (kinds[shape], kinds[color]) == ("shape", "color"):
-            whole, part = record.masks[shape], record.masks[color]
+            whole, part = masks[shape], masks[color]
             both = f"a {record.texts[color].split()[1]} {record.texts[shape].split()[-1]}"
             if not (part & ~whole).any() and (whole & ~part).any():
                 found.append(([record.texts[shape], both, record.texts[color]], whole, part))

@@ -146,7 +146,8 @@ def patch_features(
     encoder = getattr(model.network, "encoder", model)
     tokens, mask = features(encoder, preprocess(encoder, image, "squash"))
     spaces = {"embedding": tokens @ model.network.visual.proj.float(), "features": tokens}
-    return spaces, mask, (math.isqrt(mask.shape[1]),) * 2
+    side = math.isqrt(mask.shape[1])
+    return spaces, mask, (side, side)
 
 
 # -- grids of pictures

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from clip_explain.datasets import Record
 from clip_explain.datasets.record import box_mask
+from clip_explain.errors import DatasetError
 from clip_explain.explainers import explain
 from clip_explain.metrics.pointing import energy_in
 from clip_explain.models.model import Model
@@ -62,8 +63,10 @@ def color_over_shape(model: Model, record: Record) -> float | None:
 
     The first object of the scene, and the first other one that shares neither color nor shape with it: the map of "a
     yellow cone" for a yellow cube and a red cone, and of "a red cube", averaged, so that the objects' sizes cancel.
-    None where the scene has no such object. The texts are "a color shape".
+    None where the scene has no such object. The texts are "a color shape". DatasetError for a record without masks.
     """
+    if record.masks is None:
+        raise DatasetError(f"{record.id} has no masks")
     pairs = [tuple(text.split()[1:]) for text in record.texts]
     color, shape = pairs[0]
     others = [number for number, pair in enumerate(pairs) if color != pair[0] and shape != pair[1]]
