@@ -3,6 +3,7 @@
 import dataclasses
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -175,4 +176,4 @@ def test_maps_that_are_not_finite_are_an_error(monkeypatch):
     monkeypatch.setitem(functions.IMAGE_FUNCTIONS, "gem", lambda request: torch.tensor([float("nan")]))
     method: Method = METHODS["gem"]
     with pytest.raises(cx.MethodError, match="maps of .*NaN or infinite"):
-        method.image(None)
+        method.image(SimpleNamespace(depth=12))  # a request of which only the layers are asked
