@@ -233,7 +233,7 @@ def number(row: dict[str, str], column: str, path: Path, line: int) -> float:
     return value
 
 
-# -- images of one's own
+# -- a user's own images
 
 
 @checked(DatasetError)
