@@ -14,7 +14,7 @@ from clip_explain.embedded.cards.clip import export
 from clip_explain.embedded.scenes.pool import Art, make_pool
 from clip_explain.embedded.training import PLANS, Plan, Stage, train
 from clip_explain.embedded.training.batches import draw_art, draw_batches
-from clip_explain.embedded.training.graphs import inputs_of, parts_of, step
+from clip_explain.embedded.training.graphs import inputs_of, parts_of, step_by_parts
 from clip_explain.embedded.training.loop import make_optimizer, rate, schedule, take_step
 from clip_explain.embedded.training.losses import contrastive_loss
 from clip_explain.embedded.training.plans import lengthened
@@ -190,7 +190,7 @@ def test_step_that_a_gpu_records_is_the_step_that_a_cpu_takes(trained, at):
     networks = [build(SMALL, 1) for _ in range(2)]
     expected = take_step(networks[0], make_optimizer(networks[0], SMALL), batch, "cpu")
     figures, inputs = torch.zeros(3), inputs_of(networks[1], batch, "cpu")
-    step(networks[1], make_optimizer(networks[1], SMALL), inputs, figures)
+    step_by_parts(networks[1], make_optimizer(networks[1], SMALL), figures, *parts_of(inputs))
     assert len(inputs.tokens) % 128 == 0 and inputs.tokens.shape[1] % 8 == 0 and len(parts_of(inputs)) == 9
     assert figures.tolist() == pytest.approx([expected[key] for key in ("loss", "best", "scale")], abs=0.05)
     for name in ("visual.proj", "text_projection"):

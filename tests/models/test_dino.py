@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -17,11 +18,15 @@ from clip_explain.embedded.cards.iclip import export, separation
 from clip_explain.embedded.scenes.pool import open_pool
 from clip_explain.embedded.training.dino import (
     build,
-    class_tokens,
+    crop,
     dino_loss,
     draw_batches,
+    draw_hidden,
+    embed_crops,
     follow,
     new_center,
+    patch_loss,
+    relit,
     train_dino,
 )
 from clip_explain.embedded.training.plans import DINO_PLANS, DinoPlan, DinoStage
@@ -52,6 +57,15 @@ def test_loss_by_hand():
     assert dino_loss(*given).item() == pytest.approx(expected, rel=1e-5)
     two = [torch.cat([part, part], 1) for part in given[:2]]
     assert dino_loss(*two, given[2]).item() == pytest.approx(expected, rel=1e-5)  # a mean over images
+
+
+def test_loss_of_hidden_patches_by_hand():
+    teacher, student, center = [[0.2, 0.6], [0.5, 0.1]], [[0.3, 0.1], [0.0, 0.4]], [0.1, 0.0]
+    p = [softmax([v - c for v, c in zip(row, center, strict=True)], 0.04) for row in teacher]
+    q = [softmax(row, 0.1) for row in student]
+    expected = (cross_entropy(p[0], q[0]) + cross_entropy(p[1], q[1])) / 2  # each patch with itself
+    found = patch_loss(torch.tensor([student]), torch.tensor([teacher]), torch.tensor(center))
+    assert found.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_gradient_of_the_loss_goes_to_the_student_alone():
@@ -111,8 +125,8 @@ def test_student_learns_and_the_teacher_is_between_it_and_its_start(trained):
 def test_crops_are_global_then_local_and_decided_by_seed_and_step(trained):
     folder, _ = trained
     first, again = (next(draw_batches(SMALL, folder, 4, 5)) for _ in range(2))
-    assert [tuple(crops.shape) for crops in first] == [(4, 3, 96, 96), (4, 3, 48, 48)]
-    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert [tuple(crops.shape) for crops in first[:2]] == [(4, 3, 96, 96), (4, 3, 48, 48)] and first[2] is None
+    assert all(torch.equal(a, b) for a, b in zip(first[:2], again[:2], strict=True))
     other = next(draw_batches(replace(SMALL, seed=9), folder, 4, 5))
     assert not torch.equal(first[0], other[0])
 
@@ -121,8 +135,59 @@ def test_class_tokens_of_whole_pictures_are_the_networks_own():
     torch.manual_seed(0)
     visual = new_visual(64, 2, 16).eval()
     pixels = small_clip.pixels(0, 224, 224)
-    torch.testing.assert_close(class_tokens(visual, pixels), visual(pixels), rtol=1e-4, atol=1e-5)
-    assert class_tokens(visual, pixels[..., :96, :64]).shape == (1, 64)
+    torch.testing.assert_close(embed_crops(visual, pixels)[:, 0], visual(pixels), rtol=1e-4, atol=1e-5)
+    assert embed_crops(visual, pixels[..., :96, :64]).shape == (1, 1 + 6 * 4, 64)
+
+
+def test_a_hidden_patch_is_not_seen_and_the_others_are():
+    torch.manual_seed(0)
+    visual, instead = new_visual(64, 2, 16).eval(), torch.randn(64)
+    pixels, hidden = small_clip.pixels(0, 64, 64), torch.tensor([[5, 10]])
+    changed, seen = pixels.clone(), pixels.clone()
+    changed[..., 16:32, 16:32] = 0  # patch 5 of a grid of 4 x 4
+    seen[..., :16, :16] = 0
+    first, same, other = (embed_crops(visual, some, hidden, instead) for some in (pixels, changed, seen))
+    torch.testing.assert_close(first, same, rtol=0, atol=0)
+    assert not torch.allclose(first, other) and not torch.allclose(first, embed_crops(visual, pixels))
+
+
+def test_hidden_patches_are_as_many_different_ones_of_each_crop():
+    hidden = draw_hidden(50, 16, 0.3, np.random.default_rng(0))
+    assert hidden.shape == (50, 5) and all(len(set(row)) == 5 for row in hidden.tolist())
+    assert set(hidden.flatten().tolist()) == set(range(16))
+    assert draw_hidden(50, 16, 0.0, np.random.default_rng(0)) is None
+
+
+def test_training_with_hidden_patches_learns_their_embedding(trained, tmp_path):
+    (tmp_path / "pool-three-1").symlink_to(trained[0] / "pool-three-1")
+    pair = train_dino(replace(SMALL, hidden_share=0.3), tmp_path)
+    assert pair.student.hidden_embedding.abs().sum() > 0 and pair.patch_center.abs().sum() > 0
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert all(row["loss of patches"] > 0 for row in rows)
+    assert not trained[1].patch_center.any()
+
+
+def test_a_crop_of_everything_is_the_picture_or_its_mirror_image():
+    picture = small_clip.pixels(0, 32, 32).sigmoid().expand(8, -1, -1, -1)
+    made = crop(picture, (1.0, 1.0), 32, np.random.default_rng(0))
+    mirrored = [torch.allclose(one, picture[0].flip(-1), atol=1e-4) for one in made]
+    straight = [torch.allclose(one, picture[0], atol=1e-4) for one in made]
+    assert any(mirrored) and any(straight) and all(a != b for a, b in zip(mirrored, straight, strict=True))
+
+
+def test_a_small_crop_shows_a_part_of_the_picture_enlarged():
+    ramp = torch.linspace(0, 1, 64).expand(4, 3, 64, 64)
+    made = crop(ramp, (0.25, 0.25), 64, np.random.default_rng(0))
+    spans = made.amax((1, 2, 3)) - made.amin((1, 2, 3))
+    torch.testing.assert_close(spans, torch.full((4,), 0.5), rtol=0, atol=0.02)  # half a side is a quarter's
+
+
+def test_another_light_keeps_the_range_and_takes_the_colour_of_a_share():
+    pixels = small_clip.pixels(0, 16, 16).sigmoid().expand(40, -1, -1, -1)
+    found = relit(pixels, 0.5, 0.3, np.random.default_rng(0))
+    assert found.min() >= 0 and found.max() <= 1
+    grey = (found.amax(1) - found.amin(1)).amax((1, 2)) < 1e-3
+    assert 10 < grey.sum() < 30
 
 
 def test_export_keeps_the_teacher_and_its_attention_is_measured(trained, monkeypatch, tmp_path):

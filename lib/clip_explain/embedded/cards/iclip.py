@@ -46,10 +46,16 @@ def export(name: str, folder: Path) -> dict:
     write(embedded_path(name), content)
     plan = (DINO_PLANS | ICLIP_PLANS)[name]
     sha256 = hashlib.sha256(content).hexdigest()
-    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    losses = {row["step"] + 1: row["loss"] for row in rows if row["step"] + 1 in (1, 50, state["step"])}
-    made = {"seed": plan.seed, "steps": state["step"], "loss at step": losses}  # a rerun from the seed repeats them
+    losses = losses_of(folder / "log.jsonl")  # a rerun from the seed repeats them
+    made = {"seed": plan.seed, "steps": state["step"], "loss at step": losses}
     return {"name": name, "sha256": sha256, **made, "plan": asdict(plan)}
+
+
+def losses_of(log: Path) -> dict[int, float]:
+    """The logged losses at the first step, at the fiftieth or the next that was logged, and at the last."""
+    losses = {row["step"] + 1: row["loss"] for row in map(json.loads, log.read_text().splitlines())}
+    fiftieth = min((step for step in losses if step >= 50), default=max(losses))
+    return {step: losses[step] for step in (min(losses), fiftieth, max(losses))}
 
 
 def dino_content(name: str, state: dict[str, Tensor]) -> bytes:

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,7 +21,7 @@ from tqdm import tqdm
 
 from clip_explain import files
 from clip_explain.embedded.training.batches import Batch, draw_batches
-from clip_explain.embedded.training.graphs import recorded
+from clip_explain.embedded.training.graphs import inputs_of, parts_of, recorded, step_by_parts
 from clip_explain.embedded.training.losses import learn
 from clip_explain.embedded.training.plans import DinoPlan, IclipPlan, Plan
 from clip_explain.embedded.training.towers import build, embed_images, embed_texts
@@ -60,15 +61,16 @@ def train(
     optimizer = make_optimizer(network, plan)
     start = resume(network, optimizer, folder / "checkpoint.pt")
     steps, end = extent(plan, until)
-    record = recorded(network, optimizer, device) if can_record(network, embed, device) else None
+    figures, can_record = torch.zeros(3, device=device), device.startswith("cuda") and embed is embed_batch
+    run = recorded(partial(step_by_parts, network, optimizer, figures), optimizer, device) if can_record else None
 
-    def take(step: int, batch: Batch) -> dict[str, int | float]:
-        set_rate(optimizer, rate(plan, step))
+    def take(number: int, batch: Batch) -> dict[str, int | float]:
+        set_rate(optimizer, rate(plan, number))
         reading = {"window": batch.shown.pixels.shape[-1], "reads_from": batch.reads_from}
-        if record is None:
+        if run is None:
             return {**reading, **take_step(network, optimizer, batch, device, embed)}
-        figures = record(batch)
-        return {} if step % LOGGED else {**reading, **named(figures)}
+        run(parts_of(inputs_of(network, batch, device)))
+        return {} if number % LOGGED else {**reading, **named(figures)}
 
     batches = draw(plan, folder, start, end, workers_for(device) if workers is None else workers)
     run_steps(network, optimizer, batches, take, folder, range(start, end), steps)
@@ -79,11 +81,6 @@ def extent(plan: Plan, until: int | None) -> tuple[int, int]:
     """How many steps a plan has, and before which one a training ends that goes no further than `until`."""
     steps = sum(stage.steps for stage in plan.stages)
     return steps, min(until or steps, steps)
-
-
-def can_record(network: nn.Module, embed: Callable, device: str) -> bool:
-    """Whether steps can be recorded: those of a CLIP with transformers, on a GPU."""
-    return device.startswith("cuda") and embed is embed_batch and not hasattr(network.visual, "attnpool")
 
 
 def workers_for(device: str) -> int:

@@ -112,6 +112,12 @@ def with_each(stages: tuple[Stage, ...], **changes) -> tuple[Stage, ...]:
     return tuple(replace(stage, **changes) for stage in stages)
 
 
+def lengthened(plan: Plan, length: float) -> Plan:
+    """The plan with `length` times the steps in each stage."""
+    stages = tuple(replace(stage, steps=max(1, round(stage.steps * length))) for stage in plan.stages)
+    return replace(plan, stages=stages)
+
+
 TINY_VIT = Plan(
     vision_width=128, vision_layers=12, vision_heads=4, text_width=128, text_layers=12, text_heads=4, embed=128,
     patch=16, stages=CURRICULUM,
@@ -124,14 +130,20 @@ PLANS = {
         notes="The control: architecture, data and budget of tiny-vit, and nothing in the curriculum that makes the "
         "class token read late or keeps patches apart.",
     ),
-    "tiny-vit-32": replace(
-        TINY_VIT, patch=32, stages=with_each(CURRICULUM, patch_keep=1.0),
-        notes="tiny-vit with patches of twice the side, as ViT-B/32 beside ViT-B/16.",
+    "tiny-vit-32": lengthened(
+        replace(
+            TINY_VIT, patch=32, stages=with_each(CURRICULUM, patch_keep=1.0),
+            notes="tiny-vit with patches of twice the side, as ViT-B/32 beside ViT-B/16; 0.9 of its steps.",
+        ),
+        0.9,
     ),
-    "tiny-resnet": replace(
-        TINY_VIT, vision_width=16, vision_layers=(2, 2, 2, 2), vision_heads=None, patch=32,
-        stages=with_each(CURRICULUM, patch_keep=1.0, patch_isolation=0.0, class_token_delay=0.0),
-        notes="A ModifiedResNet, which has no patches to leave out or to keep apart.",
+    "tiny-resnet": lengthened(
+        replace(
+            TINY_VIT, vision_width=16, vision_layers=(2, 2, 2, 2), vision_heads=None, patch=32,
+            stages=with_each(CURRICULUM, patch_keep=1.0, patch_isolation=0.0, class_token_delay=0.0),
+            notes="A ModifiedResNet, which has no patches to leave out or to keep apart; 0.9 of tiny-vit's steps.",
+        ),
+        0.9,
     ),
     "tiny-vit-xray": replace(
         TINY_VIT, start="tiny-vit", seed=3, rate=2e-4, warmup=5,
@@ -160,12 +172,6 @@ PLANS = {
 }  # fmt: skip
 
 
-def lengthened(plan: Plan, length: float) -> Plan:
-    """The plan with `length` times the steps in each stage."""
-    stages = tuple(replace(stage, steps=max(1, round(stage.steps * length))) for stage in plan.stages)
-    return replace(plan, stages=stages)
-
-
 @dataclass(frozen=True)
 class DinoStage:
     """Some steps of DINO: how many pictures each, and the sides in pixels of global and of local crops.
@@ -186,8 +192,10 @@ class DinoPlan:
     """All that decides a training by DINO (Caron et al. 2021, section 3 and appendix).
 
     `global_area`, `local_area`: least and largest share of the picture that a crop holds. `locals`: local crops a
-    picture, beside two global ones. `grey`: share of crops without colour. `momentum`: of the teacher, rising to 1
-    along half a cosine. `centering`: momentum of the center.
+    picture, beside two global ones. `grey`: share of crops without colour. `hidden_share`: share of a global crop's
+    patches that the student does not see, and of which it predicts the teacher's outputs, as in iBOT (Zhou et al. 2022,
+    section 3); 0 leaves that out. `momentum`: of the teacher, rising to 1 along half a cosine. `centering`: momentum of
+    the center.
     """
 
     stages: tuple[DinoStage, ...]
@@ -202,6 +210,7 @@ class DinoPlan:
     local_area: tuple[float, float] = (0.05, 0.4)
     locals: int = 4
     grey: float = 0.1
+    hidden_share: float = 0.0
     student_temperature: float = 0.1
     teacher_temperature: float = 0.04
     momentum: float = 0.99
@@ -247,19 +256,11 @@ class IclipPlan:
 
 DINO_PLANS = {
     "tiny-dino": DinoPlan(
-        (
-            *(DinoStage(420, 64, 112, 48), DinoStage(80, 32, 224, 96)),
-            *(DinoStage(400, 64, 112, 48), DinoStage(160, 32, 224, 96)),
-            *(DinoStage(300, 64, 112, 48), DinoStage(120, 32, 224, 96)),
-            *(DinoStage(300, 64, 112, 48, 0.4), DinoStage(100, 32, 224, 96, 0.4)),
-            *(DinoStage(110, 64, 112, 48, 0.4), DinoStage(50, 32, 224, 96, 0.4)),
-        ),
-        notes="Steered by hand while it ran: the lines of stages were added one after the other, so rate and momentum "
-        "followed cosines of 500, 1,060, 1,480 and 1,880 steps. Up to there it had six blocks; the last, whose second "
-        "head attended to the ground, was then left out, and the other five trained on at a rate of 3e-4, falling, and "
-        "a momentum of 0.996. A rerun follows this plan; it will not give the same bits.",
+        stages=(DinoStage(3500, 96, 224, 96, 0.2),), layers=8, hidden_share=0.3, prototypes=4096, pool=TRAINING,
+        momentum=0.994, rate=7e-4, warmup=300,
+        notes="DINO with iBOT's loss of hidden patches, on tiny-vit's pictures.",
     )
-}
+}  # fmt: skip
 ICLIP_PLANS = {  # each ablation changes a single setting; all have the same budget
     "iclip": IclipPlan(),
     "iclip-one-projection": IclipPlan(dual=False),

@@ -7,6 +7,7 @@ pictures both give the same embeddings, which a test holds to 1e-5.
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from clip_explain.models import load
 from clip_explain.models.resnet import trained_stage
 from clip_explain.models.weights import clip
 
+RESNET_CELL = 32  # pixels of a side of a cell of a ModifiedResNet's last grid
 LENGTHS = 3  # a batch's texts run in so many parts of about equal length, so that little padding is computed
 
 
@@ -50,14 +52,36 @@ def embed_resnet_windows(
     visual: nn.Module, pixels: Float[Tensor, "images 3 height width"], corner: tuple[int, int]
 ) -> Float[Tensor, "images embedding"]:
     """Image embeddings of windows by a ModifiedResNet; `corner` is in cells of its last grid."""
+    places = places_in_grid(len(positions_of(visual)), corner, grid_of(visual, pixels.shape[2:])).to(pixels.device)
+    return embed_cells(visual, pixels, places)
+
+
+def embed_cells(
+    visual: nn.Module, pixels: Float[Tensor, "images 3 height width"], places: Int[Tensor, " grid"]
+) -> Float[Tensor, "images embedding"]:
+    """As `embed_resnet_windows`, of the last grid's cells at `places`."""
     features, pool = trained_stage(visual, pixels.to(memory_format=torch.channels_last)), visual.attnpool
     cells = features.flatten(2).transpose(1, 2)
     x = torch.cat([cells.mean(1, keepdim=True), cells], 1)
-    places = places_in_grid(len(pool.positional_embedding), corner, features.shape[2:]).to(x.device)
-    x = x + torch.cat([pool.positional_embedding[:1], pool.positional_embedding[places]])
+    own, grid = pool.positional_embedding[:1], pool.positional_embedding.index_select(0, places)
+    x = x + torch.cat([own, grid])
     parts = (pool.q_proj(x[:, :1]), pool.k_proj(x), pool.v_proj(x))
     q, k, v = (part.unflatten(-1, (pool.num_heads, -1)).transpose(1, 2) for part in parts)
     return pool.c_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(1))
+
+
+def positions_of(visual: nn.Module) -> Float[Tensor, "positions channels"]:
+    """A tower's positional embeddings: those of its own token first, then those of its grid."""
+    tower: Any = visual.attnpool if hasattr(visual, "attnpool") else visual
+    return tower.positional_embedding
+
+
+def grid_of(visual: nn.Module, sides: Sequence[int]) -> tuple[int, int]:
+    """Rows and columns of the patches, or of a ModifiedResNet's last cells, that cover (height, width) pixels."""
+    patches: Any = visual.conv1
+    size = RESNET_CELL if hasattr(visual, "attnpool") else patches.kernel_size[0]
+    height, width = sides
+    return height // size, width // size
 
 
 def places_in_grid(positions: int, corner: tuple[int, int], shape: Sequence[int]) -> Int[Tensor, " patches"]:
@@ -141,8 +165,7 @@ def embed_windows(
     `kept` (images, patches): which of the window's patches are looked at; all when None. `cells` (patches,): patches
     attend only to those of the same number; when None to all, and to the class token.
     """
-    grid = [side // size for side, size in zip(pixels.shape[2:], visual.conv1.kernel_size, strict=True)]
-    places = places_in_grid(len(visual.positional_embedding), corner, grid).to(pixels.device)
+    places = places_in_grid(len(positions_of(visual)), corner, grid_of(visual, pixels.shape[2:])).to(pixels.device)
     first = first_to_read(reads_from, visual.transformer.resblocks)
     return embed_patches(visual, pixels, places, first, kept, cells)
 
