@@ -235,9 +235,9 @@ class IclipPlan:
     encoder: str = "tiny-dino"
     pooling: str = "masked_max"
     dual: bool = True
-    steps: int = 800
+    steps: int = 1600
     batch: int = 128
-    views: int = 8000
+    views: int = 16000
     dataset: str | None = None
     table: str | None = None
     pool: tuple[str, int, int] = WHOLE
