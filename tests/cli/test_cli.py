@@ -208,7 +208,7 @@ def test_check_says_what_is_read_of_a_model_and_whether_it_agrees(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("tiny-resnet: a ResNet, 224 px, cells of 32 px")
     assert any(
-        re.fullmatch(r"text tower: 12 layers, 2 heads, QuickGELU, pooled by end, causal", line) for line in lines
+        re.fullmatch(r"text tower: 12 layers, 4 heads, QuickGELU, pooled by end, causal", line) for line in lines
     )
     measured = [line.split()[-1] for line in lines if line.strip().startswith(("layer", "embedding"))]
     assert len(measured) == 4 + 1 + 12 + 1 and all(float(number) < 1e-4 for number in measured)

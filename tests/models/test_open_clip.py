@@ -91,6 +91,8 @@ def test_a_training_checkpoint_of_another_layout_is_its_network(tmp_path, kind, 
     open_clip.add_model_config(tmp_path)
     torch.manual_seed(1)
     network = open_clip.create_model(f"small-{kind}").eval()
+    if kind == "coca":  # its decoder's projection is memory as it was found, which may hold NaN
+        torch.nn.init.normal_(network.text_decoder.text_projection, std=0.01)
     state = {f"module.{key}": value for key, value in network.state_dict().items()}
     torch.save({"epoch": 1, "name": "run", "state_dict": state, "optimizer": {}}, tmp_path / "epoch_1.pt")
     model = cx.load(f"open_clip:small-{kind}/{tmp_path / 'epoch_1.pt'}", "cpu")

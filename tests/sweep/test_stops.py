@@ -5,11 +5,13 @@ import random
 import signal
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 import torch
 
 from clip_explain.cli import main
+from clip_explain.cli.sweep import stopped_by_signals
 from clip_explain.sweep import run as runs
 from clip_explain.sweep.run import sweep
 from small_sweeps import FORKS, contents, settings
@@ -57,10 +59,25 @@ def test_a_command_that_is_told_to_stop_leaves_whole_files_and_goes_on(weights, 
         time.sleep(0.001)
     os.kill(child.pid, sent)
     child.join()
-    assert child.exitcode == 128 + sent and "stopped; the same command goes on" in log.read_text()
+    said = log.read_text()
+    assert child.exitcode == 128 + sent and "stopped; the same command goes on" in said, said
     assert not (out / "table.parquet").exists() and not list(out.rglob(".*"))
     assert main([*command.split(), str(out)]) == 0
     assert contents(out) == contents(reference)
+
+
+def test_a_signal_that_a_library_swallows_ends_the_sweep_after_the_image(weights, tmp_path):
+    """numpy's `choice`, by which the scenes are drawn, catches whatever is raised while it looks at a list."""
+
+    def swallowed_then_checked():
+        with suppress(BaseException):
+            signal.raise_signal(signal.SIGTERM)
+        check()
+
+    with pytest.raises(SystemExit, match="143"), stopped_by_signals() as check:
+        sweep(**settings(weights, tmp_path, shard_size=1), tick=swallowed_then_checked)
+    assert not list(tmp_path.glob("shards/0*")) and not list(tmp_path.rglob(".*"))
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_only_missing_shards_are_made(whole, weights, tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ errors.parquet, summary.csv.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,7 @@ def sweep(
     processes: int = 1,
     scheduler: Any = None,
     progress: bool = True,
+    tick: Callable[[], object] = lambda: None,
 ) -> pd.DataFrame:
     """Measure every method by every metric on a dataset's first images; write the table and return its summary.
 
@@ -68,6 +69,7 @@ def sweep(
     into shards of `shard_size` images. It runs here, in `processes` local processes of one thread each, or on Dask
     workers (`scheduler`: an address or a `distributed.Client`), where on cuda each shard takes one "GPU" of its worker.
     A script that asks for processes must do so under `if __name__ == "__main__":`, since each of them imports it.
+    `tick` is called after each image that is measured in this process; what it raises ends the sweep.
 
     table.parquet has a row for each image, target, method and metric. Its value is NaN where the metric is undefined;
     `target` numbers an image's texts, and `setting` is the dataset's name. Metrics of localization do not count pixels
@@ -97,7 +99,7 @@ def sweep(
         else:
             session = Session(loaded, plan.records(), plan.templates)
             for start in todo:
-                run_shard(plan, start, session, bar.update)
+                run_shard(plan, start, session, lambda: (bar.update(), tick()))
     return finish(plan)
 
 
