@@ -202,6 +202,16 @@ def test_a_sampling_method_is_drawn_first_from_fewer_samples(model, state):
         assert cx.METHODS[name].options_for()[option].kind == "count"
 
 
+def test_the_page_names_the_slow_methods_that_it_waits_for(state):
+    assert explorer_view.waiting(state) == "computing"
+    slow = changed_state(state, panels=(Panel("rise"), Panel("game")))
+    assert explorer_view.waiting(slow) == "computing RISE, which takes some seconds"
+    paired = changed_state(state, pairs=Panel("fixlip"), picked=("",))
+    assert explorer_view.waiting(paired) == "computing"
+    clicked = changed_state(paired, picked=("red",))
+    assert explorer_view.waiting(clicked) == "computing FIxLIP, which takes some seconds"
+
+
 def test_slow_methods_wait_for_a_click_and_nobody_computes_what_is_stale(model, state):
     slow = changed_state(state, panels=(Panel("rise"),))
     assert explorer_view.word_maps(model, slow, 0, ["a", "red"], {}, lambda: False) == [[]]

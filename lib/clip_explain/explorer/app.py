@@ -232,6 +232,7 @@ class Explorer:
             if model is not self._model:
                 self._adopt(model)
             state = self._read()
+            self._status.value = lines.busy(explorer_view.waiting(state))
             for draft, said in explorer_view.drafts(state):
                 found = explorer_view.compute(model, draft, self._memory, stale)
                 if found is None or stale():

@@ -134,6 +134,14 @@ def compute(model: Model, state: State, memory: dict, stale: Callable[[], bool] 
     return Found(model.score_name, scores.tolist(), shares.tolist(), maps, words, said, model.probability, unknown)
 
 
+def waiting(state: State) -> str:
+    """What the page says while it computes a state; it names the methods that take long."""
+    clicked = state.pairs is not None and any(state.picked)
+    asked = [*state.panels, state.pairs] if clicked else state.panels
+    slow = dict.fromkeys(METHODS[panel.method].title for panel in asked if METHODS[panel.method].slow)
+    return f"computing {' and '.join(slow)}, which takes some seconds" if slow else "computing"
+
+
 def drafts(state: State) -> list[tuple[State, str]]:
     """States with fewer samples that are drawn before this one, and what is said of each; the last is this one.
 
