@@ -38,13 +38,13 @@ def stopped_by_signals() -> Iterator[Callable[[], None]]:
     """
     received: list[int] = []
 
-    def stop(number: int, frame: Any) -> None:
-        received.append(number)
-        sys.exit(128 + number)
-
     def check() -> None:
         if received:
-            sys.exit(128 + received[0])
+            sys.exit(128 + received[-1])
+
+    def stop(number: int, frame: Any) -> None:
+        received.append(number)
+        check()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -225,7 +225,8 @@ class Explorer:
 
     def _draw(self, stale: Callable[[], bool]) -> None:
         name = self._model_name()
-        self._status.value = lines.busy("computing" if name in self._models else lines.loading(name))
+        if name not in self._models:
+            self._status.value = lines.busy(lines.loading(name))
         start = time.perf_counter()
         try:
             model = self._loaded(name)
