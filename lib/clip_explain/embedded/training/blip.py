@@ -36,7 +36,7 @@ PLAN = Plan(
     start="tiny-vit", seed=5, rate=8e-4, warmup=20,
     stages=(
         Stage(
-            name="whole pictures", steps=260, batch=40, window=224, magnification=(1.0, 1.25), pool=TRAINING,
+            name="whole pictures", steps=1000, batch=64, window=224, magnification=(1.0, 1.25), pool=TRAINING,
             shares=FOURTH, captions=2, hard_negatives=1, all_pairs=True, removals=0.3,
             patch_keep=0.35, patch_isolation=0.7, class_token_delay=0.6, rate=8e-6,
         ),
