@@ -55,3 +55,35 @@ def test_means_by_record():
 def test_present_classes():
     seen = Record("x", Image.new("RGB", (2, 2)), (), labels=(0, 2))
     assert papers.present_in([seen, record("y")], 3).tolist() == [[True, False, True], [False, False, False]]
+
+
+def labelled(name: str, *texts: str) -> Record:
+    """A record as above whose labels are places in CLASSES."""
+    labels = tuple(CLASSES.index(text) for text in texts)
+    return Record(name, Image.new("RGB", (2, 2)), texts, record(name, *texts).masks, labels)
+
+
+CLASSES = ["cube", "ring", "cone"]
+
+
+def test_the_qualities_of_classes_by_hand():
+    """The ring is best recognized in the image that shows it alone; no image shows a cone."""
+    records = [labelled("x", "cube", "ring"), labelled("y", "ring")]
+    scores = torch.tensor([[0.9, 0.1, 0.5], [0.1, 0.2, 0.5]])
+    table = papers.qualities_of_classes(MAPS, torch.tensor([1.0, 0.0, 0.5]), scores, records, CLASSES)
+    assert list(table.index) == ["cube", "ring"]
+    assert table["IoU"].tolist() == [1.0, 0.25]
+    assert table["FMB"].tolist() == pytest.approx([1.0, (-1 / 3 + 1 - 1 / 3) / 2])
+    assert table["size"].tolist() == [0.25, 0.25]
+    assert table["AP"].tolist() == [1.0, 1.0]
+
+
+def test_halves_by_score_by_hand():
+    """Of four images of a ring two are scored higher; the cube has one image, and so no lower half."""
+    records = [labelled(name, "ring") for name in "abcd"] + [labelled("e", "cube")]
+    scores = torch.zeros(5, 3)
+    scores[:4, 1] = torch.tensor([0.4, 0.1, 0.2, 0.3])
+    halves = papers.halves_by_score(torch.tensor([0.9, 0.1, 0.3, 0.5, 1.0]), scores, records, CLASSES)
+    assert list(halves.index) == ["ring"]
+    assert halves["higher half by score"].item() == pytest.approx(0.7)
+    assert halves["lower half by score"].item() == pytest.approx(0.2)

@@ -28,3 +28,19 @@ def test_maps_against_the_records_masks():
 def test_chance_is_the_objects_share():
     rows = papers.chance(RECORD, metrics=["pointing_game", "average_precision"])
     assert [row["value"] for row in rows] == [0.5, 0.25] * 2 and {row["method"] for row in rows} == {"chance"}
+
+
+def test_maps_that_name_a_part():
+    """A map on the whole lies on its part by half; a map of the part alone by all of it."""
+    whole, part = np.zeros((2, 2), dtype=bool), np.zeros((2, 2), dtype=bool)
+    whole[0], part[0, 0] = True, True
+    maps = torch.tensor([[[1.0, 1], [0, 0]], [[0, 0], [0, 1]], [[1, 0], [0, 0]]])
+    methods = ["whole named", "both named", "part named"]
+    rows = papers.on_part(RECORD, maps, methods, part, whole, "s", target=7)
+    found = [(row["metric"], row["method"], row["value"]) for row in rows]
+    shares = [("energy_pointing_game", method, share) for method, share in zip(methods, [0.5, 0, 1], strict=True)]
+    gaps = [("foreground_minus_background", method, 1) for method in ("whole named", "part named")]
+    assert found == shares + gaps
+    assert {(row["image"], row["setting"], row["target"]) for row in rows} == {("x", "s", 7)}
+    without = papers.on_part(RECORD, maps, methods, part)
+    assert {row["metric"] for row in without} == {"energy_pointing_game"}

@@ -19,9 +19,11 @@ from clip_explain.papers.asked import (
 )
 from clip_explain.papers.attributes import color_over_shape, phrase_parts, told_apart, with_squares
 from clip_explain.papers.by_class import (
+    halves_by_score,
     maps_by_class,
     means_by_record,
     present_in,
+    qualities_of_classes,
     scores_by_class,
 )
 from clip_explain.papers.cases import draw_cases, first_cases, random_maps
@@ -54,7 +56,7 @@ from clip_explain.papers.curves import (
     true_and_predicted,
 )
 from clip_explain.papers.departures import departure
-from clip_explain.papers.located import POINTING, chance, located
+from clip_explain.papers.located import POINTING, chance, located, on_part
 from clip_explain.papers.provenance import (
     PACKAGES,
     named,
@@ -150,6 +152,7 @@ __all__ = [
     "first_cases",
     "furthest_apart",
     "grids_of_four",
+    "halves_by_score",
     "heights",
     "in_paper",
     "in_settings",
@@ -174,6 +177,7 @@ __all__ = [
     "named",
     "object_share",
     "on_dataset",
+    "on_part",
     "own_less_others",
     "patch_features",
     "perturbation_areas",
@@ -185,6 +189,7 @@ __all__ = [
     "printed",
     "provenance",
     "published",
+    "qualities_of_classes",
     "random_maps",
     "random_weights",
     "ranks",

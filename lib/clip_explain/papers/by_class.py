@@ -7,6 +7,8 @@ are those of asked.py.
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -43,7 +45,7 @@ def maps_by_class(
     asked = list(zip(maps, records, strict=True))
     curves = torch.cat([iou_curves(some, record.masks, ignore=record.ignore) for some, record in asked])
     gaps = torch.cat([foreground_minus_background(some, record.masks, ignore=record.ignore) for some, record in asked])
-    classes = [text for record in records for text in record.texts]
+    classes = _texts(records)
     images = [record.id for record in records for _ in record.texts]
     found = {"searched_iou": searched_iou(curves, classes)[0], "foreground_minus_background": gaps}
     found["background_preferred"] = torch.where(gaps.isnan(), gaps, (gaps < 0).to(gaps))
@@ -67,3 +69,48 @@ def scores_by_class(
     for name, value in zip(names, class_average_precision(scores, present).tolist(), strict=True):
         rows += measured(name, method, {"class_average_precision": value}, setting)
     return rows
+
+
+def qualities_of_classes(
+    maps: Sequence[Float[Tensor, "_ _ _"]],
+    ious: Float[Tensor, " maps"],
+    scores: Float[Tensor, "images classes"],
+    records: Sequence[Record],
+    classes: Sequence[str],
+) -> pd.DataFrame:
+    """How well each class is explained and recognized: a row a class, the points of ICLIP's Figure 9.
+
+    "IoU" and "FMB" are means over the class's maps (of "IoU" given by `maps_by_class`), "size" its objects' mean share
+    of the image, "AP" its average precision by `scores`. Classes are texts; one that no image has is left out.
+    """
+    both = zip(maps, records, strict=True)
+    gaps = torch.cat([foreground_minus_background(some, record.masks, ignore=record.ignore) for some, record in both])
+    table = pd.DataFrame({"class": _texts(records), "IoU": ious, "FMB": gaps})
+    shares = [record.masks.mean(axis=(1, 2)) for record in records if record.masks is not None]
+    table["size"] = np.concatenate(shares)
+    precision = class_average_precision(scores, present_in(records, len(classes)))
+    return table.groupby("class").mean().join(pd.Series(precision, classes, name="AP")).dropna()
+
+
+def halves_by_score(
+    ious: Float[Tensor, " maps"],
+    scores: Float[Tensor, "images classes"],
+    records: Sequence[Record],
+    classes: Sequence[str],
+) -> pd.DataFrame:
+    """Mean IoU in the "higher half by score" and the "lower half by score" of each class's images: a row a class.
+
+    An image is in the higher half if more than half of the class's images have no higher score. Classes are texts; one
+    with an empty half is left out.
+    """
+    texts = _texts(records)
+    image_of = [number for number, record in enumerate(records) for _ in record.texts]
+    own = scores[image_of, [list(classes).index(text) for text in texts]]
+    higher = pd.Series(own.numpy()).groupby(texts).rank(pct=True) > 0.5
+    halves = higher.map({True: "higher half by score", False: "lower half by score"})
+    means = pd.DataFrame({"class": texts, "half": halves, "IoU": ious}).groupby(["class", "half"])["IoU"].mean()
+    return pd.DataFrame(means.unstack()).dropna()
+
+
+def _texts(records: Sequence[Record]) -> list[str]:
+    return [text for record in records for text in record.texts]

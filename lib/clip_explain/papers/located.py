@@ -6,10 +6,13 @@ Above asked.py, which does it for many records by one method.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxtyping import Float
+import numpy as np
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from clip_explain.datasets import Record
+from clip_explain.metrics.pointing import energy_pointing_game
+from clip_explain.metrics.segmentation import foreground_minus_background
 from clip_explain.papers.asked import localized
 from clip_explain.papers.tables import measured
 from clip_explain.sweep.measures import visible_masks
@@ -36,3 +39,28 @@ def chance(record: Record, setting: str = "", metrics: Sequence[str] = POINTING,
     """Rows of the method "chance": the share of what is seen that each object covers, what noise scores in POINTING."""
     share = visible_masks(record, fit).mean(axis=(1, 2))
     return measured(record.id, "chance", dict.fromkeys(metrics, share), setting)
+
+
+def on_part(
+    record: Record,
+    maps: Float[Tensor, "three grid_h grid_w"],
+    methods: Sequence[str],
+    part: Bool[np.ndarray, "height width"],
+    whole: Bool[np.ndarray, "height width"] | None = None,
+    setting: str = "",
+    target: int = 0,
+) -> Rows:
+    """Rows of maps for three texts: of a whole, of a part in the whole, and of the part alone (ICLIP, Figure 7).
+
+    "energy_pointing_game" is the share of each map, scaled to [0, 1], on the part. With a mask of the whole there is
+    also "foreground_minus_background" of the first map on the whole and of the last on the part.
+    """
+    rows = []
+    shares = energy_pointing_game(maps, np.stack([part] * 3), energy="minmax")
+    for method, share in zip(methods, shares, strict=True):
+        rows += measured(record.id, method, {"energy_pointing_game": share}, setting, [target])
+    if whole is not None:
+        gaps = foreground_minus_background(maps[[0, 2]], np.stack([whole, part]))
+        for method, gap in zip((methods[0], methods[2]), gaps, strict=True):
+            rows += measured(record.id, method, {"foreground_minus_background": gap}, setting, [target])
+    return rows
