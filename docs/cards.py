@@ -24,12 +24,17 @@ ROWS = {
     "painting, the right one of 100 first by its caption": ("painting recall@1 of 100", "75 %"),
     "happy or sad face, by text (chance 50 %)": ("zero-shot mood of faces", "98 %"),
     "pointing game of Grad-ECLIP, one head (tiny-resnet: Grad-CAM)": ("pointing game", "80 %"),
+    "the same, on it or within 8 pixels": ("pointing game, within 8 pixels", ""),
     "pointing game of Grad-ECLIP, the model's own heads": ("pointing game, native heads", "80 %"),
     "pointing game of LeGrad": ("pointing game, legrad", "above Grad-ECLIP's"),
     "pointing game of Grad-ECLIP, one large object among others": ("pointing game, one dominant object", "90 %"),
+    "the same, on it or within 8 pixels of it": ("pointing game, one dominant object, within 8 pixels", ""),
     "the pointing game by chance": ("pointing game by chance", ""),
-    "words: content outweighs every article, Grad-ECLIP": ("content words first, grad_eclip", "85 %"),
-    "words: content outweighs every article, leave one out": ("content words first, leave_one_out", "85 %"),
+    "the same, within 8 pixels": ("pointing game by chance, within 8 pixels", ""),
+    "words: the heaviest word is one of content, Grad-ECLIP": ("heaviest word of content, grad_eclip", "85 %"),
+    "words: the heaviest word is one of content, leave one out": ("heaviest word of content, leave_one_out", "85 %"),
+    "words: all of content outweigh every article, Grad-ECLIP": ("content words first, grad_eclip", ""),
+    "words: all of content outweigh every article, leave one out": ("content words first, leave_one_out", ""),
 }
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.ndimage import distance_transform_edt
 
 import small_clip
 from clip_explain.embedded.cards import figures
@@ -38,7 +39,7 @@ def test_unique_objects_and_their_names():
 def test_every_figure_has_an_interval_around_its_mean(model, tmp_path):
     found = figures.measure_clip(model, tmp_path, scenes=4, values=1)
     assert {"content words first, grad_eclip", "heaviest word of content, leave_one_out"} <= set(found)
-    assert "pointing game, within half a patch" in found and "pointing game, one dominant object" in found
+    assert {"pointing game, within 8 pixels", "pointing game, one dominant object, within 8 pixels"} <= set(found)
     for name, one in found.items():
         assert 0 <= one.low <= one.mean <= one.high <= 1 and one.count >= 1, name
 
@@ -51,10 +52,36 @@ def test_pointing_game_of_a_map_that_knows_is_one_and_of_its_opposite_is_zero(mo
         return sign * torch.from_numpy(asked[scene]).float()[None]
 
     monkeypatch.setitem(METHODS, "truth", SimpleNamespace(image=truth))
-    assert figures.pointing(model, pool, "truth").mean == 1
-    assert figures.pointing(model, pool, "truth", sign=-1).mean == 0
+    assert [one.mean for one in figures.pointing(model, pool, "truth")] == [1, 1]
+    assert figures.pointing(model, pool, "truth", sign=-1)[0].mean == 0
     covered = np.mean([mask.mean() for masks in asked.values() for mask in masks])
-    assert figures.chance(pool).mean == pytest.approx(covered)
+    assert figures.chance(pool)[0].mean == pytest.approx(covered)
+
+
+def test_a_maximum_within_eight_pixels_counts_as_near(model, pool, monkeypatch):
+    """The maximum lies some pixels below the object: near if eight, not if nine; never on it."""
+
+    def below(request, pixels):
+        scene, masks = next(
+            (i, masks)
+            for i, _, masks in figures.askable(pool, dominant=True)
+            if torch.equal(figures.pixels_of(pool, slice(i, i + 1)), request.pixels)
+        )
+        away = distance_transform_edt(~masks[0])
+        return torch.from_numpy((away == pixels).astype(np.float32))[None, None]
+
+    monkeypatch.setitem(METHODS, "below", SimpleNamespace(image=below))
+    assert [one.mean for one in figures.pointing(model, pool, "below", dominant=True, pixels=8)] == [0, 1]
+    assert [one.mean for one in figures.pointing(model, pool, "below", dominant=True, pixels=9)] == [0, 0]
+
+
+def test_chance_near_an_object_by_hand(pool, monkeypatch):
+    """One object of one pixel in a corner: of 20 x 20 pixels, 58 lie within 8 of it."""
+    mask = np.zeros((20, 20), dtype=bool)
+    mask[0, 0] = True
+    monkeypatch.setattr(figures, "askable", lambda pool: [(0, [0], mask[None])])
+    on, near = figures.chance(pool)
+    assert on.mean == 1 / 400 and near.mean == pytest.approx(58 / 400)
 
 
 def test_dominant_object_alone_is_asked_for(pool):

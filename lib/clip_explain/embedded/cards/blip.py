@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from clip_explain.embedded.cards.clip import read_checkpoint, samples_after
-from clip_explain.embedded.cards.figures import Figures, chance, held_out, pointing, recognition, retrieval
+from clip_explain.embedded.cards.figures import Figures, chance, held_out, named, pointing, recognition, retrieval
 from clip_explain.embedded.training.blip import PLAN, build_blip, vocabulary
 from clip_explain.embedded.training.plans import Plan
 from clip_explain.models import load
@@ -38,10 +38,7 @@ def measure(name: str, folder: Path, scenes: int) -> Figures:
     model = load(f"blip:{name}", "cpu")
     one, three, several = (held_out(folder, recipe, scenes) for recipe in ("one", "three", "several"))
     layers = len(model.network.visual.transformer.resblocks)
-    return {
-        **recognition(model, one),
-        **retrieval(model, three),
-        "pointing game": pointing(model, several),
-        "pointing game, maps of all layers summed": pointing(model, several, layers=layers),
-        "pointing game by chance": chance(several),
-    }
+    found = recognition(model, one) | retrieval(model, three)
+    found |= named("pointing game by chance", chance(several))
+    found |= named("pointing game", pointing(model, several))
+    return found | named("pointing game, maps of all layers summed", pointing(model, several, layers=layers))

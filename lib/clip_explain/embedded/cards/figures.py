@@ -31,7 +31,9 @@ from clip_explain.request import Request
 
 HELD_OUT = 1_000_001  # the seed of the held-out pools; trainings use small ones
 AT_ONCE = 50
-NEAR = 8.0  # pixels: half the side of a ViT-B/16's patch
+NEAR = (
+    8  # pixels around an object in which a maximum also counts; the pointing game's authors allow 15 in larger photos
+)
 MARGIN = 12  # pixels shown around an object that is shown alone
 SQUARE = 16  # the side in pixels of patches that are removed
 PAIRS = [f"a {color} {shape}" for color in ATTRIBUTES["color"] for shape in ATTRIBUTES["shape"]]
@@ -50,17 +52,17 @@ def measure_clip(model: Model, folder: Path, scenes: int = 2000, values: int = 2
     one, three, several, dominant = (held_out(folder, recipe, scenes) for recipe in recipes)
     found = recognition(model, one) | removals(model, one) | retrieval(model, three) | art(model, folder, scenes)
     found |= word_order(model, three, min(500, scenes))
+    method = "grad_eclip" if model.is_vit else "grad_cam"
+    found |= named("pointing game by chance", chance(several))
+    found |= named("pointing game", pointing(model, several, method))
+    found |= named("pointing game, one dominant object", pointing(model, dominant, method, dominant=True))
     if not model.is_vit:
-        return found | {"pointing game": pointing(model, several, "grad_cam")}
+        return found
     layers = len(model.network.visual.transformer.resblocks)
-    found["pointing game"] = pointing(model, several, "grad_eclip")
-    found["pointing game, within half a patch"] = pointing(model, several, "grad_eclip", tolerance=NEAR)
-    found["pointing game, native heads"] = pointing(model, several, "grad_eclip", heads="native")
-    found["pointing game, maps of all layers summed"] = pointing(model, several, "grad_eclip", layers=layers)
-    found["pointing game, legrad"] = pointing(model, several, "legrad")
-    found["pointing game, shapley values"] = pointing(model, several, "shapley", scenes=values)
-    found["pointing game by chance"] = chance(several)
-    found["pointing game, one dominant object"] = pointing(model, dominant, "grad_eclip", dominant=True)
+    found |= named("pointing game, native heads", pointing(model, several, heads="native"))
+    found |= named("pointing game, maps of all layers summed", pointing(model, several, layers=layers))
+    found |= named("pointing game, legrad", pointing(model, several, "legrad"))
+    found |= named("pointing game, shapley values", pointing(model, several, "shapley", scenes=values))
     return found
 
 
@@ -200,16 +202,15 @@ def art(model: Model, folder: Path, count: int, group: int = 100) -> Figures:
 # -- maps
 
 
+def named(figure: str, both: tuple[Interval, Interval]) -> Figures:
+    """A pointing game's two figures by their names: on the object, and within NEAR pixels."""
+    return {figure: both[0], f"{figure}, within {NEAR} pixels": both[1]}
+
+
 def pointing(
-    model: Model,
-    pool: Pool,
-    method: str = "grad_eclip",
-    scenes: int | None = None,
-    dominant: bool = False,
-    tolerance: float = 0.0,
-    **options,
-) -> Interval:
-    """Pointing game: is the map's maximum on, or `tolerance` pixels from, the object that "a COLOR SHAPE" names?
+    model: Model, pool: Pool, method: str = "grad_eclip", scenes: int | None = None, dominant: bool = False, **options
+) -> tuple[Interval, Interval]:
+    """Pointing game: is the map's maximum on the object that "a COLOR SHAPE" names; is it there or within NEAR pixels?
 
     Asked of every object that is the only one of its colour and shape in its picture and has 50 pixels in sight, or of
     the first, the dominant one, alone; pictures are what is resampled. On the first `scenes` pictures, or all.
@@ -217,16 +218,26 @@ def pointing(
     directions, hits, owners = targets(model, PAIRS), [], []
     for scene, asked, masks in tqdm(askable(pool, scenes, dominant), "pointing", leave=False):
         request = Request(model, pixels_of(pool, slice(scene, scene + 1)), directions[asked])
-        maps = METHODS[method].image(request, **options)[0]
-        hits += pointing_game(maps, torch.from_numpy(masks), tolerance).tolist()
+        maps, objects = METHODS[method].image(request, **options)[0], torch.from_numpy(masks)
+        hits.append(torch.stack([pointing_game(maps, objects, near) for near in (0, NEAR)], dim=1))
         owners += [scene] * len(asked)
-    return bootstrap(np.asarray(hits, float), seed=0, clusters=owners)
+    return _on_and_near(torch.cat(hits).numpy(), owners)
 
 
-def chance(pool: Pool) -> Interval:
-    """The pointing game of a random point: the share of the picture that the named object covers."""
-    shares = [(scene, mask.mean()) for scene, _, masks in askable(pool) for mask in masks]
-    return bootstrap(np.array([covered for _, covered in shares]), seed=0, clusters=[scene for scene, _ in shares])
+def chance(pool: Pool) -> tuple[Interval, Interval]:
+    """The pointing game of a random point: how much of the picture is the named object; and with NEAR pixels around."""
+    shares, owners = [], []
+    for scene, _, masks in askable(pool):
+        away = np.array([distance_transform_edt(~mask) for mask in masks], dtype=float)
+        shares.append(np.stack([(away <= near).mean(axis=(1, 2)) for near in (0, NEAR)], axis=1))
+        owners += [scene] * len(masks)
+    return _on_and_near(np.concatenate(shares), owners)
+
+
+def _on_and_near(hits: Float[np.ndarray, "objects 2"], owners: list[int]) -> tuple[Interval, Interval]:
+    """The means of both columns, each with its interval over pictures."""
+    on, near = (bootstrap(column.astype(float), seed=0, clusters=owners) for column in hits.T)
+    return on, near
 
 
 def askable(
