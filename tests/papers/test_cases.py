@@ -59,3 +59,15 @@ def test_targets_that_are_images_stand_first():
     assert [each.shape for each in shown] == [(2, 4, 3), (8, 8, 3)] and shown[0].min() == 1
     assert [ax.texts[0].get_text() for ax in axes[:, 0]] == ["a ring", "a cone"]
     plt.close("all")
+
+
+def test_the_cases_whose_map_is_higher_on_another_object():
+    """Of the first record the second text is off by 1, of the second record the first by 0.5; the third is right."""
+    masks = np.eye(4, dtype=bool)[:2].reshape(2, 2, 2)
+    records = [Record(name, Image.new("RGB", (2, 2)), ("a cube", "a ring"), masks) for name in "abc"]
+    on_first, on_second = torch.tensor([[1.0, 0], [0, 0]]), torch.tensor([[0.0, 1], [0, 0]])
+    half = torch.tensor([[0.5, 1], [0, 0]])
+    maps = [torch.stack([on_first, on_first]), torch.stack([half, on_second]), torch.stack([on_first, on_second])]
+    assert papers.misplaced_cases(records, maps, 2) == [(0, 1), (1, 0)]
+    alone = Record("d", Image.new("RGB", (2, 2)), ("a cube",), masks[:1])
+    assert papers.misplaced_cases([alone, *records[:1]], [on_first[None], maps[0]], 1) == [(1, 1)]

@@ -44,3 +44,16 @@ def test_maps_that_name_a_part():
     assert {(row["image"], row["setting"], row["target"]) for row in rows} == {("x", "s", 7)}
     without = papers.on_part(RECORD, maps, methods, part)
     assert {row["metric"] for row in without} == {"energy_pointing_game"}
+
+
+def test_levels_on_objects_that_are_alike():
+    """The map of "a red cube" is 1 on the red ring, 0.5 on the cube and 0 on the blue cone."""
+    masks = np.eye(4, dtype=bool)[:3].reshape(3, 2, 2)
+    record = Record("x", Image.new("RGB", (2, 2)), ("a red cube", "a red ring", "a blue cone"), masks)
+    heat = torch.tensor([[0.5, 1], [0, 0]])
+    rows = papers.levels_by_likeness(record, heat.expand(3, 2, 2), "s")
+    found = {(row["target"], row["method"]): row["value"] for row in rows}
+    assert [found[0, kind] for kind in papers.LIKENESS] == [0.5, 1, 0]
+    assert [found[1, kind] for kind in papers.LIKENESS] == [1, 0.5, 0]
+    assert found[2, "the object named"] == 0 and found[2, "other objects"] == 0.75
+    assert np.isnan(found[2, "objects like it"])

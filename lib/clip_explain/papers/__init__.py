@@ -26,7 +26,7 @@ from clip_explain.papers.by_class import (
     qualities_of_classes,
     scores_by_class,
 )
-from clip_explain.papers.cases import draw_cases, first_cases, random_maps
+from clip_explain.papers.cases import draw_cases, first_cases, misplaced_cases, random_maps
 from clip_explain.papers.claims import (
     KINDS,
     RELATIONS,
@@ -56,7 +56,7 @@ from clip_explain.papers.curves import (
     true_and_predicted,
 )
 from clip_explain.papers.departures import departure
-from clip_explain.papers.located import POINTING, chance, located, on_part
+from clip_explain.papers.located import LIKENESS, POINTING, chance, levels_by_likeness, located, on_part
 from clip_explain.papers.provenance import (
     PACKAGES,
     named,
@@ -119,6 +119,7 @@ __all__ = [
     "Explained",
     "KINDS",
     "LIBRARY_NAMES",
+    "LIKENESS",
     "OVERALL",
     "PACKAGES",
     "PAPERS",
@@ -158,6 +159,7 @@ __all__ = [
     "in_settings",
     "judge",
     "lacking",
+    "levels_by_likeness",
     "localized",
     "located",
     "long_table",
@@ -174,6 +176,7 @@ __all__ = [
     "measured_by_class",
     "measured_each",
     "measured_in",
+    "misplaced_cases",
     "named",
     "object_share",
     "on_dataset",

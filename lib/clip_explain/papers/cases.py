@@ -14,6 +14,7 @@ from torch import Tensor
 from clip_explain import plots
 from clip_explain.datasets import Record
 from clip_explain.maps import centred
+from clip_explain.metrics.segmentation import levels_on
 
 Maps = Sequence[Float[Tensor, "_ _ _"]]  # one stack a record, one map for each of its texts
 
@@ -24,6 +25,19 @@ def first_cases(records: Sequence[Record], images: int, texts: int = 1) -> list[
     for number, record in enumerate(records[:images]):
         found += [(number, text) for text in range(min(texts, len(record.texts)))]
     return found
+
+
+def misplaced_cases(records: Sequence[Record], maps: Maps, count: int) -> list[tuple[int, int]]:
+    """The cases whose map is higher on another text's object than on its own by the most; one a record, worst first."""
+    worst = []
+    for number, (record, some) in enumerate(zip(records, maps, strict=True)):
+        levels = levels_on(some, record.masks)
+        others = levels - levels.diagonal()[:, None]
+        others.fill_diagonal_(-torch.inf)
+        excess, text = others.nan_to_num(nan=-torch.inf).amax(dim=1).max(dim=0)
+        worst.append((float(excess), number, int(text)))
+    worst.sort(reverse=True)
+    return [(number, text) for _, number, text in worst[:count]]
 
 
 def draw_cases(
