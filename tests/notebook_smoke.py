@@ -255,7 +255,14 @@ SMOKE = {
         "files": ["1_words.png", "2_numbers.png", "numbers.csv"],
     },
     "24_beyond_the_papers": {
-        "parameters": {"at": "[0, 50, 100]", "masked": "8", "steps": "2", "n_grids": "1", "n_random": "1"},
+        "parameters": {
+            "at": "[0, 50, 100]",
+            "masked": "8",
+            "paired": "16",
+            "steps": "2",
+            "n_grids": "1",
+            "n_random": "1",
+        },
         "values": {
             "grad_eclip: pointing_game": SHARE,
             "constant: pointing_game": (0.0, 0.0),  # it has no peak
