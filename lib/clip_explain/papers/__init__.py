@@ -57,6 +57,7 @@ from clip_explain.papers.curves import (
 )
 from clip_explain.papers.departures import departure
 from clip_explain.papers.located import LIKENESS, POINTING, chance, levels_by_likeness, located, on_part
+from clip_explain.papers.probes import chance_of_guessing, likeness_of_mean_maps, probe_accuracy, spread
 from clip_explain.papers.provenance import (
     PACKAGES,
     named,
@@ -137,6 +138,7 @@ __all__ = [
     "by_method",
     "by_setting",
     "chance",
+    "chance_of_guessing",
     "claims",
     "closing_table",
     "color_over_shape",
@@ -160,6 +162,7 @@ __all__ = [
     "judge",
     "lacking",
     "levels_by_likeness",
+    "likeness_of_mean_maps",
     "localized",
     "located",
     "long_table",
@@ -190,6 +193,7 @@ __all__ = [
     "predicted_class",
     "present_in",
     "printed",
+    "probe_accuracy",
     "provenance",
     "published",
     "qualities_of_classes",
@@ -205,6 +209,7 @@ __all__ = [
     "scores_by_class",
     "scores_of_records",
     "signed_by_name",
+    "spread",
     "summarize",
     "surgery_among",
     "tally",
