@@ -68,6 +68,7 @@ from clip_explain.papers.provenance import (
 from clip_explain.papers.published import COLUMNS, LIBRARY_NAMES, PAPERS, beside, columns, printed, published
 from clip_explain.papers.ranking import OVERALL, ranks, ranks_of_means
 from clip_explain.papers.saving import DPI, save_figure, write
+from clip_explain.papers.shift import SIZES, channel_moves, foreground_gaps, null_channels, points_of_channels
 from clip_explain.papers.tables import (
     also_called,
     averaged,
@@ -127,6 +128,7 @@ __all__ = [
     "POINTING",
     "RELATIONS",
     "RELEASED",
+    "SIZES",
     "Statement",
     "VERDICTS",
     "also_called",
@@ -139,6 +141,7 @@ __all__ = [
     "by_setting",
     "chance",
     "chance_of_guessing",
+    "channel_moves",
     "claims",
     "closing_table",
     "color_over_shape",
@@ -153,6 +156,7 @@ __all__ = [
     "draw_cases",
     "exact_mask",
     "first_cases",
+    "foreground_gaps",
     "furthest_apart",
     "grids_of_four",
     "halves_by_score",
@@ -181,6 +185,7 @@ __all__ = [
     "measured_in",
     "misplaced_cases",
     "named",
+    "null_channels",
     "object_share",
     "on_dataset",
     "on_part",
@@ -189,6 +194,7 @@ __all__ = [
     "perturbation_areas",
     "perturbed_pictures",
     "phrase_parts",
+    "points_of_channels",
     "positive_perturbation",
     "predicted_class",
     "present_in",
