@@ -1,5 +1,7 @@
 """Phrases, their parts, and what maps of mixed texts go by, by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from PIL import Image
 
 from clip_explain import papers
 from clip_explain.datasets import Record, read
+from clip_explain.errors import DatasetError
 from clip_explain.models import load
 
 
@@ -24,23 +27,60 @@ def test_told_apart_by_hand():
     assert found[:2].tolist() == [1.0, 0.5] and found[2].isnan()
 
 
-@pytest.mark.parametrize(
-    ("text", "parts", "words"),
-    [
-        ("a small cube", ("a cube", "a small thing"), ("cube", "small")),
-        ("a red thing on the left", ("a red thing", "a thing on the left"), ("red", "left")),
-    ],
-)
-def test_parts_of_phrases(text, parts, words):
-    *found, places = papers.phrase_parts(text)
-    assert tuple(found) == parts and tuple(text.split()[place] for place in places) == words
+def scene(kinds=("size", "color", "color"), texts=("a small thing", "a red thing", "a blue thing")):
+    """Three texts, each true of one column of three; the first map is above 0 in its own column alone, as the second.
+
+    The third map has half of its energy in the second column.
+    """
+    masks = np.zeros((3, 3, 3), dtype=bool)
+    masks[range(3), :, range(3)] = True
+    record = Record("x", Image.new("RGB", (3, 3)), texts, masks, facts={"kinds": kinds})
+    heat = torch.from_numpy(masks).float()
+    heat[2, :, 1] = 1
+    return record, heat
 
 
-def test_parts_of_the_scenes_phrases_are_their_texts():
-    for record in read("attributes", 12, 0):
-        for kind, text in zip(record.facts["kinds"], record.texts, strict=True):
-            if " and " in kind:
-                assert set(papers.phrase_parts(text)[:2]) <= set(record.texts)
+def test_texts_of_one_attribute_in_reading_order():
+    assert papers.by_attribute(["position", "size and shape", "color", "shape", "color"]) == [3, 2, 4, 0]
+
+
+def test_rows_by_value_by_hand():
+    record, maps = scene()
+    table = papers.long_table(papers.rows_by_value(record, maps)).set_index(["method", "metric"])["value"]
+    assert {*table.index.get_level_values("method")} == {"size: small", "color: red", "color: blue"}
+    assert table["color: red", "pointing_game"] == 1 and table["color: blue", "energy_pointing_game"] == 0.5
+    assert table["color: red", "chance"] == pytest.approx(1 / 3)
+    assert table["color: red", "told apart"] == 1 and np.isnan(table["size: small", "told apart"])
+
+
+def test_rows_by_value_leave_phrases_out():
+    record, maps = scene(("size and shape", "color", "color"))
+    assert {row["method"] for row in papers.rows_by_value(record, maps)} == {"color: red", "color: blue"}
+
+
+def test_next_scene_by_hand():
+    """Two maps against the first column's mask: neither has energy there; a scene without the attribute has no rows."""
+    record, maps = scene()
+    other, _ = scene(("color", "size", "size"))
+    found = {row["metric"]: row["value"] for row in papers.on_next_scene(record, other, maps, "color")}
+    assert found == {"pointing_game": 0, "energy_pointing_game": 0}
+    assert papers.on_next_scene(record, other, maps, "shape") == []
+
+
+def test_a_record_without_masks_is_refused():
+    record, maps = scene()
+    with pytest.raises(DatasetError, match="x has no masks"):
+        papers.rows_by_value(replace(record, masks=None), maps)
+
+
+def test_attributes_are_means_of_their_values():
+    rows = []
+    for attribute in papers.ATTRIBUTES:
+        rows += papers.measured("x", f"{attribute}: b", {"chance": 0.5})
+        rows += papers.measured("x", f"{attribute}: a", {"chance": 0.25})
+    table, order = papers.with_attributes(papers.long_table(rows + papers.measured("x", "color, next scene", {"y": 1})))
+    assert order[:4] == ["shape", "shape: a", "shape: b", "material"] and len(order) == 15
+    assert table.set_index("method").loc["color", "value"] == 0.375
 
 
 def test_color_over_shape():

@@ -8,6 +8,7 @@ from PIL import Image
 
 from clip_explain import papers
 from clip_explain.datasets import Record
+from clip_explain.models import load
 
 matplotlib.use("agg")
 
@@ -71,3 +72,16 @@ def test_the_cases_whose_map_is_higher_on_another_object():
     assert papers.misplaced_cases(records, maps, 2) == [(0, 1), (1, 0)]
     alone = Record("d", Image.new("RGB", (2, 2)), ("a cube",), masks[:1])
     assert papers.misplaced_cases([alone, *records[:1]], [on_first[None], maps[0]], 1) == [(1, 1)]
+
+
+def test_pictures_with_scored_maps():
+    """The picture, then a map a text, in rows of two: with its text and cosine, and outlined if masks are known."""
+    scene = record("s", "a red cube", "a blue ring", "a cone")
+    bare = Record("t", scene.image, ("a red cube",))
+    axes = papers.draw_scored(load("tiny-vit"), [scene, bare], 2)
+    assert axes.shape == (3, 2)
+    titles = [" ".join(ax.get_title().split()) for ax in axes.flat]
+    assert titles[0] == titles[4] == "" and titles[1] == titles[5]
+    assert titles[1].startswith("a red cube 0.") or titles[1].startswith("a red cube -0.")
+    assert [len(ax.collections) for ax in axes.flat] == [0, 2, 2, 2, 0, 0]
+    plt.close("all")

@@ -17,7 +17,16 @@ from clip_explain.papers.asked import (
     timed_maps,
     towards,
 )
-from clip_explain.papers.attributes import color_over_shape, phrase_parts, told_apart, with_squares
+from clip_explain.papers.attributes import (
+    ATTRIBUTES,
+    by_attribute,
+    color_over_shape,
+    on_next_scene,
+    rows_by_value,
+    told_apart,
+    with_attributes,
+    with_squares,
+)
 from clip_explain.papers.by_class import (
     halves_by_score,
     maps_by_class,
@@ -26,7 +35,7 @@ from clip_explain.papers.by_class import (
     qualities_of_classes,
     scores_by_class,
 )
-from clip_explain.papers.cases import draw_cases, first_cases, misplaced_cases, random_maps
+from clip_explain.papers.cases import draw_cases, draw_scored, first_cases, misplaced_cases, random_maps
 from clip_explain.papers.claims import (
     KINDS,
     RELATIONS,
@@ -57,6 +66,7 @@ from clip_explain.papers.curves import (
 )
 from clip_explain.papers.departures import departure
 from clip_explain.papers.located import LIKENESS, POINTING, chance, levels_by_likeness, located, on_part
+from clip_explain.papers.phrases import PHRASES, draw_phrases, phrase_parts, phrases_in, rows_of_phrase, spoken
 from clip_explain.papers.probes import chance_of_guessing, likeness_of_mean_maps, probe_accuracy, spread
 from clip_explain.papers.provenance import (
     PACKAGES,
@@ -114,6 +124,7 @@ from clip_explain.papers.verdicts import (
 from clip_explain.papers.word_curves import recall_curves, word_areas
 
 __all__ = [
+    "ATTRIBUTES",
     "COLUMNS",
     "DPI",
     "ENDINGS",
@@ -125,6 +136,7 @@ __all__ = [
     "OVERALL",
     "PACKAGES",
     "PAPERS",
+    "PHRASES",
     "POINTING",
     "RELATIONS",
     "RELEASED",
@@ -136,6 +148,7 @@ __all__ = [
     "asked_of",
     "averaged",
     "beside",
+    "by_attribute",
     "by_ending",
     "by_method",
     "by_setting",
@@ -154,6 +167,8 @@ __all__ = [
     "departure",
     "differences",
     "draw_cases",
+    "draw_phrases",
+    "draw_scored",
     "exact_mask",
     "first_cases",
     "foreground_gaps",
@@ -188,12 +203,14 @@ __all__ = [
     "null_channels",
     "object_share",
     "on_dataset",
+    "on_next_scene",
     "on_part",
     "own_less_others",
     "patch_features",
     "perturbation_areas",
     "perturbed_pictures",
     "phrase_parts",
+    "phrases_in",
     "points_of_channels",
     "positive_perturbation",
     "predicted_class",
@@ -209,12 +226,15 @@ __all__ = [
     "ranks_of_means",
     "read_verdicts",
     "recall_curves",
+    "rows_by_value",
+    "rows_of_phrase",
     "save",
     "save_figure",
     "score_areas",
     "scores_by_class",
     "scores_of_records",
     "signed_by_name",
+    "spoken",
     "spread",
     "summarize",
     "surgery_among",
@@ -231,6 +251,7 @@ __all__ = [
     "variant",
     "weights_by_name",
     "weights_of",
+    "with_attributes",
     "with_squares",
     "with_unasked",
     "within_images",

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from clip_explain import plots
 from clip_explain.datasets import Record
+from clip_explain.explainers import explain
 from clip_explain.maps import centred
 from clip_explain.metrics.segmentation import levels_on
+from clip_explain.models.model import Model
 
 Maps = Sequence[Float[Tensor, "_ _ _"]]  # one stack a record, one map for each of its texts
 
@@ -68,6 +70,25 @@ def draw_cases(
             plots.show(first[text], ax)
     masks = [None if record.masks is None else record.masks[text] for record, text in asked]
     plots.outline_rows(axes[:, int(first is not None) :], masks)
+    return axes
+
+
+def draw_scored(model: Model, records: Sequence[Record], columns: int, fit: str = "full") -> np.ndarray:
+    """Each record's picture and Grad-ECLIP's maps of all of its texts, in reading order, `columns` to a row.
+
+    Above each map stand its text and the model's cosine; it is outlined by its mask, if there is one. Returns a new
+    figure's axes.
+    """
+    pictures, heats, titles, masks = [], [], [], []
+    for record in records:
+        found, count = explain(model, record.image, list(record.texts), fit=fit), len(record.texts)
+        scored = zip(record.texts, found.scores[0].tolist(), strict=True)
+        pictures += [record.image] * (1 + count)
+        heats += [None, *found.maps[0].cpu()]
+        titles += ["", *(f"{text}\n{score:.3f}" for text, score in scored)]
+        masks += [None, *([None] * count if record.masks is None else record.masks)]
+    axes = plots.grid(pictures, heats, titles, columns, panel=plots.WIDTH / columns)
+    plots.outline_rows(axes.reshape(-1, 1), masks, 0.7)
     return axes
 
 
