@@ -5,7 +5,7 @@ import pytest
 import small_clip
 from clip_explain.errors import ModelError
 from clip_explain.models.weights import clip
-from clip_explain.papers.specification import OPENAI, against_report, openai_network, specification
+from clip_explain.papers.specification import OPENAI, against_report, openai_network, specification, wrong_numbers
 
 # OpenAI's own notebook prints this for ViT-B/32; the others are the counts that OpenCLIP lists for the same weights.
 PARAMETERS = {"ViT-B/32": 151_277_313, "ViT-B/16": 149_620_737, "ViT-L/14": 427_616_513, "RN50": 102_007_137}
@@ -48,3 +48,14 @@ def test_a_vit_of_known_sizes():
 def test_an_unknown_name_is_told_the_known_ones():
     with pytest.raises(ModelError, match="RN50x4"):
         openai_network("RN50x5")
+
+
+def test_wrong_numbers_are_counted_by_place():
+    rows = wrong_numbers(against_report({name: openai_network(name) for name in OPENAI}))
+    found = {row["method"]: row["value"] for row in rows}
+    assert found == {
+        "printed in Table I": 0,
+        "printed in Table II": 1,  # the input of ViT-L/14-336px
+        "printed of text layers and width": 0,
+        "printed of text heads": 2,
+    }

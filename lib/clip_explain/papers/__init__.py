@@ -79,6 +79,7 @@ from clip_explain.papers.published import COLUMNS, LIBRARY_NAMES, PAPERS, beside
 from clip_explain.papers.ranking import OVERALL, ranks, ranks_of_means
 from clip_explain.papers.saving import DPI, save_figure, write
 from clip_explain.papers.shift import SIZES, channel_moves, foreground_gaps, null_channels, points_of_channels
+from clip_explain.papers.signs import SIGNS, both_signs, overlaps
 from clip_explain.papers.tables import (
     also_called,
     averaged,
@@ -140,6 +141,7 @@ __all__ = [
     "POINTING",
     "RELATIONS",
     "RELEASED",
+    "SIGNS",
     "SIZES",
     "Statement",
     "VERDICTS",
@@ -148,6 +150,7 @@ __all__ = [
     "asked_of",
     "averaged",
     "beside",
+    "both_signs",
     "by_attribute",
     "by_ending",
     "by_method",
@@ -205,6 +208,7 @@ __all__ = [
     "on_dataset",
     "on_next_scene",
     "on_part",
+    "overlaps",
     "own_less_others",
     "patch_features",
     "perturbation_areas",

@@ -4,6 +4,7 @@ Above weights.py, whose `clip` package builds the networks; compared with the ta
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 from clip_explain.errors import ModelError, nearest
 from clip_explain.models.weights import VOCABULARY, clip
 from clip_explain.papers.published import published
+from clip_explain.papers.tables import measured
 
 CONTEXT = 77
 HEAD_WIDTH = 64  # of every head of OpenAI's models; a ResNet's width is counted in it too
@@ -91,6 +93,18 @@ def against_report(networks: Mapping[str, nn.Module]) -> pd.DataFrame:
         rows += [("section IV", name, what, number, ours[what]) for what, number in said.items()]
     found = pd.DataFrame(rows, columns=["place", "model", "quantity", "report", "ours"])
     return found.assign(agrees=found["report"] == found["ours"])
+
+
+def wrong_numbers(compared: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows of how many of the report's numbers are wrong, of a table by `against_report`: by table, and of the text."""
+    quantity, rows = compared["quantity"], []
+    stated = {f"printed in {place}": compared["place"] == place for place in ("Table I", "Table II")}
+    stated["printed of text layers and width"] = quantity.isin(["Text layers", "Text width"])
+    stated["printed of text heads"] = quantity == "Text heads"
+    for name, part in stated.items():
+        wrong = int((part & ~compared["agrees"]).sum())
+        rows += measured("all models", name, {"wrong numbers": wrong}, "specifications")
+    return rows
 
 
 def _vit(network: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:

@@ -1,0 +1,46 @@
+"""Positive and negative saliency as rows, by hand on an image of four pixels and two objects."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from clip_explain import papers
+from clip_explain.datasets import Record
+
+MASKS = np.eye(4, dtype=bool)[:2].reshape(2, 2, 2)
+WHOLE = Record("x", Image.new("RGB", (2, 2)), ("a cube", "a ring"), MASKS)
+CUBE, RING = torch.tensor([[1.0, 0], [0, 0]]), torch.tensor([[0.0, 1], [0, 0]])
+GROUND = torch.tensor([[0.0, 0], [1, 1]])
+
+
+def by_row(rows):
+    return {(row["setting"], row["method"], row["metric"], row["target"]): row["value"] for row in rows}
+
+
+def test_maps_of_both_signs():
+    """The cube's maps: on the cube, on the ring, on the ground. The ring's: on the ring, half on either, on the cube."""
+    maps = torch.stack([CUBE, RING]), torch.stack([RING, (CUBE + RING) / 2]), torch.stack([GROUND, CUBE])
+    found = by_row(papers.both_signs(WHOLE, WHOLE, maps, "ViT", "texts"))
+    for sign, own, others in (
+        ("target", [1, 1], [0, 0]),
+        ("negated target", [0, 0.5], [1, 0.5]),
+        ("random direction", [0, 0], [0, 1]),
+        ("chance", [0.25, 0.25], [0.25, 0.25]),
+    ):
+        assert [found["ViT, texts", sign, "energy_pointing_game", i] for i in (0, 1)] == own
+        assert [found["ViT, texts", sign, "energy_on_others", i] for i in (0, 1)] == others
+    assert [found["ViT, texts", "negated target", "coverage", i] for i in (0, 1)] == [0, 1]
+    assert [found["texts", "vit", "coverage", i] for i in (0, 1)] == [1, 1]
+    assert [found["texts", "vit", "coverage_of_rest", i] for i in (0, 1)] == pytest.approx([1 / 3, 1 / 3])
+    shared = [found["ViT, texts", "target and negated target", "overlap, ViT", i] for i in (0, 1)]
+    assert shared == [0, 0.5]
+    assert [found["ViT, texts", "two targets", "overlap, ViT", i] for i in (0, 1)] == [0, 0]
+
+
+def test_an_image_of_one_text_has_no_overlaps():
+    one = WHOLE.about(["a cube"])
+    rows = papers.both_signs(one, WHOLE, (CUBE[None], RING[None], GROUND[None]), "ViT", "texts")
+    found = by_row(rows)
+    assert found["ViT, texts", "negated target", "energy_on_others", 0] == 1  # on the ring, which is not asked for
+    assert not any(metric == "overlap, ViT" for _, _, metric, _ in found)
