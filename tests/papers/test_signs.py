@@ -19,7 +19,7 @@ def by_row(rows):
 
 
 def test_maps_of_both_signs():
-    """The cube's maps: on the cube, on the ring, on the ground. The ring's: on the ring, half on either, on the cube."""
+    """The cube's maps lie on the cube, the ring, the ground; the ring's on the ring, half on either, on the cube."""
     maps = torch.stack([CUBE, RING]), torch.stack([RING, (CUBE + RING) / 2]), torch.stack([GROUND, CUBE])
     found = by_row(papers.both_signs(WHOLE, WHOLE, maps, "ViT", "texts"))
     for sign, own, others in (
