@@ -90,3 +90,19 @@ def test_color_over_shape():
     assert found is not None and -1 <= found <= 1
     same = Record("x", record.image, ("a red cone", "a red cube"), np.ones((2, *record.masks.shape[1:]), dtype=bool))
     assert papers.color_over_shape(model, same) is None
+
+
+def test_the_part_of_the_words_that_is_the_colors(monkeypatch):
+    """The colour has three times the shape's weight; without any weight there is no part, without facts no question."""
+    weights = {"a": 0.5, "red": 0.3, "cube": 0.1}
+
+    def explained(model, image, text, fit, per):
+        return [(list(weights), torch.tensor([list(weights.values())]))]
+
+    monkeypatch.setattr("clip_explain.papers.attributes.explain_words", explained)
+    model, picture = load("tiny-vit"), Image.new("RGB", (2, 2))
+    record = Record("x", picture, ("a red cube",), facts={"color": "red", "shape": "cube"})
+    assert papers.color_part_of_words(model, record, "a red cube") == pytest.approx(0.75)
+    weights |= {"red": 0.0, "cube": 0.0}
+    assert np.isnan(papers.color_part_of_words(model, record, "a red cube"))
+    assert papers.color_part_of_words(model, Record("y", picture, ("a face",)), "a face") is None

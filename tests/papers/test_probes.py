@@ -29,7 +29,7 @@ def test_accuracy_beside_chance_and_the_ideal_reader():
     }
 
 
-def test_chance_is_the_better_of_a_lot_and_the_most_frequent_emotion():
+def test_chance_is_the_better_of_a_random_guess_and_the_most_frequent_emotion():
     assert papers.chance_of_guessing(["awe", "fear"], ["awe", "awe", "fear"], ["awe", "fear", "sadness"]) == 0.5
     assert papers.chance_of_guessing(["fear", "fear"], ["awe", "awe", "fear"], ["awe", "fear", "sadness"]) == 1 / 3
 

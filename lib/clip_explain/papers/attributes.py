@@ -16,7 +16,7 @@ from torch import Tensor
 from clip_explain.datasets import Record
 from clip_explain.datasets.record import box_mask
 from clip_explain.errors import DatasetError
-from clip_explain.explainers import explain
+from clip_explain.explainers import explain, explain_words
 from clip_explain.metrics.pointing import energy_in, points_at
 from clip_explain.models.model import Model
 from clip_explain.papers.tables import averaged, measured
@@ -109,6 +109,19 @@ def with_attributes(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         table = averaged(table, values, attribute)
         order += [attribute, *values]
     return table, order
+
+
+def color_part_of_words(model: Model, record: Record, text: str) -> float | None:
+    """What part of the weight of a text's colour and shape, by Grad-ECLIP, is the colour's, 0 to 1.
+
+    NaN where neither has weight. None for a record whose facts name no colour and shape.
+    """
+    if not {"color", "shape"} <= set(record.facts):
+        return None
+    words, weights = explain_words(model, record.image, text, fit="full", per="word")[0]
+    of_word = dict(zip(words, weights[0].tolist(), strict=True))
+    color, shape = of_word[record.facts["color"]], of_word[record.facts["shape"]]
+    return color / (color + shape) if color + shape > 0 else float("nan")
 
 
 def color_over_shape(model: Model, record: Record) -> float | None:

@@ -47,7 +47,7 @@ def probe_accuracy(
 
 
 def chance_of_guessing(truth: Sequence[str], fitted_on: Sequence[str], classes: Sequence[str]) -> float:
-    """The accuracy of guessing without looking: one of the classes by lot, or always the most frequent of the fit."""
+    """The accuracy of guessing without looking: a class at random, or always the most frequent one of the fit."""
     most_frequent = pd.Series(list(fitted_on)).mode()[0]
     return max(1 / len(classes), float((np.asarray(truth) == most_frequent).mean()))
 
@@ -57,7 +57,7 @@ def spread(
 ) -> Rows:
     """Rows of "spread of METRIC": the standard deviation over directions of their means over images.
 
-    A spread is no mean of images, so the rows are its jackknife values, one an image.
+    A spread cannot be formed for one image, so the rows are its jackknife values, one an image.
     """
     rows = []
     for metric, each in numbers.items():
