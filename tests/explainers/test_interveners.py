@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -208,6 +209,21 @@ def test_sampled_patch_values_are_the_fit_to_the_sets_drawn_and_come_near_the_ex
         expected = oracles.free_fit(sets, scores)
     assert relative_error(got, expected) < 1e-6
     assert relative_error(got, getattr(oracles, value)(game, 9)) < 0.25
+
+
+@pytest.mark.parametrize("value", ["shapley", "banzhaf"])
+def test_patch_values_without_the_tokens_of_hidden_patches_are_exact(value):
+    """The same game, whose score is that of the shown patches' tokens alone."""
+    request = nine_patches()
+    sets = list(itertools.product([False, True], repeat=9))
+    embedded = request.model.embed_shown(request.pixels[1:], torch.tensor(sets))
+    played = (embedded @ request.targets[1].to(embedded)).tolist()
+    game = {tuple(i for i in range(9) if one[i]): score for one, score in zip(sets, played, strict=True)}
+    got = shapley(request, value=value, samples=512, hidden="drop")
+    assert got.shape == (2, 2, 3, 3)
+    assert relative_error(got[1, 1].flatten(), getattr(oracles, value)(game, 9)) < 1e-6
+    with pytest.raises(MethodError, match="got hidden='black', expected"):
+        shapley(request, samples=2, hidden="black")
 
 
 def test_shapley_values_add_up_to_the_score_less_that_of_the_empty_image():

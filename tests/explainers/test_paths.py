@@ -191,6 +191,21 @@ def test_fixlips_map_is_the_change_of_its_fit_while_all_words_are_said(p):
     assert maps.shape == (2, 2, 2, 2) and torch.equal(maps[0, 0], fixlip(pair_of(0), p=p).map)
 
 
+def test_fixlip_without_the_tokens_of_hidden_patches_is_that_of_their_embeddings(monkeypatch):
+    """The same estimator, of the embeddings of the shown patches' tokens alone."""
+    found = fixlip(pair(), hidden="drop")
+
+    def embed(asked, sets, batch_size):
+        return asked.model.embed_shown(asked.pixels, sets)
+
+    monkeypatch.setattr("clip_explain.explainers.interactions.embed_patches", embed)
+    assert torch.equal(found.pairs, fixlip(pair()).pairs)
+    monkeypatch.undo()
+    assert relative_error(found.pairs, fixlip(pair()).pairs) > 0.01
+    with pytest.raises(MethodError, match="got hidden='black', expected"):
+        fixlip(pair(), hidden="black")
+
+
 def pair_of(seed: int) -> Pair:
     return make_pair(exact(), images((64, 64), (64, 64))[seed : seed + 1], TEXT)
 

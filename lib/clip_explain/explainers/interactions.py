@@ -16,6 +16,7 @@ from clip_explain.errors import ImageError, MethodError
 from clip_explain.explainers.attention import precise
 from clip_explain.explainers.integrated import blocks_from, gradient_at
 from clip_explain.explainers.registry import check_fits, find_pair_method
+from clip_explain.explainers.shapley import HIDDEN
 from clip_explain.images import Images, preprocess
 from clip_explain.models.embed import tokenize
 from clip_explain.models.model import Model
@@ -79,6 +80,7 @@ def fixlip(
     p: float = 0.5,
     images: int = 1024,
     texts: int = 128,
+    hidden: str = "mean",
     batch_size: int = 64,
     generator: torch.Generator | int = 0,
 ) -> Interactions:
@@ -90,7 +92,8 @@ def fixlip(
     E[v(S + i) - v(S)]. Both are coefficients of the least-squares fit of v by products of one patch and one word.
     `images` subsets of patches and `texts` subsets of words are drawn (the paper's cross-modal estimator), and every
     one meets every other; where one side has no more subsets than that, all are taken, weighted by their probability,
-    and the fit is exact. MethodError for p that is not between 0 and 1, or counts below 1.
+    and the fit is exact. `hidden="drop"` leaves the tokens of hidden patches out instead, which is about twice as fast.
+    MethodError for p that is not between 0 and 1, or counts below 1; ModelError for "drop" where `embed_shown` has it.
 
     Differs from the authors' code in the fit: their basis also holds pairs within a side. These are orthogonal to the
     pairs across, so they change nothing but the noise of a small sample.
@@ -98,11 +101,13 @@ def fixlip(
     check_counts(images=images, texts=texts, batch_size=batch_size)
     if not 0 < p < 1:
         raise MethodError(f"got p={p}, expected a probability between 0 and 1")
+    one_of("hidden", hidden, HIDDEN)
     source = seeded(generator)
     patches, patch_weights = draw_players(pair.grid[0] * pair.grid[1], p, images, source)
     words, word_weights = draw_players(len(pair.members), p, texts, source)
     with torch.no_grad(), out_of_memory(batch_size):
-        seen = embed_patches(pair, patches, batch_size).double().cpu()
+        embed = embed_dropped if hidden == "drop" else embed_patches
+        seen = embed(pair, patches, batch_size).double().cpu()
         said = embed_words(pair, words, batch_size).double().cpu()
         score = float(whole(pair))
     effects = player_effects(patches, patch_weights, p) @ seen  # constant and patches, embedding
@@ -145,6 +150,11 @@ def embed_patches(pair: Pair, sets: Bool[Tensor, "sets patches"], batch_size: in
         masks = some.unflatten(-1, pair.grid).repeat_interleave(patch, dim=1).repeat_interleave(patch, dim=2)
         found.append(pair.model.embed_images(pair.pixels * masks[:, None].to(pair.pixels)))
     return torch.cat(found)
+
+
+def embed_dropped(pair: Pair, sets: Bool[Tensor, "sets patches"], batch_size: int) -> Float[Tensor, "sets embedding"]:
+    """The same without the tokens of the other patches."""
+    return pair.model.embed_shown(pair.pixels, sets.to(pair.pixels.device), batch_size)
 
 
 def embed_words(pair: Pair, sets: Bool[Tensor, "sets words"], batch_size: int) -> Float[Tensor, "sets embedding"]:

@@ -28,6 +28,13 @@ SIX_LAYERS = Option("layers", "layers", 6, "how many of the last layers the seco
 SCALE_LOGITS = Option("scale_logits", "switch", True, "the score is the logit, not the cosine")
 BATCH = Option("batch_size", "count", 64, "how many inputs are in memory at once", least=1)
 SEED = Option("generator", "seed", 0, "from which everything random is drawn", least=0)
+HIDDEN = Option(
+    "hidden",
+    "choice",
+    "mean",
+    "what becomes of hidden patches: CLIP's mean colour; or they are left out, which takes half the time (some ViTs)",
+    ("mean", "drop"),
+)
 HEAD = Option("head", "head", None, "one head's part of the map with the model's own heads", none="all heads")
 SPATIAL = Option(
     "spatial",
@@ -285,6 +292,7 @@ _RECORDS = (
         (
             Option("value", "choice", "shapley", "how sets of patches are weighted", ("shapley", "banzhaf")),
             Option("samples", "count", 2000, "how many sets are drawn", least=1, quick=400),
+            HIDDEN,
             BATCH,
             SEED,
         ),
@@ -338,6 +346,7 @@ _RECORDS = (
             Option("p", "number", 0.5, "the probability with which a patch or a word takes part", above=0, most=1),
             Option("images", "count", 1024, "how many sets of patches are drawn", least=1, quick=400),
             Option("texts", "count", 128, "how many sets of words are drawn", least=1, quick=64),
+            HIDDEN,
             BATCH,
             SEED,
         ),

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from clip_explain.checks import finite
@@ -19,6 +19,7 @@ from clip_explain.models.agreement import check_agreement
 from clip_explain.models.head import Head, class_bias
 from clip_explain.models.layers import evaluated
 from clip_explain.models.resnet import resnet_embedding, resnet_stage
+from clip_explain.models.shown import check_drops, embed_shown
 from clip_explain.models.tokenizer import Texts, Vocabulary, openai_vocabulary, token_numbers
 from clip_explain.models.towers import VITS
 from clip_explain.models.vit import trace_image, trace_text
@@ -70,6 +71,19 @@ class Model:
         check_agreement(self.network, self.name)
         parts = pixels.split(IMAGES_AT_ONCE) if pixels.device.type == "cpu" else [pixels]
         embedding = checked_embedding(torch.cat([image_features(self, part) for part in parts]))
+        return compared(embedding, self.similarity)
+
+    def embed_shown(
+        self, pixels: Float[Tensor, "1 3 height width"], sets: Bool[Tensor, "sets patches"], batch_size: int = 64
+    ) -> Float[Tensor, "sets embedding"]:
+        """Embeddings of one image as `embed_images` gives them, for each set of patches that are seen alone.
+
+        The tokens of the others are left out, so a set costs what its patches cost. At most `batch_size` sets run at
+        once. ModelError for a model without a class token, or with rotary positions.
+        """
+        check_drops(self.network, self.name)
+        check_agreement(self.network, self.name)
+        embedding = checked_embedding(embed_shown(self.network, pixels, sets, batch_size))
         return compared(embedding, self.similarity)
 
     def embed_texts(self, texts: list[str], truncate: bool = False) -> Float[Tensor, "texts embedding"]:

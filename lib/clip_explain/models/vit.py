@@ -75,6 +75,12 @@ def trace_text(
         return _run(tower, embed_texts(tower.stem, seen), pooled, (0, 0), own, asked)
 
 
+def embed_tokens(tower: Tower, tokens: Float[Tensor, "images tokens channels"]) -> Float[Tensor, "images embedding"]:
+    """The embedding of tokens that enter the first layer, class token first, wherever in an image they come from."""
+    pooled = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
+    return _run(tower, tokens, pooled, (0, 0), pooled[:, None].bool(), TraceOptions()).embedding
+
+
 def _go_on(tower: Tower, begun: Trace, options: TraceOptions) -> Trace:
     """A trace that begins with the tokens entering a layer of an earlier one, of the same input and native heads."""
     first = len(tower.layers) - max(options.layers, options.single_layers)
