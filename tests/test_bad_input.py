@@ -127,6 +127,7 @@ OUT_OF_RANGE = {
     "spatial": ("tight", "'loose', 'softmax', 'none', 'released'"),
     "relu": ("both", "'sum', 'layer'"),
     "value": ("owen", "'shapley', 'banzhaf'"),
+    "hidden": ("black", "'mean', 'drop'"),
     "normalize": ("heads", "'channels', 'tokens'"),
     "norm": ("channels", "'image', 'token'"),
     "single": (3, "single=3, expected 0 to 2"),
