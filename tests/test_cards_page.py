@@ -31,6 +31,10 @@ def test_what_the_text_says_of_the_curriculum_is_in_the_cards(figure):
         page,
     )
     said = told.groups()
-    numbers = {"pointing game": said[:2], "pointing game, legrad": said[2:4], "pointing game, within 8 pixels": said[4:]}
+    numbers = {
+        "pointing game": said[:2],
+        "pointing game, legrad": said[2:4],
+        "pointing game, within 8 pixels": said[4:],
+    }
     measured = [cards.card(name)["figures"][figure] for name in ("tiny-vit", "tiny-vit-plain")]
     assert [f"{100 * each:.0f}" for each in measured] == list(numbers[figure])
