@@ -75,10 +75,14 @@ def browser():
         opened.close()
 
 
-@pytest.fixture(scope="module")
-def said():
-    """What the page says while one waits for it."""
-    return []
+# Notes each sentence that the page shows while one waits, also one that is there for a moment.
+LISTEN = """
+    window.said = [];
+    new MutationObserver(() => {
+        const sentence = document.getElementById("loading_text")?.textContent;
+        if (sentence && said.at(-1) !== sentence) said.push(sentence);
+    }).observe(document, {childList: true, subtree: true, characterData: true});
+"""
 
 
 @pytest.fixture(scope="module")
@@ -88,15 +92,15 @@ def requested():
 
 
 @pytest.fixture(scope="module")
-def page(address, browser, said, requested):
+def page(address, browser, requested):
     """The explorer's page, its first pictures drawn."""
     context = browser.new_context(viewport={"width": 1280, "height": 1010}, reduced_motion="reduce")
     context.grant_permissions(["clipboard-read", "clipboard-write"])
     page = context.new_page()
     page.on("request", lambda request: requested.append(request.url))
     page.set_default_timeout(1000 * PATIENCE)
+    page.add_init_script(LISTEN)
     page.goto(address, timeout=2000 * PATIENCE, wait_until="commit")
-    said.append(page.locator("#loading_text").text_content())
     page.wait_for_selector(".cx-card .cx-words button", timeout=2000 * PATIENCE)
     return page
 
@@ -168,8 +172,8 @@ def test_the_first_page_has_its_pictures_and_says_what_they_show(page):
     assert page.locator(".cx-thumbs button").all_text_contents()[0] == "example 1"
 
 
-def test_what_is_loaded_is_said_while_one_waits(said):
-    assert said == ["Loading PyTorch, then the model, then drawing the first maps: about ten seconds"]
+def test_what_is_loaded_is_said_while_one_waits(page):
+    assert page.evaluate("said") == ["Loading PyTorch, then the model, then drawing the first maps: about ten seconds"]
 
 
 def test_typing_clicking_and_pointing_change_the_picture(page):
@@ -301,7 +305,7 @@ def test_an_example_text_is_a_click_away(page):
 def test_a_word_that_the_model_never_learned_is_marked(page):
     page.locator(".cx-given textarea").fill("a blue zeppelin")
     until(page, "what speaks for 'a blue zeppelin'")
-    assert "never learned 'zeppelin'" in page.locator(".cx-warning").text_content()
+    page.locator(".cx-warning", has_text="never learned 'zeppelin'").wait_for()
     marks = [
         word(page, each).evaluate("each => getComputedStyle(each).textDecorationStyle") for each in ("blue", "zeppelin")
     ]
@@ -394,8 +398,7 @@ def test_an_error_is_said_in_plain_words_and_goes_away(page):
     box = page.locator(".cx-given textarea")
     box.fill("")
     alert = page.get_by_role("alert")
-    alert.wait_for()
-    assert "there is no text" in alert.text_content()
+    alert.filter(has_text="there is no text").wait_for()
     box.fill("a red ring")
     alert.wait_for(state="detached")
     until(page, "'a red ring'")
@@ -403,8 +406,8 @@ def test_an_error_is_said_in_plain_words_and_goes_away(page):
 
 def test_the_figure_and_its_lines_are_handed_out(page):
     fold(page, "Figure and code", True)
-    code = page.locator(".cx-chosen pre")
-    assert 'texts = ["a red ring"]' in code.text_content()
+    code = page.locator(".cx-chosen pre", has_text='texts = ["a red ring"]')
+    code.wait_for()
     assert code.evaluate("each => each.scrollWidth <= each.clientWidth")  # long lines are broken, not cut
     page.get_by_role("button", name="Copy", exact=True).click()
     page.get_by_role("button", name="Copied").wait_for()
