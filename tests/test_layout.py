@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
+import clip_explain as cx
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYOUT = runpy.run_path(str(ROOT / "docs" / "modules.py"))
@@ -79,3 +82,34 @@ def test_code_in_the_pages_is_the_code(file, text):
 def test_contributing_shows_an_explainer_with_its_line_and_its_test():
     files = re.findall(r"^# (\S+\.py)$", PAGE, re.MULTILINE)
     assert {Path(file).parts[0] for file in files} == {"lib", "tests"} and set(files) <= {file for file, _ in EXCERPTS}
+
+
+def functions_called(call) -> list[tuple[str, str]]:
+    """The library's functions that a call runs, as (file, name), in the order of their first calls."""
+    found = {}
+
+    def note(frame, event, argument):
+        code = frame.f_code
+        if event == "call" and code.co_filename.startswith(str(LIBRARY)):
+            found.setdefault((str(Path(code.co_filename).relative_to(LIBRARY)), code.co_qualname))
+
+    sys.setprofile(note)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+    return list(found)
+
+
+@pytest.mark.filterwarnings("ignore:tiny-vit has learned")
+def test_contributing_walks_through_a_call_as_it_is():
+    """Six files; each file's functions are called, in their order. The text is embedded before, by the same layers."""
+    model, image = cx.load("tiny-vit"), Image.new("RGB", (96, 64), "red")
+    texts = cx.targets(model, ["a red cube"])
+    called = functions_called(lambda: cx.explain(model, image, texts))
+    rows = re.findall(r"^\| `(\S+\.py)` \| (`.*?`) \|", PAGE, re.MULTILINE)
+    walk = [[(file, name) for name in re.findall(r"`(\S+?)`", names)] for file, names in rows]
+    assert len(walk) == 6
+    for named in walk:
+        places = [called.index(function) for function in named]
+        assert places == sorted(places), named
