@@ -28,6 +28,7 @@ from clip_explain.metrics.intervals import (
     jackknife,
     paired_test,
     resampled_means,
+    sign_flip_test_of_any,
     sign_flip_tests,
     spanned,
 )
@@ -168,6 +169,28 @@ def test_one_sided_tests_by_hand_and_against_scipy():
     )
     assert above == pytest.approx(scipys.pvalue, abs=0.02) and above + below == pytest.approx(np.ones(3), abs=0.01)
     assert sign_flip_tests(np.ones((100, 1)), seed=0, resamples=99)[0] == [1 / 100]
+
+
+def test_any_column_above_0_by_every_flip():
+    """Against all 2^9 ways to flip the images' signs, in float64: the share whose largest z is as large."""
+    values = np.random.default_rng(7).normal(0.3, 1, (9, 3)) * [1, 10, 100]
+    z = values.sum(axis=0) / np.sqrt((values**2).sum(axis=0))
+    hits = []
+    for signs in itertools.product([-1, 1], repeat=9):
+        flipped = (np.array(signs)[:, None] * values).sum(axis=0) / np.sqrt((values**2).sum(axis=0))
+        hits.append(flipped.max() >= z.max() - 1e-9)
+    assert sign_flip_test_of_any(values, seed=0) == pytest.approx(np.mean(hits), abs=0.01)
+
+
+def test_any_column_costs_nothing_where_columns_are_one():
+    """Three equal columns are one; three independent ones cost about three times as much; of zeros p is 1."""
+    column = np.random.default_rng(8).normal(0.5, 1, (30, 1))
+    alone = sign_flip_test_of_any(column, seed=0)
+    assert alone == pytest.approx(sign_flip_tests(column, seed=0)[0][0], abs=1e-9)
+    assert sign_flip_test_of_any(np.repeat(column, 3, axis=1), seed=0) == pytest.approx(alone, abs=1e-9)
+    noise = np.random.default_rng(9).normal(-0.5, 1, (30, 2))
+    assert alone < sign_flip_test_of_any(np.hstack([column, noise]), seed=0) <= 3.5 * alone
+    assert sign_flip_test_of_any(np.zeros((12, 2)), seed=0) == 1.0
 
 
 def test_the_interval_of_one_image_has_no_width():

@@ -26,10 +26,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import scipy.stats
+from jaxtyping import Float
 
 from clip_explain.errors import DatasetError, MethodError, TensorError, nearest
-from clip_explain.metrics.intervals import Interval, bootstrap, sign_flip_tests
+from clip_explain.metrics.intervals import Interval, bootstrap, sign_flip_test_of_any, sign_flip_tests
 from clip_explain.papers.claims import KINDS, RELATIONS, Statement, reported
 from clip_explain.papers.tables import by_method, long_table
 
@@ -69,33 +69,38 @@ class Evidence:
         return not known and len(self.sided) >= ENOUGH and len(self.sided.columns) > 0
 
     @cached_property
-    def p_values(self) -> tuple[np.ndarray, np.ndarray]:
-        """For each other method two one-sided p values: that the difference is above 0, and that it is below 0."""
-        return self._shifted(0.0)
-
-    @property
     def p_true(self) -> float:
         """p for "the statement is true against each other method": the largest p (an intersection-union test)."""
-        return float(self.p_values[0].max())
+        return self._p_all_above(0.0)
+
+    @cached_property
+    def p_false(self) -> float:
+        """p for "the statement is false against some other method" (a max T test over the others)."""
+        return self._p_any_below(0.0)
 
     @property
-    def p_false(self) -> float:
-        """p for "the statement is false against some other method": the smallest p times their number (Bonferroni)."""
-        return min(1.0, float(self.p_values[1].min()) * len(self.sided.columns))
+    def p_sided(self) -> float:
+        """p for the one of the two that is likelier."""
+        p_true = 1.0 if self.why else self.p_true  # a method that was not measured might refute it
+        return min(1.0, 2 * min(p_true, self.p_false))
 
     @cached_property
     def p_equal(self) -> float:
         """p for "the first method equals the best of the others within the margin": two one-sided tests (TOST).
 
-        The first method is not worse than any other by the margin, and not better than one of them by the margin.
+        The first method is not worse than any other by the margin, and not better than one of them by the margin. 1 if
+        the statement has no margin, or a method is missing.
         """
-        margin = self.statement.margin or 0.0  # asked only where a statement has one
-        not_worse = self._shifted(margin)[0].max()
-        not_better = self._shifted(-margin)[1].min() * len(self.sided.columns)
-        return float(max(not_worse, min(1.0, not_better)))
+        margin = self.statement.margin
+        if margin is None or self.why:
+            return 1.0
+        return max(self._p_all_above(-margin), self._p_any_below(margin))
 
-    def _shifted(self, by: float) -> tuple[np.ndarray, np.ndarray]:
-        return sign_flip_tests(self.sided.to_numpy() + by, self.seed)
+    def _p_all_above(self, bound: float) -> float:
+        return float(sign_flip_tests(self.sided.to_numpy() - bound, self.seed)[0].max())
+
+    def _p_any_below(self, bound: float) -> float:
+        return sign_flip_test_of_any(bound - self.sided.to_numpy(), self.seed)
 
     @property
     def decider(self) -> str:
@@ -180,18 +185,28 @@ def _of_setting(claim: Statement, setting: str, table: pd.DataFrame, without: Ma
 
 
 def corrected(found: Sequence[Evidence]) -> list[tuple[float, float]]:
-    """Two p values of each, corrected after Benjamini and Hochberg: it lies on one side; it is within the margin."""
-    family: dict[tuple[int, str], float] = {}
-    for number, each in enumerate(found):
-        if each.decides:
-            p_true = 1.0 if each.why else each.p_true  # a method that was not measured might refute it
-            family[number, "sided"] = min(1.0, 2 * min(p_true, each.p_false))
-        if each.decides and each.statement.margin is not None and not each.why:
-            family[number, "equal"] = each.p_equal
-    if family:
-        adjusted = scipy.stats.false_discovery_control(list(family.values()), method="bh")
-        family = dict(zip(family, map(float, adjusted), strict=True))
-    return [(family.get((n, "sided"), 1.0), family.get((n, "equal"), 1.0)) for n in range(len(found))]
+    """Two p values of each, corrected after Benjamini and Hochberg: it lies on one side; it is within the margin.
+
+    A statement counts once, with the smaller p, and its verdict is false with a chance of at most that p. If the true
+    difference is beyond the margin, "no difference" is false and so is the other side; but whatever is taken for the
+    other side is taken for less than the margin as well, by the same one-sided test at a nearer bound: the chances do
+    not add.
+    """
+    family = np.array([min(each.p_sided, each.p_equal) for each in found if each.decides])
+    return [
+        (_adjusted(each.p_sided, family), _adjusted(each.p_equal, family)) if each.decides else (1.0, 1.0)
+        for each in found
+    ]
+
+
+def _adjusted(p: float, family: Float[np.ndarray, " statements"]) -> float:
+    """The least expected share of false verdicts at which a p value decides, among a family of p values.
+
+    At a level t it is (statements x t) / (statements with a p of at most t); levels from p on are open.
+    """
+    levels = np.append(family[family >= p], p)
+    decided = (family <= levels[:, None]).sum(axis=1)
+    return float(min(1.0, (len(family) * levels / np.maximum(decided, 1)).min()))
 
 
 # -- from p values to verdicts
