@@ -70,6 +70,12 @@ def test_the_house_is_small():
     assert {name: count for name, count in lines.items() if count > 350 and name not in DATA} == {}
 
 
+def test_the_notebooks_folder_holds_notebooks():
+    """What a run leaves beside them, such as a cache under a mistaken name, is not committed."""
+    visible = [path for path in (ROOT / "notebooks").iterdir() if not path.name.startswith((".", "__"))]
+    assert [path.name for path in visible if path.suffix not in (".ipynb", ".py")] == []
+
+
 @pytest.mark.parametrize(("file", "text"), EXCERPTS, ids=[file for file, _ in EXCERPTS])
 def test_code_in_the_pages_is_the_code(file, text):
     """Line for line and in order, but for what "..." leaves out."""
