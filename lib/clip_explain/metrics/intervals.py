@@ -174,7 +174,7 @@ def sign_flip_test_of_any(values: Float[np.ndarray, "images comparisons"], seed:
 
     Each column's sum is divided by its root sum of squares, which flips of signs leave as it is. The largest is held
     against the largest of each draw, in which an image's columns change sign together: so columns that rise and fall
-    together cost less than by Bonferroni, which takes them for independent. TensorError as `sign_flip_tests`.
+    together cost less than by Bonferroni's bound, which allows for the worst case. TensorError as `sign_flip_tests`.
     """
     values = _images_first(values)
     length = np.sqrt((values**2).sum(axis=0))
