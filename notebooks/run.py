@@ -2,6 +2,7 @@
 
     python notebooks/run.py                                         every notebook
     python notebooks/run.py 01 04 -p model ViT-B/16 -p n_images 50  some, with other parameters
+    python notebooks/run.py --full                                  with as many images as figures/ rests on: hours
     clip-explain notebook 01 --work mine                            the same from any folder, all results in mine/
 
 Several run at once, one a core; the one that measures times runs last, alone. A notebook N writes <out_dir>/N/: figures
@@ -38,6 +39,12 @@ CLAIMS = ("claim", "paper", "ours")
 UNMEASURED = ("not comparable", "true by construction")  # verdicts that need no number
 PATHS = ("model", "dataset", "images")  # parameters that may name one
 ALONE = ("08_",)  # measures times: beside another notebook they would be wrong
+# What --full gives to notebooks whose own images, few enough for an hour in all, leave many statements undecided.
+FULL = {
+    "04_image_faithfulness": {"n_images": "800"},
+    "05_retrieval_faithfulness": {"n_images": "640"},
+    "11_layer_ablation": {"n_images": "1920", "n_captions": "3200"},
+}
 MOST_JOBS = 4  # at once, unless more are asked for: each takes 1 to 2 GB
 
 
@@ -231,6 +238,7 @@ def main(arguments: list[str] | None = None, folder: Path = NOTEBOOKS, executed:
     parser = argparse.ArgumentParser(description="Execute the notebooks and check what they leave.")
     parser.add_argument("notebooks", nargs="*", metavar="NB", help="number or start of the name; all when left out")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter")
+    parser.add_argument("--full", action="store_true", help=f"with more images in {', '.join(FULL)}: hours")
     most = min(cores(), MOST_JOBS)
     parser.add_argument("--work", type=Path, metavar="FOLDER", help="where results go (default: the clone's own)")
     parser.add_argument("--jobs", type=int, default=most, help=f"notebooks that run at once (default here: {most})")
@@ -242,14 +250,15 @@ def main(arguments: list[str] | None = None, folder: Path = NOTEBOOKS, executed:
     try:
         if options.jobs < 1:
             raise NotebookError(f"got --jobs {options.jobs}, expected at least 1")
-        chosen = select(options.notebooks, folder)
-        for notebook in chosen:
-            choose(notebook, given)
+        chosen = {}
+        for notebook in select(options.notebooks, folder):
+            chosen[notebook] = (FULL.get(notebook.stem, {}) if options.full else {}) | given
+            choose(notebook, chosen[notebook])
     except NotebookError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     failed = []
-    for number, (notebook, good, said) in enumerate(reports(chosen, given, executed, options.jobs), 1):
+    for number, (notebook, good, said) in enumerate(reports(chosen, executed, options.jobs), 1):
         counted = f"[{number}/{len(chosen)}] " if len(chosen) > 1 else ""
         print(f"{counted}{notebook.stem}: {said}", file=sys.stdout if good else sys.stderr, flush=True)
         failed += [] if good else [notebook.stem]
@@ -263,26 +272,25 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def reports(
-    notebooks: list[Path], given: dict[str, str], executed: Path, jobs: int
-) -> Iterator[tuple[Path, bool, str]]:
-    """Runs notebooks, `jobs` at once, those of ALONE after the others; each with how it went, as soon as it has."""
-    together = [notebook for notebook in notebooks if not notebook.name.startswith(ALONE)]
+def reports(given: dict[Path, dict[str, str]], executed: Path, jobs: int) -> Iterator[tuple[Path, bool, str]]:
+    """Runs notebooks with what is `given` to each, `jobs` at once, those of ALONE after the others.
+
+    Each with how it went, as soon as it has.
+    """
+    together = [notebook for notebook in given if not notebook.name.startswith(ALONE)]
     if jobs > 1 and len(together) > 1:
-        yield from in_processes(together, given, executed, min(jobs, len(together)))
+        yield from in_processes({each: given[each] for each in together}, executed, min(jobs, len(together)))
         together = []
-    alone = [notebook for notebook in notebooks if notebook.name.startswith(ALONE)]
+    alone = [notebook for notebook in given if notebook.name.startswith(ALONE)]
     for notebook in together + alone:
-        yield notebook, *report(notebook, given, executed)
+        yield notebook, *report(notebook, given[notebook], executed)
 
 
-def in_processes(
-    notebooks: list[Path], given: dict[str, str], executed: Path, jobs: int
-) -> Iterator[tuple[Path, bool, str]]:
+def in_processes(given: dict[Path, dict[str, str]], executed: Path, jobs: int) -> Iterator[tuple[Path, bool, str]]:
     """The same, each in one of so many processes, among which the cores are shared out."""
     pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), share_cores, (max(1, cores() // jobs),))
     try:
-        running: dict[Future, Path] = {pool.submit(report, each, given, executed): each for each in notebooks}
+        running: dict[Future, Path] = {pool.submit(report, each, own, executed): each for each, own in given.items()}
         for future in as_completed(running):
             try:
                 yield running[future], *future.result()

@@ -14,6 +14,7 @@ import pandas as pd
 
 from clip_explain import papers
 from clip_explain.files import between_marks
+from run import FULL
 
 ROOT = Path(__file__).resolve().parents[1]
 ROW = re.compile(r"\| \[(\d\d_\w+)\]\((?:\.\./)?notebooks/\w+\.ipynb\)")
@@ -74,9 +75,12 @@ def totals(root: Path) -> str:
 
 
 def time(name: str, root: Path) -> str | None:
-    """Seconds of the executed copy and the images it used; None if there is none with its own parameters."""
+    """Seconds of the executed copy and the images it used; None if there is none with its own parameters.
+
+    None also for a notebook of `FULL`, which has two times: they are written by hand.
+    """
     executed, provenance = root / f"build/notebooks/{name}.ipynb", root / f"figures/{name}/provenance.json"
-    if not executed.exists():
+    if name in FULL or not executed.exists():
         return None
     ran = json.loads(executed.read_text())["metadata"].get("papermill", {})
     if not ran.get("duration") or ran.get("exception") or ran.get("parameters"):

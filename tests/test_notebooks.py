@@ -367,6 +367,32 @@ def test_notebooks_run_side_by_side_and_the_one_of_times_alone_after_them(tmp_pa
     assert [line[:5] for line in lines] == ["[1/3]", "[2/3]", "[3/3]"] and "08_times" in lines[2]
 
 
+def test_full_gives_a_notebook_more_images_unless_others_are_given(tmp_path, monkeypatch):
+    """The others keep their own; what is asked for by -p wins."""
+    monkeypatch.setattr(runner, "FULL", {"01_test": {"n_images": "40"}})
+    for name in ("01_test", "02_test"):
+        cell = new_code_cell(RESULTS.replace("01_test", name))
+        write(tmp_path, parameters_cell(), cell, name=f"{name}.ipynb")
+
+    def images(*arguments: str) -> list[int]:
+        work = tmp_path / f"work{len(arguments)}"
+        assert runner.main([*arguments, "--jobs", "1", "--work", str(work)], folder=tmp_path) == 0
+        records = [work / "figures" / name / "provenance.json" for name in ("01_test", "02_test")]
+        return [json.loads(record.read_text())["n_images"] for record in records]
+
+    assert images() == [8, 8] and images("--full") == [40, 8] and images("--full", "-p", "n_images", "3") == [3, 3]
+
+
+@pytest.mark.parametrize("name", runner.FULL)
+def test_the_shipped_figures_are_those_of_the_full_run(name):
+    """What --full gives are parameters of the notebook, more than its own; the figures in git were made with them."""
+    own = runner.parameters(runner.NOTEBOOKS / f"{name}.ipynb")
+    record = json.loads((runner.NOTEBOOKS.parent / "figures" / name / "provenance.json").read_text())
+    used = record["parameters"] | {"n_images": record["n_images"]}
+    for parameter, text in runner.FULL[name].items():
+        assert own[parameter] < int(text) == used[parameter]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -205,6 +205,13 @@ def test_shaded_breaks_lines_at_words_and_keeps_them_within_the_width():
     assert max(place.x1 for place in places) - places[0].x0 < 1.1 * figure.dpi
 
 
+def test_shaded_table_has_a_row_a_text():
+    words = (["a", "cube"], np.array([0.0, 1.0]))
+    text = plots.shaded_table(["A <b> cube"], [[words, words]], ["one", "other"])
+    assert text.count("<tr>") == 2 and text.count("<th>") == 3 and text.count("<td>") == 3 and text.count("<span") == 4
+    assert "<td>A &lt;b&gt; cube</td>" in text and "<b>" not in text
+
+
 def test_shaded_html_escapes_and_colours():
     text = plots.shaded_html(["<b>", "cube"], np.array([0.0, 1.0]))
     assert "&lt;b&gt;" in text and "<b>" not in text and text.count("<span") == 2 and "#ffffff" in text

@@ -48,7 +48,7 @@ from clip_explain.plots.style import (
     use_style,
 )
 from clip_explain.plots.summaries import by_layer, line_panels, lines, means, panels, series, table, trends
-from clip_explain.plots.words import WORDS, shaded, shaded_html, shades, words_height
+from clip_explain.plots.words import WORDS, shaded, shaded_html, shaded_table, shades, words_height
 
 __all__ = [
     "Array",
@@ -100,6 +100,7 @@ __all__ = [
     "set_title",
     "shaded",
     "shaded_html",
+    "shaded_table",
     "shades",
     "show",
     "table",

@@ -56,6 +56,20 @@ def shaded_html(words: Sequence[str], weights: Array) -> str:
     return " ".join(spans)
 
 
+def shaded_table(
+    texts: Sequence[str], words: Sequence[Sequence[tuple[Sequence[str], Array]]], columns: Sequence[str]
+) -> str:
+    """An HTML table for a notebook: each row a text, and its words shaded by the weights of each of the `columns`.
+
+    `words` has for each row and column the words and their weights, as `pairs` draws them.
+    """
+    rows = ["".join(f"<th>{html.escape(title)}</th>" for title in ("text", *columns))]
+    for text, row in zip(texts, words, strict=True):
+        cells = [html.escape(text), *(shaded_html(*each) for each in row)]
+        rows.append("".join(f"<td>{cell}</td>" for cell in cells))
+    return "<table>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
+
+
 def words_height(words: Sequence[str], inches: float, size: float) -> float:
     """The room in inches that `shaded` takes below an axes."""
     return len(_word_lines(words, inches, size)) * WORD_LINE * size / 72
