@@ -85,3 +85,18 @@ def test_pictures_with_scored_maps():
     assert titles[1].startswith("a red cube 0.") or titles[1].startswith("a red cube -0.")
     assert [len(ax.collections) for ax in axes.flat] == [0, 2, 2, 2, 0, 0]
     plt.close("all")
+
+
+def test_texts_that_are_asked_of_records_stand_in_a_row():
+    clip, bare = load("tiny-vit"), Record("y", Image.new("RGB", (8, 8)), ("a ring",))
+    axes = papers.draw_asked(clip, [(RECORDS[0], ["a cube", "a red cone"]), (bare, ["a ring", "a cube"])])
+    assert axes.shape == (2, 3) and [len(ax.collections) for ax in axes.flat] == [2, 0, 0, 0, 0, 0]
+    assert [ax.get_title().partition("\n")[0] for ax in axes.flat] == [
+        "",
+        "a cube",
+        "a red cone",
+        "",
+        "a ring",
+        "a cube",
+    ]
+    plt.close("all")

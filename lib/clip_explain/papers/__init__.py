@@ -36,7 +36,7 @@ from clip_explain.papers.by_class import (
     qualities_of_classes,
     scores_by_class,
 )
-from clip_explain.papers.cases import draw_cases, draw_scored, first_cases, misplaced_cases, random_maps
+from clip_explain.papers.cases import draw_asked, draw_cases, draw_scored, first_cases, misplaced_cases, random_maps
 from clip_explain.papers.claims import (
     KINDS,
     RELATIONS,
@@ -51,6 +51,15 @@ from clip_explain.papers.claims import (
     measured_in,
     on_dataset,
     true_in_paper,
+)
+from clip_explain.papers.composition import (
+    SUMS,
+    Composition,
+    compositions,
+    maps_of_parts,
+    parts_of,
+    rows_of_mixed,
+    rows_of_sums,
 )
 from clip_explain.papers.curves import (
     ENDINGS,
@@ -152,6 +161,7 @@ from clip_explain.papers.word_curves import recall_curves, word_areas
 __all__ = [
     "ATTRIBUTES",
     "COLUMNS",
+    "Composition",
     "DPI",
     "ENDINGS",
     "ENOUGH",
@@ -170,6 +180,7 @@ __all__ = [
     "RELEASED",
     "SIGNS",
     "SIZES",
+    "SUMS",
     "Statement",
     "VERDICTS",
     "also_called",
@@ -195,12 +206,14 @@ __all__ = [
     "color_part_of_words",
     "columns",
     "completed",
+    "compositions",
     "control",
     "controls",
     "curves_of",
     "deletion_and_insertion",
     "departure",
     "differences",
+    "draw_asked",
     "draw_by_method",
     "draw_cases",
     "draw_domains",
@@ -235,6 +248,7 @@ __all__ = [
     "maps_by_name",
     "maps_moved",
     "maps_of_images",
+    "maps_of_parts",
     "maps_of_records",
     "maps_towards",
     "mask_of_parts",
@@ -258,6 +272,7 @@ __all__ = [
     "own_text_best",
     "pairs_of_photos",
     "pairs_of_records",
+    "parts_of",
     "patch_features",
     "perturbation_areas",
     "perturbed_pictures",
@@ -282,8 +297,10 @@ __all__ = [
     "recall_curves",
     "records_of_domains",
     "rows_by_value",
+    "rows_of_mixed",
     "rows_of_phrase",
     "rows_of_sides",
+    "rows_of_sums",
     "save",
     "save_figure",
     "score_areas",

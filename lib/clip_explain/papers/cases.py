@@ -92,6 +92,25 @@ def draw_scored(model: Model, records: Sequence[Record], columns: int, fit: str 
     return axes
 
 
+def draw_asked(model: Model, asked: Sequence[tuple[Record, Sequence[str]]], fit: str = "full") -> np.ndarray:
+    """A row a record: its picture, and Grad-ECLIP's maps of the texts that are asked of it, as many of each.
+
+    Above each map stand its text and the model's cosine. The picture is outlined by the record's first mask, if there
+    is one. Returns a new figure's axes.
+    """
+    pictures, heats, titles, masks, across = [], [], [], [], 1 + len(asked[0][1])
+    for record, texts in asked:
+        found = explain(model, record.image, list(texts), fit=fit)
+        scored = zip(texts, found.scores[0].tolist(), strict=True)
+        pictures += [record.image] * across
+        heats += [None, *found.maps[0].cpu()]
+        titles += ["", *(f"{text}\n{score:.3f}" for text, score in scored)]
+        masks.append(None if record.masks is None else record.masks[0])
+    axes = plots.grid(pictures, heats, titles, across, panel=plots.WIDTH / across)
+    plots.outline_rows(axes[:, :1], masks, 0.7)
+    return axes
+
+
 def random_maps(records: Sequence[Record], grid: tuple[int, int], seed: int) -> list[Float[Tensor, "_ _ _"]]:
     """Uniform noise on a grid, a map for each text of each record: what every method must beat."""
     noise = torch.Generator().manual_seed(seed)
