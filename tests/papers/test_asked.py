@@ -10,6 +10,7 @@ import small_clip
 from clip_explain import papers
 from clip_explain.datasets import Record
 from clip_explain.errors import DatasetError
+from clip_explain.papers import Contender
 from clip_explain.request import make_request
 
 NEAR = {"rtol": 1e-4, "atol": 1e-6}
@@ -68,7 +69,8 @@ def test_two_kinds_of_target_and_who_is_asked_for_them(model):
 def test_maps_of_many_methods_and_their_seconds(model):
     """Each row is that method's own map; what is drawn depends on the row's name, the image and the seed."""
     request = make_request(model, PICTURES[0], ["a cube"], "squash")
-    methods = {"game": ("game", {}), "pairs": ("fixlip", {"images": 8}), "one": ("random", {}), "two": ("random", {})}
+    methods = {"game": Contender("game"), "pairs": Contender("fixlip", {"images": 8})}
+    methods |= {"one": Contender("random"), "two": Contender("random")}
     found, seconds = papers.timed_maps(request, ["a cube"], methods, "x", 0)
     torch.testing.assert_close(found["game"], explained(model, PICTURES[0], "a cube", "game"), **NEAR)
     assert found["pairs"].shape == (1, 4, 4)

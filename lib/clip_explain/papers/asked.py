@@ -24,6 +24,7 @@ from clip_explain.metrics import registry
 from clip_explain.metrics.pointing import energy_in, image_grid, own_and_others
 from clip_explain.models.iclip import features, recognition
 from clip_explain.models.model import Model
+from clip_explain.papers.contenders import Contender
 from clip_explain.papers.tables import measured
 from clip_explain.request import Request, make_request
 from clip_explain.sweep.measures import image_seed, maps_for_texts, visible, visible_masks
@@ -106,21 +107,21 @@ def maps_of_images(
 
 
 def timed_maps(
-    request: Request, texts: Sequence[str], methods: Mapping[str, tuple[str, Mapping[str, Any]]], image: str, seed: int
+    request: Request, texts: Sequence[str], methods: Mapping[str, Contender], image: str, seed: int
 ) -> tuple[dict[str, Float[Tensor, "targets grid_h grid_w"]], dict[str, float]]:
     """The maps of the request's first image by many methods, and the processor's seconds that each took.
 
-    `methods`: the name of a row -> the method, also one of pairs (`maps_for_texts`), and its options. Each starts from
-    a copy of the request for which nothing is kept. What a row draws depends on `image`, its name and the seed. The
-    seconds of "encode_image", the model's own forward, stand beside theirs.
+    `methods`: by the name of a row the method, also one of pairs (`maps_for_texts`), with its options. Each starts
+    from a copy of the request for which nothing is kept. What a row draws depends on `image`, its name and the seed.
+    The seconds of "encode_image", the model's own forward, stand beside theirs.
     """
     start = time.process_time()
     encode_image(request.model, request.pixels)
     found, seconds = {}, {"encode_image": time.process_time() - start}
-    for name, (method, options) in methods.items():
+    for name, each in methods.items():
         fresh, start = replace(request), time.process_time()
         lot = image_seed(seed, image, name)
-        found[name] = maps_for_texts(fresh, texts, method, options, lot)[0].cpu()
+        found[name] = maps_for_texts(fresh, texts, each.method, each.options, lot)[0].cpu()
         seconds[name] = time.process_time() - start
     return found, seconds
 
