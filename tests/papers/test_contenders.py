@@ -23,7 +23,7 @@ def test_every_row_is_a_method_with_options_that_it_knows():
             assert name in BASELINES
             continue
         method = METHODS[each.method]
-        known = {option.name for option in (method.options or method.pair_options)}
+        known = {option.name for option in (method.pair_options if method.options is None else method.options)}
         assert set(each.options) <= known
     assert found["fixlip"].options["images"] == found["rise"].options["masks"] == 10
     assert found["shapley"].options["samples"] == 8  # and the two ends
