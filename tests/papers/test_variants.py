@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 
 import small_clip
-from clip_explain import papers
-from clip_explain.datasets import Record
-from clip_explain.errors import MethodError
+from clip_explain import datasets, papers
+from clip_explain.datasets import Record, embedded
+from clip_explain.errors import DatasetError, MethodError
 from clip_explain.explainers import METHODS
 from clip_explain.models.model import unit
 from clip_explain.papers.variants import SIXTY
@@ -105,3 +105,14 @@ def test_the_nearest_class_is_predicted(request_):
     embedded = request_.model.embed_images(request_.pixels)
     classes = torch.cat([-embedded, embedded, directions(1)])
     assert papers.predicted_class(request_.model, request_.pixels, classes) == 1
+
+
+def test_large_objects_are_sought_beyond_an_embedded_sets_usual_length(monkeypatch):
+    """As many as are asked for, in order; a real dataset ends, and then it is said how many there are."""
+    monkeypatch.setattr(embedded, "LENGTH", 2)
+    found = papers.with_large_objects("dominant_objects", 3, 0.15)
+    assert len(found) == 3 and min(map(papers.object_share, found)) >= 0.15
+    first = [record for record in datasets.load("dominant_objects", 12) if papers.object_share(record) >= 0.15]
+    assert [record.id for record in found] == [record.id for record in first][:3] and found[-1].id != "dominant 0-2"
+    with pytest.raises(DatasetError, match="has 0 images whose object covers 90% of them or more, got 1 to read"):
+        papers.with_large_objects("dominant_objects", 1, 0.9)

@@ -145,6 +145,7 @@ from clip_explain.papers.variants import (
     surgery_among,
     variant,
     weights_by_name,
+    with_large_objects,
 )
 from clip_explain.papers.verdicts import (
     ENOUGH,
@@ -332,6 +333,7 @@ __all__ = [
     "weights_by_name",
     "weights_of",
     "with_attributes",
+    "with_large_objects",
     "with_squares",
     "with_unasked",
     "within_images",

@@ -5,6 +5,7 @@ Above sweep/measures.py, which makes the maps; notebooks measure what comes out.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clip_explain.datasets import Record
-from clip_explain.errors import MethodError
+from clip_explain.datasets import Record, load
+from clip_explain.datasets.sources import known
+from clip_explain.errors import DatasetError, MethodError
 from clip_explain.explainers.grad_eclip import grad_eclip_parts
 from clip_explain.models.model import Model
 from clip_explain.request import Request, WordRequest, longest
@@ -129,6 +131,23 @@ def maps_as_released(
 def object_share(record: Record, fit: str = "crop") -> float:
     """The share of what is seen of a record's image that its first object covers, 0 to 1; 1 for one without masks."""
     return 1.0 if record.masks is None else float(visible_masks(record, fit)[0].mean())
+
+
+def with_large_objects(
+    name: str, count: int, least: float, seed: int = 0, fit: str = "crop", **reader: Any
+) -> list[Record]:
+    """The first `count` records of a dataset whose first object covers at least this share of what is seen of them.
+
+    All records of a real dataset are looked through, `reader` having its options, and a hundred for each one wanted of
+    an embedded set, which has no end. A record without masks counts. DatasetError where there are too few.
+    """
+    data = load(name, None if known(name).folder else 100 * count, seed, **reader)
+    found = list(islice((record for record in data if object_share(record, fit) >= least), count))
+    if len(found) < count:
+        raise DatasetError(
+            f"{name} has {len(found)} images whose object covers {least:.0%} of them or more, got {count} to read"
+        )
+    return found
 
 
 def exact_mask(record: Record, count: int = 1, fit: str = "crop") -> dict[str, Float[Tensor, "targets height width"]]:
