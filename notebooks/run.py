@@ -43,6 +43,7 @@ ALONE = ("08_",)  # measures times: beside another notebook they would be wrong
 FULL = {
     "04_image_faithfulness": {"n_images": "501"},
     "05_retrieval_faithfulness": {"n_images": "640"},
+    "11_layer_ablation": {"n_images": "1920", "n_captions": "1200"},
 }
 MOST_JOBS = 4  # at once, unless more are asked for: each takes 1 to 2 GB
 

@@ -52,7 +52,7 @@ BY_CI = {
 NOT_RUN = {
     "git clone *": "the address is the reader's",
     "make figures": "each of its notebooks is run by test_notebooks.py, the first by .ci/run",
-    'make figures NB="04 05" ARGS=--full': "hours; that it gives more images: test_notebooks.py",
+    'make figures NB="04 05 11" ARGS=--full': "hours; that it gives more images: test_notebooks.py",
     "make figures NB=04 N_IMAGES=*": "the same; what make hands on: test_environment.py",
     "make figures NB=01 MODEL=*": "needs a GPU and downloads weights; what make hands on: test_environment.py",
     "make figures NB=04 MODEL=*": "the same, and ImageNet",
