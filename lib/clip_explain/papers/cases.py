@@ -81,15 +81,23 @@ def draw_scored(model: Model, records: Sequence[Record], columns: int, fit: str 
     """
     pictures, heats, titles, masks = [], [], [], []
     for record in records:
-        found, count = explain(model, record.image, list(record.texts), fit=fit), len(record.texts)
-        scored = zip(record.texts, found.scores[0].tolist(), strict=True)
-        pictures += [record.image] * (1 + count)
-        heats += [None, *found.maps[0].cpu()]
-        titles += ["", *(f"{text}\n{score:.3f}" for text, score in scored)]
-        masks += [None, *([None] * count if record.masks is None else record.masks)]
+        maps, scored = _scored(model, record, record.texts, fit)
+        pictures += [record.image] * len(maps)
+        heats += maps
+        titles += scored
+        masks += [None, *([None] * len(record.texts) if record.masks is None else record.masks)]
     axes = plots.grid(pictures, heats, titles, columns, panel=plots.WIDTH / columns)
     plots.outline_rows(axes.reshape(-1, 1), masks, 0.7)
     return axes
+
+
+def _scored(
+    model: Model, record: Record, texts: Sequence[str], fit: str
+) -> tuple[list[Float[Tensor, "_ _"] | None], list[str]]:
+    """The panels of a record: its bare picture, and Grad-ECLIP's map of each text under the text and its cosine."""
+    found = explain(model, record.image, list(texts), fit=fit)
+    titles = [f"{text}\n{score:.3f}" for text, score in zip(texts, found.scores[0].tolist(), strict=True)]
+    return [None, *found.maps[0].cpu()], ["", *titles]
 
 
 def draw_asked(model: Model, asked: Sequence[tuple[Record, Sequence[str]]], fit: str = "full") -> np.ndarray:
@@ -100,11 +108,10 @@ def draw_asked(model: Model, asked: Sequence[tuple[Record, Sequence[str]]], fit:
     """
     pictures, heats, titles, masks, across = [], [], [], [], 1 + len(asked[0][1])
     for record, texts in asked:
-        found = explain(model, record.image, list(texts), fit=fit)
-        scored = zip(texts, found.scores[0].tolist(), strict=True)
-        pictures += [record.image] * across
-        heats += [None, *found.maps[0].cpu()]
-        titles += ["", *(f"{text}\n{score:.3f}" for text, score in scored)]
+        maps, scored = _scored(model, record, texts, fit)
+        pictures += [record.image] * len(maps)
+        heats += maps
+        titles += scored
         masks.append(None if record.masks is None else record.masks[0])
     axes = plots.grid(pictures, heats, titles, across, panel=plots.WIDTH / across)
     plots.outline_rows(axes[:, :1], masks, 0.7)

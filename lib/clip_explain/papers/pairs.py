@@ -39,6 +39,11 @@ class Pair:
     text: str
     masks: Bool[np.ndarray, "named height width"] | None = None
 
+    @property
+    def first_mask(self) -> Bool[np.ndarray, "height width"] | None:
+        """The mask of the first object that the text names."""
+        return None if self.masks is None else self.masks[0]
+
 
 # -- which pairs
 
@@ -155,14 +160,13 @@ def draw_by_method(model: Model, pairs: Sequence[Pair], titles: Mapping[str, str
 
     The first column is outlined by the pair's first mask, if there is one. The whole image is seen. Returns the axes.
     """
-    heats, masks = [], []
+    heats = []
     for pair in pairs:
         found = maps_by_name(make_request(model, pair.image, pair.text, fit="full"), list(titles))
         heats.append([heat[0].cpu() for heat in found.values()])
-        masks.append(None if pair.masks is None else pair.masks[0])
     images, texts = [pair.image for pair in pairs], [pair.text for pair in pairs]
     axes = plots.comparison(images, texts, heats, list(titles.values()))
-    plots.outline_rows(axes[:, :1], masks, 0.7)
+    plots.outline_rows(axes[:, :1], [pair.first_mask for pair in pairs], 0.7)
     return axes
 
 

@@ -20,12 +20,12 @@ from clip_explain.metrics.concentration import overlap
 from clip_explain.metrics.pointing import energy_in
 from clip_explain.models.model import Model
 from clip_explain.papers.attributes import ATTRIBUTES, known_masks
+from clip_explain.papers.pairs import Weighed
 from clip_explain.papers.tables import measured
 
 PHRASES = ("size and shape", "color and position")  # the kinds of phrases
 
 Rows = list[dict[str, Any]]
-Weighed = tuple[Sequence[str], Float[Tensor, " words"]]  # a text's words and their weights
 
 
 @dataclass(frozen=True, eq=False)
