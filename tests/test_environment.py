@@ -100,7 +100,7 @@ def test_library_and_notebooks_import_only_what_is_declared():
 def test_tests_import_only_what_is_declared():
     files = list(ROOT.glob("tests/**/*.py"))
     declared = set(by_name(everything()))
-    scripts = [*files, *ROOT.glob("docs/*.py"), *ROOT.glob("notebooks/*.py")]
+    scripts = [*files, *ROOT.glob("docs/*.py"), *ROOT.glob("notebooks/*.py"), *ROOT.glob("benchmarks/*.py")]
     own = {"clip_explain"} | {path.stem for path in scripts}
     assert undeclared([path.read_text() for path in files], declared, own) == set()
 
