@@ -42,6 +42,28 @@ def test_maps_of_other_texts_than_the_records_own(model):
         torch.testing.assert_close(maps, explained(model, picture, texts, "itsm"), **NEAR)
 
 
+def test_texts_of_classes_that_an_image_lacks():
+    shown = [
+        Record("x", PICTURES[0], ("a cube", "a ring"), labels=(2, 0)),
+        Record("y", PICTURES[1], ("a ring",), labels=(0,)),
+    ]
+    assert papers.absent_texts(shown[:1], NAMES, 0) == [["a cone", "a cone"]]
+    drawn = [papers.absent_texts(shown, NAMES, seed)[1] for seed in range(20)]
+    assert {text for (text,) in drawn} == {"a cone", "a cube"}
+    assert drawn == [papers.absent_texts(shown, NAMES, seed)[1] for seed in range(20)]
+    every = Record("z", PICTURES[0], ("a ring",), labels=(0, 1, 2))
+    with pytest.raises(DatasetError, match="z shows all of the 3 classes"):
+        papers.absent_texts([every], NAMES, 0)
+
+
+def test_maps_of_own_texts_and_of_strange_ones(model):
+    strange = [["a cone", "a cone"], ["a cube"]]
+    own, another = papers.maps_of_own_and_strange(model, ["itsm"], RECORDS, strange, NAMES, "{}", "squash")
+    for number, record in enumerate(RECORDS):
+        for found, texts in ((own, list(record.texts)), (another, strange[number])):
+            torch.testing.assert_close(found["itsm"][number], explained(model, record.image, texts, "itsm"), **NEAR)
+
+
 def test_maps_of_images_in_batches(model):
     directions = cx.targets(model, NAMES)
     found = papers.maps_of_images(model, ["itsm", "game"], PICTURES * 2, directions, "squash", batch_size=3)

@@ -5,10 +5,12 @@ A notebook measures into a `long_table`, then calls `summarize`, `judge` and `sa
 
 from clip_explain.explainers.registry import title_of
 from clip_explain.papers.asked import (
+    absent_texts,
     asked_of,
     grids_of_four,
     localized,
     maps_of_images,
+    maps_of_own_and_strange,
     maps_of_records,
     maps_towards,
     own_less_others,
@@ -114,7 +116,7 @@ from clip_explain.papers.published import COLUMNS, LIBRARY_NAMES, PAPERS, beside
 from clip_explain.papers.ranking import OVERALL, ranks, ranks_of_means
 from clip_explain.papers.saving import DPI, save_figure, write
 from clip_explain.papers.shift import SIZES, channel_moves, foreground_gaps, null_channels, points_of_channels
-from clip_explain.papers.signs import SIGNS, both_signs, overlaps
+from clip_explain.papers.signs import SIGNS, both_signs, maps_of_both_signs, overlaps, rows_of_both_signs
 from clip_explain.papers.tables import (
     also_called,
     averaged,
@@ -188,6 +190,7 @@ __all__ = [
     "VERDICTS",
     "also_called",
     "areas",
+    "absent_texts",
     "asked_of",
     "averaged",
     "beside",
@@ -253,7 +256,9 @@ __all__ = [
     "maps_by_class",
     "maps_by_name",
     "maps_moved",
+    "maps_of_both_signs",
     "maps_of_images",
+    "maps_of_own_and_strange",
     "maps_of_parts",
     "maps_of_records",
     "maps_towards",
@@ -303,6 +308,7 @@ __all__ = [
     "recall_curves",
     "records_of_domains",
     "rows_by_value",
+    "rows_of_both_signs",
     "rows_of_mixed",
     "rows_of_phrase",
     "rows_of_sides",

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
@@ -87,6 +88,39 @@ def maps_of_records(
     """`maps_towards` the texts `names`, all that occur, which are embedded together in the `prompt`."""
     directions = dict(zip(names, targets(model, list(names), prompt), strict=True))
     return maps_towards(model, methods, records, directions, fit, asked)
+
+
+def absent_texts(records: Sequence[Record], names: Sequence[str], seed: int) -> list[list[str]]:
+    """For each record as many texts as it has, of classes that it does not show, each drawn at random.
+
+    DatasetError for a record that shows all of the classes `names`.
+    """
+    rng, found = np.random.default_rng(seed), []
+    for record in records:
+        absent = [number for number in range(len(names)) if number not in record.labels]
+        if not absent:
+            raise DatasetError(f"{record.id} shows all of the {len(names)} classes, expected one that it lacks")
+        found.append([names[number] for number in rng.choice(absent, len(record.texts))])
+    return found
+
+
+def maps_of_own_and_strange(
+    model: Model,
+    methods: Sequence[str],
+    records: Sequence[Record],
+    strange: Sequence[Sequence[str]],
+    names: Sequence[str],
+    prompt: Templates,
+    fit: str,
+) -> tuple[dict[str, list[Float[Tensor, "_ _ _"]]], dict[str, list[Float[Tensor, "_ _ _"]]]]:
+    """`maps_of_records` of the records' own texts, and of as many `strange` ones, made together."""
+    asked = [[*record.texts, *others] for record, others in zip(records, strange, strict=True)]
+    maps = maps_of_records(model, methods, records, names, prompt, fit, asked)
+    own, another = {}, {}
+    for method, stacks in maps.items():
+        own[method] = [stack[: len(record.texts)] for stack, record in zip(stacks, records, strict=True)]
+        another[method] = [stack[len(record.texts) :] for stack, record in zip(stacks, records, strict=True)]
+    return own, another
 
 
 def maps_of_images(

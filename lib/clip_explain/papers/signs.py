@@ -1,17 +1,23 @@
-"""EPFL's positive and negative saliency (IV-C, Figures 7 to 10) as rows: where the maps of both signs lie."""
+"""EPFL's positive and negative saliency (IV-C, Figures 7 to 10): maps of both signs, and rows of where they lie."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from clip_explain.datasets import Record
+from clip_explain.explainers import METHODS
 from clip_explain.maps import resize
 from clip_explain.metrics.concentration import overlap
 from clip_explain.metrics.pointing import energy_pointing_game
 from clip_explain.metrics.segmentation import pixel_accuracy
+from clip_explain.models.model import Model
+from clip_explain.papers.asked import Directions, maps_towards
 from clip_explain.papers.tables import measured
+from clip_explain.request import make_request
 
 SIGNS = ("target", "negated target", "random direction")
 
@@ -19,6 +25,40 @@ Maps = Float[Tensor, "texts grid_h grid_w"]
 Heat = Float[Tensor, "texts height width"]
 Masks = Bool[Tensor, "texts height width"]
 Rows = list[dict[str, Any]]
+
+
+def maps_of_both_signs(
+    model: Model, method: str, records: Sequence[Record], directions: Directions
+) -> dict[str, list[Float[Tensor, "_ _ _"]]]:
+    """By sign, "+" and "-", the maps of each record's texts towards their directions, and towards the negated ones."""
+    negated = {text: -direction for text, direction in directions.items()}
+    found = {}
+    for sign, towards in (("+", directions), ("-", negated)):
+        found[sign] = maps_towards(model, [method], records, towards, "full")[method]
+    return found
+
+
+def rows_of_both_signs(
+    model: Model,
+    method: str,
+    asked: Sequence[Record],
+    records: Sequence[Record],
+    directions: Directions,
+    names: tuple[str, str],
+    source: torch.Generator,
+) -> Rows:
+    """`both_signs` of all that is `asked` of the `records`: by texts' directions, their negation, and random ones.
+
+    `names`: what the rows call the model and the kind of target. `source` draws the random directions.
+    """
+    whole, rows = {record.id: record for record in records}, []
+    for record in tqdm(asked, desc=f"maps of {model.name}, {names[1]}"):
+        target = torch.stack([directions[text] for text in record.texts])
+        nothing = torch.randn(target.shape, generator=source).to(target)
+        request = make_request(model, record.image, torch.cat([target, -target, nothing]), fit="full")
+        own, negated, random = METHODS[method].image(request)[0].cpu().chunk(3)
+        rows += both_signs(record, whole[record.id], (own, negated, random), *names)
+    return rows
 
 
 def both_signs(record: Record, whole: Record, maps: tuple[Maps, Maps, Maps], model: str, kind: str) -> Rows:
