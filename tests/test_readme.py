@@ -41,6 +41,7 @@ RUN = {
     ".venv/bin/clip-explain train tiny-vit tiny-vit-plain --device cuda": ({"": " --help"}, None),
     ".venv/bin/clip-explain card tiny-vit*": ({"": " --help"}, None),
     ".venv/bin/python benchmarks/sweep_overhead.py": ({"": " --help"}, None),
+    ".venv/bin/python benchmarks/curricula.py": ({"": " --help"}, None),  # test_curricula.py has it in small
     ".venv/bin/python notebooks/seeds.py figures*": ({"": " --help"}, None),  # test_seeds.py has what it counts
 }
 BY_CI = {
