@@ -232,6 +232,7 @@ SMOKE = {
     "18_emotion_directions": {
         "parameters": {
             "n_train": "64",
+            "n_shuffles": "2",
             "cache": "",
             "resnet": "tiny-resnet" if "tiny-resnet" in available_models() else "",
         },

@@ -74,13 +74,17 @@ class Features:
 # -- the probe
 
 
-def emotion_probe(model: Model, features: Features, classes: Sequence[str], seed: int = 0) -> tuple[Model, float]:
+def emotion_probe(
+    model: Model, features: Features, classes: Sequence[str], seed: int = 0, strength: float | None = None
+) -> tuple[Model, float]:
     """The linear model of EPFL IV-D, from CLIP's space to the emotions, as a classifier; and its strength.
 
-    Multinomial logistic regression on unit features, the strength by `best_strength`. `classes` name the labels; one
-    without an image has no row. The rows of its `head`, at unit length, are the emotions' directions.
+    Multinomial logistic regression on unit features, the strength by `best_strength` where none is given. `classes`
+    name the labels; one without an image has no row. The rows of its `head`, at unit length, are the emotions'
+    directions.
     """
-    strength = best_strength(features.values, features.labels, seed)
+    if strength is None:
+        strength = best_strength(features.values, features.labels, seed)
     labels = [f"{label:06d}" for label in features.labels]  # in the order of the numbers
     found = fitted_probe(model, features.values, labels, "unit", C=strength)
     assert found.head is not None

@@ -104,7 +104,14 @@ from clip_explain.papers.pairs import (
     weighed_words,
 )
 from clip_explain.papers.phrases import PHRASES, draw_phrases, phrase_parts, phrases_in, rows_of_phrase, spoken
-from clip_explain.papers.probes import chance_of_guessing, likeness_of_mean_maps, probe_accuracy, spread
+from clip_explain.papers.probes import (
+    chance_of_guessing,
+    likeness_of_mean_maps,
+    probe_accuracy,
+    shuffled_probes,
+    spread,
+    spread_of_draws,
+)
 from clip_explain.papers.provenance import (
     PACKAGES,
     named,
@@ -320,8 +327,10 @@ __all__ = [
     "scores_of_records",
     "shared_table",
     "signed_by_name",
+    "shuffled_probes",
     "spoken",
     "spread",
+    "spread_of_draws",
     "summarize",
     "surgery_among",
     "tally",

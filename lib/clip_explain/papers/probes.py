@@ -1,18 +1,22 @@
 """Rows of EPFL's emotion probes: how often they are right, what chance and an ideal reader are, how emotions differ."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
+from scipy.stats import t as student
 from torch import Tensor
 
 from clip_explain.datasets import Record
 from clip_explain.maps import normalize
 from clip_explain.metrics.concentration import map_correlation
 from clip_explain.metrics.intervals import jackknife
+from clip_explain.models.model import Model
+from clip_explain.models.probe import Features, emotion_probe
 from clip_explain.papers.tables import measured, measured_each
 
 METRIC = "accuracy of the probe"
@@ -46,6 +50,18 @@ def probe_accuracy(
     return rows
 
 
+def shuffled_probes(
+    model: Model, features: Features, classes: Sequence[str], count: int, source: np.random.Generator, seed: int = 0
+) -> list[Model]:
+    """Emotion probes fitted on shuffled labels, all of the strength that suits the first."""
+    found, strength = [], None
+    for _ in range(count):
+        dealt = replace(features, labels=source.permutation(features.labels))
+        probe, strength = emotion_probe(model, dealt, classes, seed, strength)
+        found.append(probe)
+    return found
+
+
 def chance_of_guessing(truth: Sequence[str], fitted_on: Sequence[str], classes: Sequence[str]) -> float:
     """The accuracy of guessing without looking: a class at random, or always the most frequent one of the fit."""
     most_frequent = pd.Series(list(fitted_on)).mode()[0]
@@ -62,6 +78,32 @@ def spread(
     rows = []
     for metric, each in numbers.items():
         values = jackknife(each.double().numpy(), lambda means: means.std(axis=1))
+        rows += measured_each(images, group, {f"spread of {metric}": values}, setting)
+    return rows
+
+
+def spread_of_draws(
+    images: Sequence[str],
+    group: str,
+    numbers: Mapping[str, Float[Tensor, "images draws directions"]],
+    setting: str,
+    level: float = 0.99,
+) -> Rows:
+    """Rows of "spread of METRIC" that one more draw of directions would exceed with the probability 1 - `level`.
+
+    Each draw has a spread, as in `spread`; the bound is that of Student's t for one more of them: their mean plus t
+    times their standard deviation times the root of 1 + 1 / draws. The rows are jackknife values over images.
+    """
+    rows = []
+    for metric, each in numbers.items():
+        draws = each.shape[1]
+        wide = float(student.ppf(level, draws - 1)) * (1 + 1 / draws) ** 0.5
+
+        def bound(means: np.ndarray, wide: float = wide) -> np.ndarray:
+            spreads = means.std(axis=2)
+            return spreads.mean(axis=1) + wide * spreads.std(axis=1, ddof=1)
+
+        values = jackknife(each.double().numpy(), bound)
         rows += measured_each(images, group, {f"spread of {metric}": values}, setting)
     return rows
 
