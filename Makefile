@@ -3,7 +3,7 @@
 #   make setup      create .venv and install everything (skipped when current; the other targets do it when needed)
 #   make figures    execute the notebooks, several at once; figures go to figures/, executed copies to build/notebooks/
 #   make site       the documentation: guide, methods, scoreboard, executed notebooks, reference; build/site/index.html
-#   make test       run the tests, in as many processes as there are cores, up to four
+#   make test       run the tests, in as many processes as there are cores, up to four; those in a browser after them
 #   make lint       ruff, pyright, and a check that no notebook carries outputs
 #   make lab        open JupyterLab
 #   make app        open the explorer (notebook 00) as a page of its own
@@ -44,7 +44,10 @@ site: $(STAMP)
 	@$(BIN)/python docs/make_site.py $(ARGS)
 
 test: $(STAMP)
-	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal $(ARGS)
+	@export OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1}; \
+		$(BIN)/python -m pytest -m "not browser" -n logical --maxprocesses 4 --dist worksteal $(ARGS); side_by_side=$$?; \
+		$(BIN)/python -m pytest -m browser tests/explorer/test_explorer_browser.py $(ARGS); alone=$$?; \
+		case "$$side_by_side $$alone" in "0 0" | "0 5" | "5 0") ;; *) exit 1 ;; esac  # 5: no test has the name given
 
 lint: $(STAMP)
 	@$(BIN)/ruff check

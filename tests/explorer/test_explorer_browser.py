@@ -28,7 +28,10 @@ PATIENCE = float(os.environ.get("EXPLORER_PATIENCE", 60))  # seconds for one ste
 PAGE = ROOT / "lib" / "clip_explain" / "explorer" / "page"  # Voila's template, as `make app` finds it
 COMPARE = "compare with a second method"
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (apt install chromium)")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (apt install chromium)"),
+]
 
 
 @pytest.fixture(scope="module")

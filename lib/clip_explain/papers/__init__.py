@@ -41,7 +41,6 @@ from clip_explain.papers.by_class import (
 from clip_explain.papers.cases import draw_asked, draw_cases, draw_scored, first_cases, misplaced_cases, random_maps
 from clip_explain.papers.claims import (
     KINDS,
-    RELATIONS,
     Statement,
     claims,
     control,
@@ -55,17 +54,14 @@ from clip_explain.papers.claims import (
     true_in_paper,
 )
 from clip_explain.papers.composition import (
-    SUMS,
     Composition,
     compositions,
     maps_of_parts,
-    parts_of,
     rows_of_mixed,
     rows_of_sums,
 )
-from clip_explain.papers.contenders import Contender, contenders, draw_families, family_of, shared_table
+from clip_explain.papers.contenders import Contender, contenders, draw_families, shared_table
 from clip_explain.papers.curves import (
-    ENDINGS,
     Explained,
     areas,
     curves_of,
@@ -103,7 +99,7 @@ from clip_explain.papers.pairs import (
     rows_of_sides,
     weighed_words,
 )
-from clip_explain.papers.phrases import PHRASES, draw_phrases, phrase_parts, phrases_in, rows_of_phrase, spoken
+from clip_explain.papers.phrases import draw_phrases, phrase_parts, phrases_in, rows_of_phrase, spoken
 from clip_explain.papers.probes import (
     chance_of_guessing,
     likeness_of_mean_maps,
@@ -121,9 +117,9 @@ from clip_explain.papers.provenance import (
 )
 from clip_explain.papers.published import COLUMNS, LIBRARY_NAMES, PAPERS, beside, columns, printed, published
 from clip_explain.papers.ranking import OVERALL, ranks, ranks_of_means
-from clip_explain.papers.saving import DPI, save_figure, write
+from clip_explain.papers.saving import save_figure, write
 from clip_explain.papers.shift import SIZES, channel_moves, foreground_gaps, null_channels, points_of_channels
-from clip_explain.papers.signs import SIGNS, both_signs, maps_of_both_signs, overlaps, rows_of_both_signs
+from clip_explain.papers.signs import both_signs, maps_of_both_signs, rows_of_both_signs
 from clip_explain.papers.tables import (
     also_called,
     averaged,
@@ -174,8 +170,6 @@ __all__ = [
     "COLUMNS",
     "Composition",
     "Contender",
-    "DPI",
-    "ENDINGS",
     "ENOUGH",
     "Explained",
     "Gallery",
@@ -185,14 +179,10 @@ __all__ = [
     "OVERALL",
     "PACKAGES",
     "PAPERS",
-    "PHRASES",
     "POINTING",
     "Pair",
-    "RELATIONS",
     "RELEASED",
-    "SIGNS",
     "SIZES",
-    "SUMS",
     "Statement",
     "VERDICTS",
     "also_called",
@@ -237,7 +227,6 @@ __all__ = [
     "draw_scored",
     "embed_records",
     "exact_mask",
-    "family_of",
     "first_cases",
     "foreground_gaps",
     "furthest_apart",
@@ -285,12 +274,10 @@ __all__ = [
     "on_object",
     "on_part",
     "one_text_each",
-    "overlaps",
     "own_less_others",
     "own_text_best",
     "pairs_of_photos",
     "pairs_of_records",
-    "parts_of",
     "patch_features",
     "perturbation_areas",
     "perturbed_pictures",
