@@ -89,7 +89,6 @@ WAYS = {
     "hidden patches guessed first": Way(guessing=0.25),
     "towers 192 wide": width(192),
     "towers 96 wide": width(96),
-    "one caption a picture": Way(stages=(dict(captions=1),) * 2),
     "as it is, another seed": Way(dict(seed=2)),
 }
 

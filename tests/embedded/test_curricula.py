@@ -46,7 +46,6 @@ def test_steps_fill_the_time_by_hand():
     [
         ("as it is", set()),
         ("as it is, another seed", {"seed"}),
-        ("one caption a picture", {"stages"}),
         ("six captions a picture", {"stages"}),
         ("patches apart from the first stage on", {"stages"}),
         ("hidden patches guessed first", set()),
