@@ -33,10 +33,10 @@ from clip_explain.embedded.cards.figures import (  # noqa: E402
     removals,
     retrieval,
 )
-from clip_explain.embedded.training.batches import Batch, draw_batches, open_stage_pool  # noqa: E402
+from clip_explain.embedded.training.batches import SIDE, Batch, draw_batches, open_stage_pool  # noqa: E402
 from clip_explain.embedded.training.loop import make_optimizer, take_step, train  # noqa: E402
 from clip_explain.embedded.training.losses import descend  # noqa: E402
-from clip_explain.embedded.training.plans import CURRICULUM, TINY_VIT, Plan, Stage  # noqa: E402
+from clip_explain.embedded.training.plans import CURRICULUM, TINY_VIT, Plan  # noqa: E402
 from clip_explain.embedded.training.towers import build, grid_of, places_in_grid, run_blocks  # noqa: E402
 from clip_explain.embedded.training.windows import cut, draw_windows, jitter, normalized, scene_weights  # noqa: E402
 from clip_explain.models import load  # noqa: E402
@@ -146,7 +146,7 @@ def seconds_of(way: Way, folder: Path, count: int) -> list[float]:
 def timed(plan: Plan, way: Way, seconds: list[float], budget: float) -> tuple[Plan, int]:
     """The plan with as many steps as fit `budget` CPU seconds, and the steps of guessing before it."""
     left, stages = budget * (1 - way.guessing), []
-    for stage, share, each in zip(plan.stages, SHARES, seconds, strict=False):
+    for stage, share, each in zip(plan.stages, SHARES, seconds[: len(SHARES)], strict=True):
         stages.append(replace(stage, steps=max(1, round(left * share / each))))
     guesses = round(budget * way.guessing / seconds[-1]) if way.guessing else 0
     return replace(plan, stages=tuple(stages)), guesses
@@ -186,10 +186,9 @@ def patches_of(pixels: Tensor, patch: int) -> Tensor:
 
 def guess(network: nn.Module, plan: Plan, folder: Path, steps: int) -> list[float]:
     """Train the image tower to guess hidden patches of the first stage's windows; returns the losses."""
-    stage = plan.stages[0]
     guesser, losses = Guesser(network.visual, plan.patch), []
     optimizer = make_optimizer(guesser, plan)
-    for pixels, corner, hidden in drawn_windows(plan, stage, folder, steps):
+    for pixels, corner, hidden in drawn_windows(plan, folder, steps):
         with torch.autocast("cpu", torch.bfloat16):
             guessed = guesser(pixels, corner, hidden)
         loss = F.mse_loss(guessed.float()[hidden], patches_of(pixels, plan.patch)[hidden])
@@ -198,19 +197,18 @@ def guess(network: nn.Module, plan: Plan, folder: Path, steps: int) -> list[floa
     return losses
 
 
-def drawn_windows(
-    plan: Plan, stage: Stage, folder: Path, steps: int
-) -> Iterator[tuple[Tensor, tuple[int, int], Tensor]]:
-    """For each step a batch of windows, their corner in the tower's grid, and which patches are hidden."""
+def drawn_windows(plan: Plan, folder: Path, steps: int) -> Iterator[tuple[Tensor, tuple[int, int], Tensor]]:
+    """For each step a batch of the first stage's windows, their corner in the tower's grid, and the hidden patches."""
+    stage = plan.stages[0]
     pool, side = open_stage_pool(folder, stage), stage.window // plan.patch
     for step in range(steps):
         rng = np.random.default_rng([plan.seed, 1, step])
         picked = rng.choice(len(pool), stage.batch, p=scene_weights(pool, stage.close))
         windows = draw_windows(pool, picked, stage.window, stage.magnification, stage.grey, rng)
         pixels = normalized(jitter(cut(pool, windows), windows.grey, rng))
-        across, down = rng.integers(224 // plan.patch - side + 1, size=2).tolist()
+        row, column = rng.integers(SIDE // plan.patch - side + 1, size=2).tolist()
         hidden = torch.from_numpy(rng.random((stage.batch, side * side)) < HIDDEN)
-        yield pixels, (across, down), hidden
+        yield pixels, (row, column), hidden
 
 
 def build_guessed(folder: Path, guesses: int, plan: Plan, seed: int) -> nn.Module:
